@@ -1,0 +1,143 @@
+"""The settings: frozen data with units, defaults and bounds.
+
+Knows what a valid setting is. Where settings come from (file, environment,
+secret files) and how a bad one is reported is `gateway.configuration`.
+"""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+def _is_http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("write a URL that starts with http:// or https:// and names a host")
+    if url.query or url.fragment or url.username:
+        raise ValueError("write the URL without query, fragment or credentials")
+    return value.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Server(_Section):
+    """The side that clients see."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that share the port.")
+    drain_s: Seconds = Field(30.0, description="How long open calls may go on after SIGTERM, in seconds.")
+    max_body_bytes: Bytes = Field(64 * 1024 * 1024, description="Largest request body, sent or decoded, in bytes.")
+    max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
+        64 * 1024, description="Largest request head (request line and headers), in bytes."
+    )
+    max_headers: Annotated[int, Field(ge=8, le=10_000)] = Field(100, description="Most header fields of a request.")
+    max_url_bytes: Annotated[int, Field(ge=256, le=64 * 1024)] = Field(
+        8 * 1024, description="Longest request target (path and query), in bytes."
+    )
+    request_timeout_s: Seconds = Field(
+        60.0, description="Time a client has to send a whole request, in seconds; 0 for no limit."
+    )
+    keep_alive_s: Seconds = Field(75.0, description="How long an idle client connection is kept open, in seconds.")
+
+
+class Upstream(_Section):
+    """The account that the team shares."""
+
+    base_url: HttpUrl = Field(
+        "https://api.gmi-serving.com/v1", description="Base URL of the API, as an OpenAI SDK would take it."
+    )
+    api_key: SecretStr | None = Field(None, description="The account's key; GMI_API_KEY sets it too.")
+    api_key_file: str | None = Field(None, description="File that holds the key; GMI_API_KEY_FILE sets it too.")
+    organization_id: str | None = Field(
+        None, description="Sent as X-Organization-ID, for accounts with several organisations."
+    )
+    transport: Literal["auto", "native", "httpx2"] = Field(
+        "auto", description="What carries calls: `auto` takes `native`, or `httpx2` where a proxy is set."
+    )
+    proxy: str | None = Field(None, description="URL of an outbound HTTP proxy.")
+    ca_file: str | None = Field(None, description="PEM file of the certificate authorities to trust instead of the system's.")
+    max_connections: int = Field(10_000, ge=1, description="Most connections to upstream, one a call in flight.")
+    connect_timeout_s: Seconds = Field(10.0, description="Time to connect, TLS included, in seconds; 0 for no limit.")
+    first_byte_timeout_s: Seconds = Field(
+        600.0, description="Time from the request's last byte to the reply body's first, in seconds; 0 for no limit."
+    )
+    idle_timeout_s: Seconds = Field(300.0, description="Time between two pieces of a reply, in seconds; 0 for no limit.")
+    total_timeout_s: Seconds = Field(3600.0, description="Time that one call may take, in seconds; 0 for no limit.")
+    on_client_disconnect: Literal["cancel", "drain"] = Field(
+        "cancel", description="A client left: `cancel` its call upstream, or `drain` it to the end."
+    )
+
+
+class Streams(_Section):
+    """Event streams."""
+
+    keepalive_s: Seconds = Field(
+        0.0, description="Send a comment on a stream that was idle this long, in seconds; 0 sends none."
+    )
+    max_event_bytes: Bytes = Field(
+        8 * 1024 * 1024, description="Largest event that is held until it is complete, in bytes; a larger one passes in pieces."
+    )
+    include_usage: bool = Field(
+        True, description="Ask upstream for the usage of chat streams whose client did not, and take it out again."
+    )
+
+
+class Models(_Section):
+    """Names of models."""
+
+    aliases: dict[str, str] = Field(
+        default_factory=dict, description="Alias to upstream's name, as in `gpt-5.2: openai/gpt-5.2`."
+    )
+
+
+class Key(_Section):
+    """A virtual key: what one person or job puts in place of the account's key."""
+
+    name: str = Field(min_length=1, max_length=100, description="Whose key it is; shown in logs.")
+    team: str = Field(min_length=1, max_length=100, description="The team it belongs to; shown in logs and metrics.")
+    secret: SecretStr | None = Field(None, description="The key itself, at least 16 characters; write `${NAME}` to read the environment.")
+    secret_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="Or its SHA-256 in hex, so that the file holds no secret."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one_secret(self) -> "Key":
+        if (self.secret is None) == (self.secret_sha256 is None):
+            raise ValueError("give either secret or secret_sha256")
+        if self.secret is not None and not _is_strong(self.secret.get_secret_value()):
+            raise ValueError("secret must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24")
+        return self
+
+
+def _is_strong(secret: str) -> bool:
+    return len(secret) >= 16 and all("!" <= character <= "~" for character in secret)
+
+
+class Log(_Section):
+    """What is written to standard error."""
+
+    format: Literal["auto", "human", "json"] = Field(
+        "auto", description="`human`, `json`, or `auto`: human on a terminal, JSON elsewhere."
+    )
+    calls: Literal["off", "errors", "all"] = Field("errors", description="Which calls get a line.")
+
+
+class Settings(_Section):
+    """All of it."""
+
+    server: Server = Field(default_factory=Server)
+    upstream: Upstream = Field(default_factory=Upstream)
+    streams: Streams = Field(default_factory=Streams)
+    models: Models = Field(default_factory=Models)
+    keys: tuple[Key, ...] = Field((), description="Virtual keys.")
+    log: Log = Field(default_factory=Log)

@@ -1,0 +1,1 @@
+"""Where calls go: the interface of a transport and its two implementations."""
