@@ -1,0 +1,120 @@
+"""What is known of one call: plain data that every floor shares.
+
+Knows the words for routes, principals, outcomes and usage; decides nothing.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Outcome = Literal["done", "refused", "upstream_error", "failed", "cut", "client_left", "drained"]
+"""How a call ended: complete; refused by the gateway (4xx); an error reply of upstream's own; no reply from upstream
+or a bug of ours; broken off by upstream after its first byte; left by the client; cut at the end of a shutdown."""
+
+
+class Body(Enum):
+    """What a route's request body is, and so what is done with it."""
+
+    NONE = "none"
+    """Forwarded if there is one, never read into."""
+    JSON = "json"
+    """Held whole, so that policy fields can be read; must be a JSON object."""
+    RAW = "raw"
+    """Streams through unread (multipart)."""
+
+
+class Dialect(Enum):
+    """How a route's event stream speaks: where usage sits, how it ends, what an in-band error looks like."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+    OTHER = "other"
+
+
+class Reply(Enum):
+    """What the gateway does with a reply besides passing it on."""
+
+    PASS = "pass"
+    USAGE = "usage"
+    """It reports usage that this call caused (re-reading an object does not)."""
+    MODELS = "models"
+    """The list of models, to which the aliases are added."""
+    MODEL = "model"
+    """One model, which may be asked for by its alias."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the table of mirrored routes. `pattern` is the path below /v1; `{name}` is one segment, an id."""
+
+    method: str
+    pattern: str
+    body: Body = Body.NONE
+    reply: Reply = Reply.PASS
+    dialect: Dialect = Dialect.OTHER
+    group: str = ""
+
+    @property
+    def path(self) -> str:
+        """The pattern as clients know it; safe as a metric label."""
+        return f"/v1/{self.pattern}"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a call is made for."""
+
+    key: str
+    team: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a reply reports, by kind.
+
+    `input_tokens` and `output_tokens` are totals which contain the other kinds, as in OpenAI's `usage` objects
+    (chat: prompt_tokens, completion_tokens; responses: input_tokens, output_tokens).
+    """
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """The one fact about a call that has ended; metrics and logs are made from it alone.
+
+    Times are in seconds, None where the phase was not reached. `error` is the code of the error that the client
+    saw, `upstream_error` what went wrong on the way to upstream: `connect`, `pool`, `broken`, `protocol`,
+    `timeout_connect`, `timeout_headers`, `timeout_first_byte`, `timeout_stream` or `timeout_total`.
+    """
+
+    id: str
+    upstream_request_id: str | None
+    principal: Principal | None
+    route: Route | None
+    method: str
+    model: str | None
+    status: int
+    """As sent to the client; 0 if nothing was."""
+    outcome: Outcome
+    streamed: bool
+    started_at_s: float
+    """Unix time."""
+    duration_s: float
+    first_byte_s: float | None
+    """From the call's start to the first byte of the reply's body from upstream."""
+    overhead_s: float | None
+    """The gateway's own share: before the request went upstream and after its first byte came back."""
+    sent_bytes: int
+    usage: Usage | None
+    error: str | None
+    upstream_error: str | None
