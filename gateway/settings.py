@@ -5,7 +5,7 @@ secret files) and how a bad one is reported is `gateway.configuration`.
 """
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -13,16 +13,73 @@ Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
 
 
+def is_header_safe(text: str) -> bool:
+    """Whether `text` is visible ASCII alone (RFC 9110, section 5.5: no space, no control character)."""
+    return bool(text) and all("!" <= character <= "~" for character in text)
+
+
+def _parse_http_url(value: str) -> SplitResult:
+    # urlsplit drops line ends without a word, and would let them through into a Host header.
+    if not is_header_safe(value):
+        raise ValueError("is not a URL: write it in visible ASCII characters, without spaces")
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        # The original message quotes the URL, which may hold a password.
+        raise ValueError("is not a URL: its host or its port cannot be read") from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        raise ValueError("is not a URL that starts with http:// or https:// and names a host")
+    return url
+
+
 def _is_http_url(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("write a URL that starts with http:// or https:// and names a host")
-    if url.query or url.fragment or url.username:
-        raise ValueError("write the URL without query, fragment or credentials")
+    url = _parse_http_url(value)
+    if "?" in value or "#" in value or "@" in url.netloc:
+        raise ValueError("must not have a query, a fragment or credentials")
     return value.rstrip("/")
 
 
+def _is_proxy_url(value: str) -> str:
+    url = _parse_http_url(value)
+    if url.path not in ("", "/") or "?" in value or "#" in value:
+        raise ValueError(
+            "must be scheme, host and port alone, with user:password@ before the host if need be"
+        )
+    return value
+
+
+def _is_header_value(value: str) -> str:
+    if not is_header_safe(value):
+        raise ValueError("must be visible ASCII characters without spaces, since it is sent in a header")
+    return value
+
+
+def _is_secret_header_value(value: SecretStr) -> SecretStr:
+    _is_header_value(value.get_secret_value())
+    return value
+
+
+def _is_host(value: str) -> str:
+    if not is_header_safe(value):
+        raise ValueError("must be an address or a host name")
+    return value
+
+
+def _is_printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must not hold line ends or other control characters")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
+ProxyUrl = Annotated[str, AfterValidator(_is_proxy_url)]
+HeaderValue = Annotated[str, AfterValidator(_is_header_value)]
+SecretHeaderValue = Annotated[SecretStr, AfterValidator(_is_secret_header_value)]
+Host = Annotated[str, AfterValidator(_is_host)]
+FilePath = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_printable)]
 
 
 class _Section(BaseModel):
@@ -32,49 +89,78 @@ class _Section(BaseModel):
 class Server(_Section):
     """The side that clients see."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=256, description="Processes that share the port.")
-    drain_s: Seconds = Field(30.0, description="How long open calls may go on after SIGTERM, in seconds.")
-    max_body_bytes: Bytes = Field(64 * 1024 * 1024, description="Largest request body, sent or decoded, in bytes.")
-    max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
-        64 * 1024, description="Largest request head (request line and headers), in bytes."
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(default=1, ge=1, le=256, description="Processes that share the port.")
+    drain_s: Seconds = Field(
+        default=30.0, description="How long open calls may go on after SIGTERM, in seconds."
     )
-    max_headers: Annotated[int, Field(ge=8, le=10_000)] = Field(100, description="Most header fields of a request.")
+    max_body_bytes: Bytes = Field(
+        default=64 * 1024 * 1024, description="Largest request body, sent or decoded, in bytes."
+    )
+    max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
+        default=64 * 1024, description="Largest request head (request line and headers), in bytes."
+    )
+    max_headers: Annotated[int, Field(ge=8, le=10_000)] = Field(
+        default=100, description="Most header fields of a request."
+    )
     max_url_bytes: Annotated[int, Field(ge=256, le=64 * 1024)] = Field(
-        8 * 1024, description="Longest request target (path and query), in bytes."
+        default=8 * 1024, description="Longest request target (path and query), in bytes."
     )
     request_timeout_s: Seconds = Field(
-        60.0, description="Time a client has to send a whole request, in seconds; 0 for no limit."
+        default=60.0, description="Time a client has to send a whole request, in seconds; 0 for no limit."
     )
-    keep_alive_s: Seconds = Field(75.0, description="How long an idle client connection is kept open, in seconds.")
+    keep_alive_s: Seconds = Field(
+        default=75.0, description="How long an idle client connection is kept open, in seconds."
+    )
 
 
 class Upstream(_Section):
     """The account that the team shares."""
 
     base_url: HttpUrl = Field(
-        "https://api.gmi-serving.com/v1", description="Base URL of the API, as an OpenAI SDK would take it."
+        default="https://api.gmi-serving.com/v1",
+        description="Base URL of the API, as an OpenAI SDK would take it.",
     )
-    api_key: SecretStr | None = Field(None, description="The account's key; GMI_API_KEY sets it too.")
-    api_key_file: str | None = Field(None, description="File that holds the key; GMI_API_KEY_FILE sets it too.")
-    organization_id: str | None = Field(
-        None, description="Sent as X-Organization-ID, for accounts with several organisations."
+    api_key: SecretHeaderValue | None = Field(
+        default=None, description="The account's key; GMI_API_KEY sets it too."
+    )
+    api_key_file: FilePath | None = Field(
+        default=None, description="File that holds the key; GMI_API_KEY_FILE sets it too."
+    )
+    organization_id: HeaderValue | None = Field(
+        default=None, description="Sent as X-Organization-ID, for accounts with several organisations."
     )
     transport: Literal["auto", "native", "httpx2"] = Field(
-        "auto", description="What carries calls: `auto` takes `native`, or `httpx2` where a proxy is set."
+        default="auto",
+        description="What carries calls: `auto` takes `native`, or `httpx2` where a proxy is set.",
     )
-    proxy: str | None = Field(None, description="URL of an outbound HTTP proxy.")
-    ca_file: str | None = Field(None, description="PEM file of the certificate authorities to trust instead of the system's.")
-    max_connections: int = Field(10_000, ge=1, description="Most connections to upstream, one a call in flight.")
-    connect_timeout_s: Seconds = Field(10.0, description="Time to connect, TLS included, in seconds; 0 for no limit.")
+    proxy: ProxyUrl | None = Field(
+        default=None,
+        repr=False,
+        description="URL of an outbound HTTP proxy; it may hold a user and a password.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None, description="PEM file of the certificate authorities to trust instead of the system's."
+    )
+    max_connections: int = Field(
+        default=10_000, ge=1, description="Most connections to upstream, one a call in flight."
+    )
+    connect_timeout_s: Seconds = Field(
+        default=10.0, description="Time to connect, TLS included, in seconds; 0 for no limit."
+    )
     first_byte_timeout_s: Seconds = Field(
-        600.0, description="Time from the request's last byte to the reply body's first, in seconds; 0 for no limit."
+        default=600.0,
+        description="From the request's last byte to the reply body's first, in seconds; 0 for no limit.",
     )
-    idle_timeout_s: Seconds = Field(300.0, description="Time between two pieces of a reply, in seconds; 0 for no limit.")
-    total_timeout_s: Seconds = Field(3600.0, description="Time that one call may take, in seconds; 0 for no limit.")
+    idle_timeout_s: Seconds = Field(
+        default=300.0, description="Time between two pieces of a reply, in seconds; 0 for no limit."
+    )
+    total_timeout_s: Seconds = Field(
+        default=3600.0, description="Time that one call may take, in seconds; 0 for no limit."
+    )
     on_client_disconnect: Literal["cancel", "drain"] = Field(
-        "cancel", description="A client left: `cancel` its call upstream, or `drain` it to the end."
+        default="cancel", description="A client left: `cancel` its call upstream, or `drain` it to the end."
     )
 
 
@@ -82,20 +168,23 @@ class Streams(_Section):
     """Event streams."""
 
     keepalive_s: Seconds = Field(
-        0.0, description="Send a comment on a stream that was idle this long, in seconds; 0 sends none."
+        default=0.0,
+        description="Send a comment on a stream that was idle this long, in seconds; 0 sends none.",
     )
     max_event_bytes: Bytes = Field(
-        8 * 1024 * 1024, description="Largest event that is held until it is complete, in bytes; a larger one passes in pieces."
+        default=8 * 1024 * 1024,
+        description="Largest event that is held until complete, in bytes; a larger one passes in pieces.",
     )
     include_usage: bool = Field(
-        True, description="Ask upstream for the usage of chat streams whose client did not, and take it out again."
+        default=True,
+        description="Ask upstream for the usage of chat streams whose client did not, and take it out again.",
     )
 
 
 class Models(_Section):
     """Names of models."""
 
-    aliases: dict[str, str] = Field(
+    aliases: dict[ModelName, ModelName] = Field(
         default_factory=dict, description="Alias to upstream's name, as in `gpt-5.2: openai/gpt-5.2`."
     )
 
@@ -103,33 +192,40 @@ class Models(_Section):
 class Key(_Section):
     """A virtual key: what one person or job puts in place of the account's key."""
 
-    name: str = Field(min_length=1, max_length=100, description="Whose key it is; shown in logs.")
-    team: str = Field(min_length=1, max_length=100, description="The team it belongs to; shown in logs and metrics.")
-    secret: SecretStr | None = Field(None, description="The key itself, at least 16 characters; write `${NAME}` to read the environment.")
+    name: Name = Field(description="Whose key it is; shown in logs.")
+    team: Name = Field(description="The team it belongs to; shown in logs and metrics.")
+    secret: SecretStr | None = Field(
+        default=None,
+        description="The key itself, at least 16 characters; write `${NAME}` to read the environment.",
+    )
     secret_sha256: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="Or its SHA-256 in hex, so that the file holds no secret."
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Or its SHA-256 in hex, so that the file holds no secret.",
     )
 
     @model_validator(mode="after")
     def _exactly_one_secret(self) -> "Key":
         if (self.secret is None) == (self.secret_sha256 is None):
-            raise ValueError("give either secret or secret_sha256")
+            raise ValueError("must have either secret or secret_sha256, and not both")
         if self.secret is not None and not _is_strong(self.secret.get_secret_value()):
-            raise ValueError("secret must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24")
+            raise ValueError(
+                "its secret must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24"
+            )
         return self
 
 
 def _is_strong(secret: str) -> bool:
-    return len(secret) >= 16 and all("!" <= character <= "~" for character in secret)
+    return len(secret) >= 16 and is_header_safe(secret)
 
 
 class Log(_Section):
     """What is written to standard error."""
 
     format: Literal["auto", "human", "json"] = Field(
-        "auto", description="`human`, `json`, or `auto`: human on a terminal, JSON elsewhere."
+        default="auto", description="`human`, `json`, or `auto`: human on a terminal, JSON elsewhere."
     )
-    calls: Literal["off", "errors", "all"] = Field("errors", description="Which calls get a line.")
+    calls: Literal["off", "errors", "all"] = Field(default="errors", description="Which calls get a line.")
 
 
 class Settings(_Section):
@@ -139,5 +235,5 @@ class Settings(_Section):
     upstream: Upstream = Field(default_factory=Upstream)
     streams: Streams = Field(default_factory=Streams)
     models: Models = Field(default_factory=Models)
-    keys: tuple[Key, ...] = Field((), description="Virtual keys.")
+    keys: tuple[Key, ...] = Field(default=(), description="Virtual keys.")
     log: Log = Field(default_factory=Log)
