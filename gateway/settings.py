@@ -98,6 +98,10 @@ class Server(_Section):
     max_body_bytes: Bytes = Field(
         default=64 * 1024 * 1024, description="Largest request body, sent or decoded, in bytes."
     )
+    max_upload_bytes: Bytes = Field(
+        default=512 * 1024 * 1024,
+        description="Largest multipart upload, which streams through unheld, in bytes.",
+    )
     max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
         default=64 * 1024, description="Largest request head (request line and headers), in bytes."
     )
@@ -237,3 +241,7 @@ class Settings(_Section):
     models: Models = Field(default_factory=Models)
     keys: tuple[Key, ...] = Field(default=(), description="Virtual keys.")
     log: Log = Field(default_factory=Log)
+
+
+SECTIONS = tuple(name for name in Settings.model_fields if name != "keys")
+"""The settings that are tables of keys; `keys`, the list of virtual keys, is not."""

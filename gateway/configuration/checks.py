@@ -1,0 +1,147 @@
+"""What no single setting shows: settings that do not go together.
+
+Pure but for the last check, which loads the file of certificate authorities.
+Each check yields the paths that it looked at, the one to report first.
+"""
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+from gateway.configuration.problems import Path
+from gateway.settings import Key, Settings, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Settings that do not go together; `paths[0]` is where it is reported."""
+
+    paths: tuple[Path, ...]
+    reason: str
+    cure: str
+
+
+def find_conflicts(settings: Settings, *, base_url_was_given: bool) -> list[Conflict]:
+    """All conflicts. `base_url_was_given`: someone named an upstream, rather than let it be the default."""
+    conflicts = [conflict for check in _CHECKS for conflict in check(settings)]
+    return [*conflicts, *_upstream_without_key(settings.upstream, was_given=base_url_was_given)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _open_to_all(settings: Settings) -> Iterator[Conflict]:
+    if settings.keys or is_loopback(settings.server.host):
+        return
+    yield Conflict(
+        (("server", "host"), ("keys",)),
+        "listens beyond this machine while no keys are configured, so that whoever reaches it could spend the"
+        " account's money",
+        "add a key under `keys:` (or in GATEWAY_KEYS) with name, team and secret; make the secret with:"
+        " openssl rand -hex 24",
+    )
+
+
+def _workers_on_any_port(settings: Settings) -> Iterator[Conflict]:
+    if settings.server.workers > 1 and settings.server.port == 0:
+        yield Conflict(
+            (("server", "port"), ("server", "workers")),
+            "cannot be 0 with several workers, since each would take a port of its own",
+            "name a port, or set server.workers to 1",
+        )
+
+
+def _native_with_proxy(settings: Settings) -> Iterator[Conflict]:
+    if settings.upstream.transport == "native" and settings.upstream.proxy is not None:
+        yield Conflict(
+            (("upstream", "transport"), ("upstream", "proxy")),
+            "native does not speak to proxies",
+            "set it to auto or httpx2, or take upstream.proxy out",
+        )
+
+
+def _aliases_of_aliases(settings: Settings) -> Iterator[Conflict]:
+    aliases = settings.models.aliases
+    for alias, name in aliases.items():
+        if name in aliases:
+            what = "itself" if name == alias else "another alias"
+            yield Conflict(
+                (("models", "aliases", alias),),
+                f"points to {what}, and an alias is looked up once only",
+                "write the name that upstream knows",
+            )
+
+
+def _twins_in_a_team(settings: Settings) -> Iterator[Conflict]:
+    for index, first in _twins(settings.keys, lambda key: (key.team, key.name)):
+        yield Conflict(
+            (("keys", index, "name"), ("keys", first, "name"), ("keys", index, "team")),
+            f"is the name of keys[{first}] too, in the same team, so that logs could not tell them apart",
+            "give each key of a team a name of its own",
+        )
+
+
+def _twin_secrets(settings: Settings) -> Iterator[Conflict]:
+    for index, first in _twins(settings.keys, _digest):
+        yield Conflict(
+            (("keys", index), ("keys", first)),
+            f"has the same secret as keys[{first}]",
+            "give each key a secret of its own: openssl rand -hex 24",
+        )
+
+
+def _twins(keys: tuple[Key, ...], identity: Callable[[Key], object]) -> Iterator[tuple[int, int]]:
+    first_of: dict[object, int] = {}
+    for index, key in enumerate(keys):
+        first = first_of.setdefault(identity(key), index)
+        if first != index:
+            yield index, first
+
+
+def _digest(key: Key) -> str | None:
+    if key.secret is None:
+        return key.secret_sha256
+    return sha256(key.secret.get_secret_value().encode()).hexdigest()
+
+
+def _unusable_authorities(settings: Settings) -> Iterator[Conflict]:
+    if settings.upstream.ca_file is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=settings.upstream.ca_file)
+    except ssl.SSLError:
+        reason = "holds no certificate that can be read"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    else:
+        return
+    yield Conflict(
+        (("upstream", "ca_file"),), reason, "name a PEM file of certificates, readable by this user"
+    )
+
+
+def _upstream_without_key(upstream: Upstream, *, was_given: bool) -> Iterator[Conflict]:
+    if was_given and upstream.api_key is None:
+        yield Conflict(
+            (("upstream", "base_url"), ("upstream", "api_key"), ("upstream", "api_key_file")),
+            "is set, but there is no key for it",
+            "set GMI_API_KEY, GMI_API_KEY_FILE or upstream.api_key, or take it out to run the simulator",
+        )
+
+
+_CHECKS = (
+    _open_to_all,
+    _workers_on_any_port,
+    _native_with_proxy,
+    _aliases_of_aliases,
+    _twins_in_a_team,
+    _twin_secrets,
+    _unusable_authorities,
+)

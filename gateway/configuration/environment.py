@@ -1,0 +1,90 @@
+"""Settings in environment variables: `GATEWAY_<SECTION>_<KEY>`, and GMI's own names.
+
+Knows which names are settings. Other names that begin with GATEWAY_ are left
+alone: container platforms make up GATEWAY_PORT, GATEWAY_SERVICE_HOST and their
+like for a service that is called gateway.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
+
+from gateway.configuration.layers import Layer
+from gateway.configuration.problems import Origin, Problem
+from gateway.configuration.yaml_text import BadTextError, YamlReader
+from gateway.settings import SECTIONS, Settings
+
+PREFIX = "GATEWAY_"
+KEYS_VARIABLE = "GATEWAY_KEYS"
+GMI_VARIABLES = {
+    "GMI_API_KEY": ("upstream", "api_key"),
+    "GMI_API_KEY_FILE": ("upstream", "api_key_file"),
+    "GMI_BASE_URL": ("upstream", "base_url"),
+}
+_SECTION_PREFIXES = tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
+
+
+def variable_of(path: tuple[str | int, ...]) -> str:
+    """The environment variable of a setting: `GATEWAY_SERVER_PORT` for `("server", "port")`."""
+    return PREFIX + "_".join(str(part).upper() for part in path[:2])
+
+
+def read_gmi_variables(environ: Mapping[str, str], rank: int) -> Layer:
+    """The layer of `GMI_API_KEY`, `GMI_API_KEY_FILE` and `GMI_BASE_URL`."""
+    layer = Layer()
+    for name, (section, key) in GMI_VARIABLES.items():
+        if value := environ.get(name):
+            layer.values.setdefault(section, {})[key] = value
+            layer.origins[section, key] = Origin(name, None, rank)
+    return layer
+
+
+def read_environment(environ: Mapping[str, str], rank: int) -> Layer:
+    """The layer of `GATEWAY_<SECTION>_<KEY>` and `GATEWAY_KEYS`. Empty variables count as unset."""
+    source = _Source(environ, rank)
+    source.layer.values = source()
+    for section, content in source.layer.values.items():
+        for key in content if section in SECTIONS else ():
+            path = (section, key)
+            source.layer.origins.setdefault(path, Origin(variable_of(path), None, rank))
+    source.layer.problems += _parts_of_keys(environ, rank)
+    return source.layer
+
+
+class _Schema(Settings, BaseSettings):  # type: ignore[misc]  # two types of one config dict
+    """The settings in the shape that pydantic-settings asks for; never filled."""
+
+
+class _Source(EnvSettingsSource):
+    """Reads the mapping that it is given, not the process's environment; lists and tables are YAML."""
+
+    def __init__(self, environ: Mapping[str, str], rank: int) -> None:
+        super().__init__(_Schema, env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1)
+        self.env_vars = {name.lower(): value for name, value in environ.items() if value and _is_ours(name)}
+        self.layer = Layer()
+        self._rank = rank
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002
+        path = ("keys",) if field_name == "keys" else ("models", field_name)
+        reader = YamlReader(Origin(variable_of(path), None, self._rank), has_lines=False)
+        try:
+            decoded = reader.read(value, path)
+        except BadTextError as error:
+            self.layer.problems.append(error.problem)
+            return None
+        self.layer.origins |= reader.layer.origins
+        self.layer.problems += reader.layer.problems
+        return decoded
+
+
+def _parts_of_keys(environ: Mapping[str, str], rank: int) -> list[Problem]:
+    # GATEWAY_KEYS_0_NAME and its like would go unread without a word.
+    cure = f"{KEYS_VARIABLE} holds the whole list, as YAML or JSON"
+    names = [name for name, value in environ.items() if value and name.startswith(f"{KEYS_VARIABLE}_")]
+    return [Problem(("keys",), "cannot be set in parts", cure, Origin(name, None, rank)) for name in names]
+
+
+def _is_ours(name: str) -> bool:
+    return name == KEYS_VARIABLE or (name.startswith(_SECTION_PREFIXES) and name.isupper())
