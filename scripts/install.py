@@ -68,22 +68,11 @@ def add_project() -> None:
 
 
 def pip(*arguments: str) -> None:
-    command = [
-        str(PYTHON),
-        "-I",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        *arguments,
-    ]
+    command = [str(PYTHON), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
     # Standard output belongs to the command that is about to run.
     done = subprocess.run(command, stdout=sys.stderr, check=False)
     if done.returncode:
-        sys.exit(
-            "Installing failed; see above. Is the package registry reachable? Then run the command again."
-        )
+        sys.exit("Installing failed; see above. Is the package registry reachable? Then run the command again.")
 
 
 def requirements(name: str) -> Path:

@@ -100,9 +100,7 @@ class Container:
     def session(self) -> requests.Session:
         """A client that waits for the port to open, and gives up after about ten seconds."""
         session = requests.Session()
-        session.mount(
-            "http://", HTTPAdapter(max_retries=Retry(connect=60, backoff_factor=0.1, backoff_max=0.2))
-        )
+        session.mount("http://", HTTPAdapter(max_retries=Retry(connect=60, backoff_factor=0.1, backoff_max=0.2)))
         session.headers["Authorization"] = f"Bearer {VIRTUAL_KEY}"
         return session
 
@@ -201,9 +199,7 @@ def test_the_health_check_fails_where_nothing_listens(gateway: Container) -> Non
     (inspected,) = json.loads(podman("inspect", gateway.name).stdout)
     check = inspected["Config"]["Healthcheck"]["Test"]
     assert check[0] == "CMD"
-    elsewhere = podman(
-        "exec", f"--env=GATEWAY_SERVER_PORT={free_port()}", gateway.name, *check[1:], check=False
-    )
+    elsewhere = podman("exec", f"--env=GATEWAY_SERVER_PORT={free_port()}", gateway.name, *check[1:], check=False)
     assert elsewhere.returncode != 0
 
 
@@ -235,9 +231,7 @@ def test_a_secret_in_the_clone_or_the_environment_stays_out_of_the_image(image: 
     assert ACCOUNT_KEY not in history + podman("inspect", image).stdout
     archive = tmp_path / "image.tar"
     podman("save", "--quiet", f"--output={archive}", image)
-    found = subprocess.run(
-        ["grep", "--count", "--text", ACCOUNT_KEY, archive], check=False, capture_output=True
-    )
+    found = subprocess.run(["grep", "--count", "--text", ACCOUNT_KEY, archive], check=False, capture_output=True)
     assert found.stdout.strip() == b"0"
 
 

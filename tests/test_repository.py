@@ -50,9 +50,7 @@ def lines_that_match(pattern: str) -> list[str]:
     found = []
     for file in our_files():
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        found += [
-            f"{named(file)}:{i}: {line[:120]}" for i, line in enumerate(lines, 1) if re.search(pattern, line)
-        ]
+        found += [f"{named(file)}:{i}: {line[:120]}" for i, line in enumerate(lines, 1) if re.search(pattern, line)]
     return found
 
 
@@ -141,9 +139,7 @@ def test_compose_publishes_on_loopback_only() -> None:
 
 def prose(document: Path) -> str:
     """The text of a document without its fenced code."""
-    return re.sub(
-        r"^ *```.*?^ *```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
+    return re.sub(r"^ *```.*?^ *```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(document: Path) -> set[str]:
@@ -172,9 +168,7 @@ def test_every_path_that_a_document_mentions_exists(document: Path) -> None:
 
 def layers_in_use() -> list[set[str]]:
     (contract,) = (each for each in PROJECT["tool"]["importlinter"]["contracts"] if each["type"] == "layers")
-    return [
-        {room.strip().removeprefix("gateway.") for room in layer.split("|")} for layer in contract["layers"]
-    ]
+    return [{room.strip().removeprefix("gateway.") for room in layer.split("|")} for layer in contract["layers"]]
 
 
 def layers_in_the_document() -> list[set[str]]:
@@ -184,9 +178,7 @@ def layers_in_the_document() -> list[set[str]]:
     table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
     assert table is not None
     cells = [row.split("|")[1] for row in table[0].splitlines()[2:]]
-    return [
-        {room.removesuffix(".py").rstrip("/") for room in re.findall(r"`([^`]+)`", cell)} for cell in cells
-    ]
+    return [{room.removesuffix(".py").rstrip("/") for room in re.findall(r"`([^`]+)`", cell)} for cell in cells]
 
 
 def test_the_table_of_layers_is_what_the_import_linter_enforces() -> None:
