@@ -73,6 +73,12 @@ class ModelNotFound(GatewayError):
     status, type, code = 404, "invalid_request_error", "model_not_found"
 
 
+class MethodNotAllowed(GatewayError):
+    """A page of the gateway's own that does not take this method."""
+
+    status, type, code = 405, "invalid_request_error", None
+
+
 class RequestTimeout(GatewayError):
     """The client took too long to send its request."""
 

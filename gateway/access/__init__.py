@@ -1,0 +1,1 @@
+"""Who may: the format of keys, and the directory that turns a bearer token into a principal."""

@@ -1,0 +1,184 @@
+"""The composition root: the only place where the parts meet.
+
+`GatewayApp` is FastAPI for everything but the mirrored surface, which it hands straight to the proxy.
+"""
+
+import contextlib
+import gc
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from gateway import __version__
+from gateway.access.directory import KeyDirectory
+from gateway.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, UnknownRoute
+from gateway.http.errors import error_reply, send_error
+from gateway.http.openapi import add_mirrored_routes
+from gateway.http.ops import ops_router
+from gateway.http.proxy import Proxy, target_base
+from gateway.http.routes import check_clean, is_mirrored
+from gateway.http.server import DrainingServer, server_config
+from gateway.http.workers import Workers
+from gateway.observe import logs
+from gateway.observe.metrics import CallMetrics
+from gateway.relay.headers import RequestHeaders
+from gateway.relay.live import CallIds
+from gateway.relay.relay import Relay
+from gateway.settings import Settings
+from gateway.upstream.choose import make_transport
+from gateway.upstream.origin import Origin
+
+_BACKLOG = 2048
+
+
+class GatewayApp(FastAPI):
+    """FastAPI for operations and docs; `proxy` for all else."""
+
+    proxy: Proxy
+    ids: CallIds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raw_path: bytes = scope["raw_path"]
+            if is_mirrored(raw_path):
+                await self.proxy(scope, receive, send)
+                return
+            try:
+                check_clean(raw_path)
+            except GatewayError as error:
+                await send_error(error, self.ids.next(), send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = add_mirrored_routes(super().openapi())
+        return self.openapi_schema
+
+
+def build_app(settings: Settings) -> GatewayApp:
+    """The application for `settings`, which must hold an API key. Raises ValueError or OSError if it cannot work."""
+    upstream = settings.upstream
+    if upstream.api_key is None:
+        raise ValueError("upstream.api_key is not set")
+    api_key = upstream.api_key.get_secret_value().encode()
+    transport = make_transport(upstream)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        gc.collect()
+        gc.freeze()  # what is there now stays: collections need not walk over it
+        try:
+            yield {"limits": settings.server}
+        finally:
+            await transport.close()
+
+    app = GatewayApp(
+        title="GMI gateway",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.ids = CallIds()
+    metrics = CallMetrics(_gauges(app))
+    log_call = logs.call_logger(settings.log)
+    app.proxy = Proxy(
+        settings,
+        KeyDirectory(settings.keys, open_to_all=not settings.keys),
+        Relay(transport, api_key, settings.streams, settings.models.aliases),
+        _request_headers(settings, api_key),
+        target_base(urlsplit(upstream.base_url).path),
+        (metrics.observe,) if log_call is None else (metrics.observe, log_call),
+    )
+    app.include_router(ops_router(lambda: app.proxy.draining, metrics.render))
+    _shape_errors(app)
+    return app
+
+
+def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
+    organization_id = settings.upstream.organization_id
+    return RequestHeaders(
+        host=Origin.from_url(settings.upstream.base_url).authority.encode(),
+        api_key=api_key,
+        organization_id=None if organization_id is None else organization_id.encode(),
+    )
+
+
+def _gauges(app: GatewayApp) -> tuple[tuple[str, str, Callable[[], float]], ...]:
+    def streams() -> float:
+        return sum(call.streamed for call in app.proxy.open_calls)
+
+    return (
+        ("open_calls", "Calls in flight.", lambda: len(app.proxy.open_calls)),
+        ("open_streams", "Event streams in flight.", streams),
+    )
+
+
+def _shape_errors(app: GatewayApp) -> None:
+    """Give FastAPI's own refusals the shape that OpenAI's clients read."""
+
+    def respond(error: GatewayError) -> Response:
+        status, headers, body = error_reply(error, app.ids.next())
+        response = Response(body, status)
+        response.raw_headers = headers
+        return response
+
+    @app.exception_handler(GatewayError)
+    async def _own(_: Request, error: GatewayError) -> Response:
+        return respond(error)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        where = f"({request.method} {request.scope['raw_path'].decode('ascii', 'replace')})"
+        if error.status_code == 404:
+            return respond(UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs."))
+        if error.status_code == 405:
+            return respond(MethodNotAllowed(f"Not allowed {where}. See /docs for the methods that are."))
+        return respond(BadRequest(f"The request was refused {where}. See /docs for what is expected."))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return respond(BadRequest(f"{where}: {first['msg']}. See /docs for what is expected.", param=where))
+
+    @app.exception_handler(Exception)
+    async def _bug(_: Request, _error: Exception) -> Response:
+        return respond(InternalError("The gateway failed on a bug of its own. Tell whoever runs it the x-request-id."))
+
+
+class Worker:
+    """What one process runs; it is sent to it whole, so that no secret passes through an environment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, sockets: list[socket.socket] | None = None) -> None:
+        logs.configure(self._settings.log)
+        config = server_config(build_app(self._settings), self._settings.server)
+        DrainingServer(config, self._settings.server.drain_s).run(sockets)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket. Raises OSError when the address cannot be had."""
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def serve(settings: Settings, listener: socket.socket | None = None) -> None:
+    """Run the gateway until it is told to stop. Raises OSError when the address cannot be had."""
+    listener = listener or bind(settings)
+    worker = Worker(settings)
+    if settings.server.workers == 1:
+        worker([listener])
+        return
+    logs.configure(settings.log)
+    Workers(worker, listener, settings.server.workers).run()

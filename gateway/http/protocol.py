@@ -1,0 +1,187 @@
+"""uvicorn's HTTP/1.1 connection, with the bounds that a gateway needs and uvicorn leaves to others.
+
+Adds caps on the head, a deadline for the sending of a request, JSON errors for requests that cannot be parsed, and a
+call-back for a client that leaves. The parsing and the ASGI cycle stay uvicorn's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
+from gateway.http.errors import raw_error_reply
+from gateway.relay.live import CallIds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from gateway.settings import Server
+
+MIN_RATE_BYTES_S = 64 * 1024
+"""What a client must send on average, beyond `request_timeout_s`, for its request not to be cut."""
+
+_ids = CallIds()
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One client connection. Its bounds come from the application's `limits`, a `gateway.settings.Server`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits: Server = app_state["limits"]
+        self._in_head = True
+        self._in_request = True
+        self._head_bytes = 0
+        self._received_bytes = 0
+        self._began_s = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal: GatewayError | None = None
+        self._on_leave: Callable[[], None] | None = None
+        self.timed_out = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._on_leave is not None:
+            self._on_leave()
+
+    def watch(self, on_leave: Callable[[], None]) -> None:
+        """Call `on_leave` when this connection is lost; reading goes on, since that is how a loss is noticed."""
+        self._on_leave = on_leave
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def unwatch(self, on_leave: Callable[[], None]) -> None:
+        """Forget `on_leave`, unless a later request has put its own in place."""
+        if self._on_leave == on_leave:
+            self._on_leave = None
+
+    def abort(self) -> None:
+        """Drop the connection in the middle of a reply, so that it cannot be taken for a complete one."""
+        if self._has_cycle():
+            self.cycle.disconnected = True
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._in_head:
+            self._head_bytes += len(data)
+        self._received_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # the request goes on as an ordinary one, which its route refuses
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or BadRequest("This is not a valid HTTP/1.1 request; check the client."))
+        else:
+            if self._in_head and self._head_bytes > self._limits.max_head_bytes:
+                self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]
+        if not self._in_request:
+            self._in_head = self._in_request = True
+            self._head_bytes = self._received_bytes = 0
+            self._began_s = self.loop.time()
+            if self._timer is None:
+                self._arm()
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self._limits.max_url_bytes:
+            self._refusal = UrlTooLong(f"The URL is longer than {self._limits.max_url_bytes} bytes; shorten it.")
+            raise self._refusal
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers are dropped: a call's headers do not change after it was let in
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.headers) > self._limits.max_headers or self._is_head_too_large():
+            self._refusal = self._too_large()
+            raise self._refusal
+        if not self.url.isascii():
+            self._refusal = BadRequest("The URL holds bytes that are not ASCII; percent-encode them.")
+            raise self._refusal
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_request = False
+        super().on_message_complete()
+
+    def _is_head_too_large(self) -> bool:
+        if self._head_bytes <= self._limits.max_head_bytes:
+            return False  # all that came, body included, is within the cap
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return size > self._limits.max_head_bytes
+
+    def _too_large(self) -> HeadersTooLarge:
+        limits = self._limits
+        return HeadersTooLarge(
+            f"The request's headers are over {limits.max_head_bytes} bytes or {limits.max_headers} fields; send fewer."
+        )
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer a request that cannot be read, and close: what follows it on the connection means nothing."""
+        self._refusal = None
+        if self.transport.is_closing():
+            return
+        if self._is_answering():
+            self.abort()
+            return
+        if self._has_cycle() and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(raw_error_reply(error, _ids.next()))
+        self.transport.close()
+
+    def _is_answering(self) -> bool:
+        cycle = self.cycle
+        return self._has_cycle() and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
+
+    def _has_cycle(self) -> bool:
+        cycle: object = self.cycle  # None before the first request, which uvicorn's annotation leaves out
+        return cycle is not None
+
+    def _arm(self) -> None:
+        if self._limits.request_timeout_s:
+            self._timer = self.loop.call_at(self._deadline_s(), self._check_deadline)
+
+    def _deadline_s(self) -> float:
+        return self._began_s + self._limits.request_timeout_s + self._received_bytes / MIN_RATE_BYTES_S
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if not self._in_request:
+            return  # armed again by the next request
+        if self.flow.read_paused:
+            self._began_s = self.loop.time()  # it is not the client who is slow
+        if self.loop.time() < self._deadline_s():
+            self._arm()
+            return
+        if not self._received_bytes:
+            self.transport.close()
+            return
+        self.timed_out = True
+        limit_s = self._limits.request_timeout_s
+        self._refuse(RequestTimeout(f"The request was not complete within {limit_s:g} s; send it again, faster."))

@@ -1,0 +1,208 @@
+"""The mirrored surface: one raw ASGI endpoint for every row of the route table.
+
+Knows the order of the steps of a call (match, authenticate, read, peek, send, settle) and nothing of how each is done.
+FastAPI's own stack is not in the way: it costs as much as the rest of the call together.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_to_bytes
+
+from gateway.access.directory import KeyDirectory
+from gateway.call import Body, CallRecord, Dialect, Reply
+from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
+from gateway.http.errors import send_error
+from gateway.http.requests import ClientLeft, Head, Receive, Scope, check_length, read_body, stream_body
+from gateway.http.routes import Match, RouteTable
+from gateway.relay.body import Peek, ask_for_usage, peek, replace_model
+from gateway.relay.client import Send
+from gateway.relay.headers import RequestHeaders
+from gateway.relay.live import CallIds, LiveCall
+from gateway.relay.relay import Relay
+from gateway.settings import Settings
+from gateway.upstream.transport import UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.http.protocol import GatewayProtocol
+
+Observer = Callable[[CallRecord, str], None]
+"""Is told of every call once; the second argument is a detail for the log, without any secret."""
+
+_log = logging.getLogger("gateway")
+_DECODED = frozenset((b"content-encoding",))
+_NOTHING: frozenset[bytes] = frozenset()
+_LONGEST_NAME = 200
+"""What is kept of a model's name for logs and metrics; clients choose it."""
+
+
+class Proxy:
+    """The endpoint. `open_calls` are the calls in flight; `draining` refuses new ones."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: KeyDirectory,
+        relay: Relay,
+        headers: RequestHeaders,
+        base_path: bytes,
+        observers: Iterable[Observer],
+    ) -> None:
+        self._directory = directory
+        self._relay = relay
+        self._headers = headers
+        self._base_path = base_path
+        self._observers = tuple(observers)
+        self._routes = RouteTable()
+        self._ids = CallIds()
+        self._aliases = settings.models.aliases
+        self._max_body_bytes = settings.server.max_body_bytes
+        self._max_upload_bytes = settings.server.max_upload_bytes
+        self._include_usage = settings.streams.include_usage
+        self._drains = settings.upstream.on_client_disconnect == "drain"
+        self.open_calls: set[LiveCall] = set()
+        self.draining = False
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell `observer` too, from the next call on."""
+        self._observers += (observer,)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
+        connection: GatewayProtocol = scope["connection"]
+        call = LiveCall(self._ids.next(), scope["method"], connection.abort)
+        call.task = asyncio.current_task()
+        self.open_calls.add(call)
+        connection.watch(call.client_left)
+        try:
+            await self._answer(call, scope, receive, send)
+        except GatewayError as error:
+            await self._refuse(call, error, send)
+        except ClientLeft:
+            call.left = True
+            call.end("client_left")
+        except asyncio.CancelledError:
+            await self._cancelled(call, send)
+        except Exception as error:
+            _log.exception("call %s failed on a bug", call.id.decode())
+            await self._refuse(call, InternalError(_BUG, detail=repr(type(error))), send)
+        finally:
+            connection.unwatch(call.client_left)
+            self._settle(call)
+
+    async def _answer(self, call: LiveCall, scope: Scope, receive: Receive, send: Send) -> None:
+        match = self._match(call, scope)
+        call.route = match.route
+        if self.draining:
+            raise Draining("This gateway is shutting down; send the request again, another one will take it.")
+        head = Head(scope["headers"])
+        call.principal = self._directory.authenticate(head.authorization)
+        request, remove_usage = await self._request(call, match, head, scope, receive)
+        await self._relay.carry(call, request, send, remove_usage=remove_usage)
+
+    def _match(self, call: LiveCall, scope: Scope) -> Match:
+        raw_path: bytes = scope["raw_path"]
+        match = self._routes.match(call.method, raw_path)
+        if match is not None:
+            return match
+        if call.method == "GET" and raw_path in (b"/v1/responses", b"/responses") and _wants_websocket(scope):
+            raise UpgradeRequired(
+                "WebSocket mode is not offered by this gateway; send POST /v1/responses with stream: true instead."
+            )
+        shown = raw_path.decode("ascii", "replace")
+        raise UnknownRoute(
+            f"Invalid URL ({call.method} {shown}). Check the method and the base URL of your client: it ends in /v1."
+        )
+
+    async def _request(
+        self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
+    ) -> tuple[UpstreamRequest, bool]:
+        if match.route.body is Body.RAW:
+            return self._raw_request(call, match, head, scope, receive), False
+        body = await read_body(receive, head, self._max_body_bytes)
+        remove_usage = False
+        if match.route.body is Body.JSON:
+            body, remove_usage = self._apply_policy(call, match, peek(body), body)
+        drop = _NOTHING if head.content_encoding is None else _DECODED
+        length = len(body) if body or call.method == "POST" else None
+        headers = self._upstream_headers(call, head, length, drop)
+        return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body), remove_usage
+
+    def _raw_request(
+        self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
+    ) -> UpstreamRequest:
+        headers = self._upstream_headers(call, head, None, _NOTHING)
+        check_length(head, self._max_upload_bytes)
+        body = stream_body(receive, self._max_upload_bytes)
+        return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
+
+    def _upstream_headers(
+        self, call: LiveCall, head: Head, length: int | None, drop: frozenset[bytes]
+    ) -> list[tuple[bytes, bytes]]:
+        if call.principal is None:
+            raise InternalError(_BUG)
+        return self._headers.build(head.headers, call.principal, content_length=length, drop=drop)
+
+    def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> tuple[bytes, bool]:
+        """The body that goes upstream, and whether usage that was not asked for must be taken out of the reply."""
+        call.outlives_client = self._drains or seen.background
+        model = seen.model
+        if model is not None:
+            if (target := self._aliases.get(model)) is not None:
+                model = target
+                body = replace_model(body, target)
+            call.model = model[:_LONGEST_NAME]
+        is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
+        if is_chat_stream and self._include_usage and not seen.include_usage:
+            return ask_for_usage(body), True
+        return body, False
+
+    def _target(self, match: Match, scope: Scope) -> bytes:
+        subpath = match.subpath
+        if match.route.reply is Reply.MODEL:
+            name = unquote_to_bytes(match.ids["model_id"]).decode("utf-8", "replace")
+            if (target := self._aliases.get(name)) is not None:
+                subpath = b"/models/" + quote(target, safe="").encode()
+        query: bytes = scope["query_string"]
+        return self._base_path + subpath + (b"?" + query if query else b"")
+
+    async def _refuse(self, call: LiveCall, error: GatewayError, send: Send) -> None:
+        if call.outcome is not None or call.status:
+            call.abort()  # the reply has begun: its end can only be broken off
+        else:
+            await send_error(error, call.id, send)
+            call.status = error.status
+        call.fail(error)
+        call.end("refused" if error.status < 500 else "drained" if isinstance(error, Draining) else "failed")
+
+    async def _cancelled(self, call: LiveCall, send: Send) -> None:
+        if call.left:
+            call.end("client_left")
+        elif call.cut_by is not None:
+            call.uncancel()
+            await self._refuse(call, call.cut_by, send)
+        else:
+            call.end("failed")
+            raise asyncio.CancelledError
+
+    def _settle(self, call: LiveCall) -> None:
+        self.open_calls.discard(call)
+        record = call.record()
+        for observe in self._observers:
+            observe(record, call.detail)
+
+
+_BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."
+
+
+def _wants_websocket(scope: Scope) -> bool:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
+
+
+def target_base(base_url_path: str) -> bytes:
+    """The path that upstream's API lives under, for targets on the wire."""
+    return quote(base_url_path.rstrip("/"), safe="/%").encode()
+
+

@@ -1,0 +1,98 @@
+"""Read one request off ASGI: its head at a glance, its body under a cap."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.errors import BadRequest, RequestTooLarge
+from gateway.relay.encoding import decode_body
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class ClientLeft(Exception):
+    """The client's connection was gone before its request was complete."""
+
+
+class Head:
+    """The few headers that decide what happens to a request."""
+
+    __slots__ = ("authorization", "content_encoding", "content_length", "headers", "is_websocket")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.headers = headers
+        fields = dict(headers)
+        if len(fields) < len(headers):
+            _refuse_ambiguous(headers)
+        self.authorization = fields.get(b"authorization")
+        self.content_encoding = fields.get(b"content-encoding")
+        length = fields.get(b"content-length")
+        self.content_length = None if length is None else int(length)
+        self.is_websocket = fields.get(b"upgrade", b"").lower() == b"websocket"
+
+
+def _refuse_ambiguous(headers: list[tuple[bytes, bytes]]) -> None:
+    """Of the headers that decide something there must be one: whoever reads on might take the other."""
+    for name in (b"authorization", b"content-encoding", b"content-length", b"content-type", b"host"):
+        if sum(1 for key, _ in headers if key == name) > 1:
+            raise BadRequest(f"The header {name.decode()} came more than once; send it once.")
+
+
+def check_length(head: Head, max_bytes: int) -> None:
+    """Refuse a body that announces itself as too large before a byte of it is read."""
+    if head.content_length is not None and head.content_length > max_bytes:
+        raise _too_large(max_bytes)
+
+
+async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes:
+    """The whole body, content coding taken off. Raises `RequestTooLarge`, `BadRequest`, `ClientLeft`."""
+    check_length(head, max_bytes)
+    message = await receive()
+    _check_connected(message)
+    body: bytes = message["body"]
+    if message["more_body"]:
+        body = await _read_rest(receive, body, max_bytes)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    if head.content_encoding is not None:
+        body = decode_body(body, head.content_encoding, max_bytes)
+    return body
+
+
+async def _read_rest(receive: Receive, first: bytes, max_bytes: int) -> bytes:
+    pieces, size, more = [first], len(first), True
+    while more:
+        message = await receive()
+        _check_connected(message)
+        pieces.append(message["body"])
+        size += len(message["body"])
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        more = message["more_body"]
+    return b"".join(pieces)
+
+
+async def stream_body(receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes, nothing kept. Raises `RequestTooLarge` once it is over the cap, `ClientLeft`."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        _check_connected(message)
+        more = message["more_body"]
+        size += len(message["body"])
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        if message["body"]:
+            yield message["body"]
+
+
+def _check_connected(message: MutableMapping[str, Any]) -> None:
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"The request body is larger than the {max_bytes} bytes that this gateway takes. Send a smaller one, upload "
+        "it as a file, or ask whoever runs the gateway to raise server.max_body_bytes."
+    )

@@ -1,0 +1,199 @@
+"""The table of mirrored routes, and the way from a raw path to its row.
+
+Knows methods and paths of the OpenAI API (https://platform.openai.com/docs/api-reference) and which paths are not
+clean. Works on the raw path alone, as it stood in the request line: what is authorised is what upstream will read.
+There is no catch-all: a shared key must not reach the account's administration.
+"""
+
+import re
+from dataclasses import dataclass
+
+from gateway.call import Body, Dialect, Reply, Route
+from gateway.errors import BadRequest
+
+PREFIX = b"/v1"
+
+_CHAT = Dialect.CHAT
+_RESPONSES = Dialect.RESPONSES
+_JSON, _RAW = Body.JSON, Body.RAW
+_USAGE = Reply.USAGE
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "chat/completions", _JSON, _USAGE, _CHAT, "chat"),
+    Route("GET", "chat/completions", group="chat"),
+    Route("GET", "chat/completions/{completion_id}", group="chat"),
+    Route("POST", "chat/completions/{completion_id}", _JSON, group="chat"),
+    Route("DELETE", "chat/completions/{completion_id}", group="chat"),
+    Route("GET", "chat/completions/{completion_id}/messages", group="chat"),
+    Route("POST", "responses", _JSON, _USAGE, _RESPONSES, "responses"),
+    Route("POST", "responses/input_tokens", _JSON, group="responses"),
+    Route("POST", "responses/compact", _JSON, _USAGE, group="responses"),
+    Route("GET", "responses/{response_id}", dialect=_RESPONSES, group="responses"),
+    Route("DELETE", "responses/{response_id}", group="responses"),
+    Route("POST", "responses/{response_id}/cancel", group="responses"),
+    Route("GET", "responses/{response_id}/input_items", group="responses"),
+    Route("POST", "conversations", _JSON, group="conversations"),
+    Route("GET", "conversations/{conversation_id}", group="conversations"),
+    Route("POST", "conversations/{conversation_id}", _JSON, group="conversations"),
+    Route("DELETE", "conversations/{conversation_id}", group="conversations"),
+    Route("POST", "conversations/{conversation_id}/items", _JSON, group="conversations"),
+    Route("GET", "conversations/{conversation_id}/items", group="conversations"),
+    Route("GET", "conversations/{conversation_id}/items/{item_id}", group="conversations"),
+    Route("DELETE", "conversations/{conversation_id}/items/{item_id}", group="conversations"),
+    Route("GET", "models", reply=Reply.MODELS, group="models"),
+    Route("GET", "models/{model_id}", reply=Reply.MODEL, group="models"),
+    Route("POST", "embeddings", _JSON, _USAGE, group="embeddings"),
+    Route("POST", "completions", _JSON, _USAGE, _CHAT, "completions"),
+    Route("POST", "moderations", _JSON, group="moderations"),
+    Route("POST", "images/generations", _JSON, _USAGE, group="images"),
+    Route("POST", "images/edits", _RAW, _USAGE, group="images"),
+    Route("POST", "images/variations", _RAW, _USAGE, group="images"),
+    Route("POST", "audio/speech", _JSON, group="audio"),
+    Route("POST", "audio/transcriptions", _RAW, _USAGE, group="audio"),
+    Route("POST", "audio/translations", _RAW, _USAGE, group="audio"),
+    Route("POST", "files", _RAW, group="files"),
+    Route("GET", "files", group="files"),
+    Route("GET", "files/{file_id}", group="files"),
+    Route("DELETE", "files/{file_id}", group="files"),
+    Route("GET", "files/{file_id}/content", group="files"),
+    Route("POST", "uploads", _JSON, group="uploads"),
+    Route("POST", "uploads/{upload_id}/parts", _RAW, group="uploads"),
+    Route("POST", "uploads/{upload_id}/complete", _JSON, group="uploads"),
+    Route("POST", "uploads/{upload_id}/cancel", group="uploads"),
+    Route("POST", "batches", _JSON, group="batches"),
+    Route("GET", "batches", group="batches"),
+    Route("GET", "batches/{batch_id}", group="batches"),
+    Route("POST", "batches/{batch_id}/cancel", group="batches"),
+    Route("POST", "vector_stores", _JSON, group="vector_stores"),
+    Route("GET", "vector_stores", group="vector_stores"),
+    Route("GET", "vector_stores/{vector_store_id}", group="vector_stores"),
+    Route("POST", "vector_stores/{vector_store_id}", _JSON, group="vector_stores"),
+    Route("DELETE", "vector_stores/{vector_store_id}", group="vector_stores"),
+    Route("POST", "vector_stores/{vector_store_id}/search", _JSON, group="vector_stores"),
+    Route("POST", "vector_stores/{vector_store_id}/files", _JSON, group="vector_stores"),
+    Route("GET", "vector_stores/{vector_store_id}/files", group="vector_stores"),
+    Route("GET", "vector_stores/{vector_store_id}/files/{file_id}", group="vector_stores"),
+    Route("POST", "vector_stores/{vector_store_id}/files/{file_id}", _JSON, group="vector_stores"),
+    Route("DELETE", "vector_stores/{vector_store_id}/files/{file_id}", group="vector_stores"),
+    Route("GET", "vector_stores/{vector_store_id}/files/{file_id}/content", group="vector_stores"),
+    Route("POST", "vector_stores/{vector_store_id}/file_batches", _JSON, group="vector_stores"),
+    Route("GET", "vector_stores/{vector_store_id}/file_batches/{batch_id}", group="vector_stores"),
+    Route("POST", "vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel", group="vector_stores"),
+    Route("GET", "vector_stores/{vector_store_id}/file_batches/{batch_id}/files", group="vector_stores"),
+)
+
+_GREEDY = "{model_id}"
+"""Model names hold slashes; SDKs send them as %2F, people as they are."""
+
+_UNCLEAN = re.compile(
+    rb"""//|[\\\x00-\x20\x7f-\xff]   # an empty segment; bytes that servers read in different ways
+        |%(?:00|5c)                  # the same two, encoded
+        |/(?:\.|%2e){1,2}(?:/|$)     # dot segments
+        |%(?![0-9a-f]{2})            # not an encoding at all
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+_UNPREFIXED = (b"/chat/completions", b"/responses")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A row, the path below /v1 as it was sent (`/responses/resp_1`), and the ids in it, still percent-encoded."""
+
+    route: Route
+    subpath: bytes
+    ids: dict[str, bytes]
+
+
+class _Node:
+    """One level of the tree of path segments."""
+
+    __slots__ = ("literal", "parameter", "routes")
+
+    def __init__(self) -> None:
+        self.literal: dict[bytes, _Node] = {}
+        self.parameter: tuple[str, _Node] | None = None
+        self.routes: dict[str, Route] = {}
+
+    def child(self, segment: str) -> "_Node":
+        if not segment.startswith("{"):
+            return self.literal.setdefault(segment.encode(), _Node())
+        if self.parameter is None:
+            self.parameter = (segment, _Node())
+        return self.parameter[1]
+
+
+class RouteTable:
+    """Finds the row of a request, or says that there is none."""
+
+    def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
+        self._root = _Node()
+        self._static: dict[tuple[str, bytes], Match] = {}
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        node = self._root
+        for segment in route.pattern.split("/"):
+            node = node.child(segment)
+        node.routes[route.method] = route
+        if "{" not in route.pattern:
+            path = b"/" + route.pattern.encode()
+            match = Match(route, path, {})
+            self._static[route.method, PREFIX + path] = match
+            if path.startswith(_UNPREFIXED):
+                self._static[route.method, path] = match
+
+    def match(self, method: str, raw_path: bytes) -> Match | None:
+        """The row of `method` and `raw_path` (no query), None if the table has none.
+
+        Raises `BadRequest` for a path that two servers could read in two ways.
+        """
+        return self._static.get((method, raw_path)) or self._match_ids(method, raw_path)
+
+    def _match_ids(self, method: str, raw_path: bytes) -> Match | None:
+        check_clean(raw_path)
+        subpath = raw_path.removeprefix(PREFIX)
+        if len(subpath) == len(raw_path) and not raw_path.startswith(_UNPREFIXED):
+            return None
+        node, ids = self._root, {}
+        segments = subpath[1:].split(b"/")
+        for position, segment in enumerate(segments):
+            if (literal := node.literal.get(segment)) is not None:
+                node = literal
+            elif node.parameter is not None and segment:
+                name, node = node.parameter
+                if name == _GREEDY:
+                    ids[name[1:-1]] = b"/".join(segments[position:])
+                    break
+                if _ENCODED_SLASH.search(segment):
+                    raise _unclean()
+                ids[name[1:-1]] = segment
+            else:
+                return None
+        route = node.routes.get(method)
+        return None if route is None else Match(route, subpath, ids)
+
+
+def is_mirrored(raw_path: bytes) -> bool:
+    """Whether the path belongs to the mirrored surface, known or not."""
+    return raw_path.startswith((b"/v1/", *_UNPREFIXED)) or raw_path == PREFIX
+
+
+def check_clean(raw_path: bytes) -> None:
+    """Refuse dot segments, empty segments, backslashes, controls and NUL, plain or percent-encoded.
+
+    An encoded slash counts as a slash here, since a server behind may decode it before it looks for these.
+    """
+    if _UNCLEAN.search(raw_path) or (
+        b"%" in raw_path and _UNCLEAN.search(_ENCODED_SLASH.sub(b"/", raw_path))
+    ):
+        raise _unclean()
+
+
+def _unclean() -> BadRequest:
+    return BadRequest(
+        "The path of this request is ambiguous: it holds a dot segment, an empty segment, a backslash, a control "
+        "character or an encoded slash. Send the plain path of the API, such as /v1/chat/completions."
+    )

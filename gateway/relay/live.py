@@ -1,0 +1,137 @@
+"""What is known of a call while it goes on, and its one settlement.
+
+A `LiveCall` collects facts as floors learn them and becomes a `CallRecord` exactly once, however the call ends. It
+knows the task that carries the call, so that a leaving client or a shutdown can end it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from os import urandom
+from time import perf_counter
+
+from gateway.call import CallRecord, Outcome, Principal, Route, Usage
+from gateway.errors import GatewayError
+
+
+class CallIds:
+    """Ids of calls: `req_` + 16 hex digits that no other process has + a running number."""
+
+    def __init__(self) -> None:
+        self._prefix = b"req_" + urandom(8).hex().encode()
+        self._number = 0
+
+    def next(self) -> bytes:
+        self._number += 1
+        return b"%s%08x" % (self._prefix, self._number)
+
+
+class LiveCall:
+    """One call in flight. `abort` drops the client's connection, which is the only honest end of a broken reply."""
+
+    __slots__ = (
+        "abort",
+        "cut_by",
+        "detail",
+        "error",
+        "first_byte_at",
+        "first_write_at",
+        "id",
+        "left",
+        "method",
+        "model",
+        "outcome",
+        "outlives_client",
+        "principal",
+        "route",
+        "sent_at",
+        "sent_bytes",
+        "started_at",
+        "status",
+        "streamed",
+        "task",
+        "upstream_error",
+        "upstream_request_id",
+        "usage",
+    )
+
+    def __init__(self, call_id: bytes, method: str, abort: Callable[[], None]) -> None:
+        self.id = call_id
+        self.method = method
+        self.abort = abort
+        self.started_at = perf_counter()
+        self.task: asyncio.Task[object] | None = None
+        self.route: Route | None = None
+        self.principal: Principal | None = None
+        self.model: str | None = None
+        self.status = 0
+        self.outcome: Outcome | None = None
+        self.streamed = False
+        self.outlives_client = False
+        self.left = False
+        self.cut_by: GatewayError | None = None
+        self.sent_at: float | None = None
+        self.first_byte_at: float | None = None
+        self.first_write_at: float | None = None
+        self.sent_bytes = 0
+        self.usage: Usage | None = None
+        self.error: str | None = None
+        self.detail = ""
+        self.upstream_error: str | None = None
+        self.upstream_request_id: str | None = None
+
+    def client_left(self) -> None:
+        """The client's connection is gone: end the call, unless it is over or is to outlive its client."""
+        if self.outcome is None:
+            self.left = True
+            if not self.outlives_client and self.task is not None:
+                self.task.cancel()
+
+    def cut(self, reason: GatewayError) -> None:
+        """End the call from outside; its client is told `reason`."""
+        if self.outcome is None and self.cut_by is None and self.task is not None:
+            self.cut_by = reason
+            self.task.cancel()
+
+    def uncancel(self) -> None:
+        """Take the cancellation back that `cut` asked for, so that the client can still be told."""
+        if self.task is not None:
+            self.task.uncancel()
+
+    def end(self, outcome: Outcome) -> None:
+        """State how the call ended; the first word stands."""
+        if self.outcome is None:
+            self.outcome = "client_left" if self.left else outcome
+
+    def fail(self, error: GatewayError) -> None:
+        """Note the error that the client is told."""
+        self.error = error.code or error.type
+        self.detail = error.detail
+
+    def record(self) -> CallRecord:
+        """The finished record."""
+        now = perf_counter()
+        return CallRecord(
+            id=self.id.decode(),
+            upstream_request_id=self.upstream_request_id,
+            principal=self.principal,
+            route=self.route,
+            method=self.method,
+            model=self.model,
+            status=self.status,
+            outcome=self.outcome or "failed",
+            streamed=self.streamed,
+            started_at_s=time.time() - (now - self.started_at),
+            duration_s=now - self.started_at,
+            first_byte_s=None if self.first_byte_at is None else self.first_byte_at - self.started_at,
+            overhead_s=self._overhead_s(),
+            sent_bytes=self.sent_bytes,
+            usage=self.usage,
+            error=self.error,
+            upstream_error=self.upstream_error,
+        )
+
+    def _overhead_s(self) -> float | None:
+        if self.sent_at is None or self.first_byte_at is None or self.first_write_at is None:
+            return None
+        return self.sent_at - self.started_at + self.first_write_at - self.first_byte_at

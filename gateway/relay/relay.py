@@ -1,0 +1,61 @@
+"""The way of one call upstream and back: send, see what comes, pass it on, leave nothing open.
+
+The object that streams owns its closing: whatever ends the call, the reply is closed here, and a reply that was not
+read to its end takes its connection with it.
+"""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+from gateway.call import Reply
+from gateway.relay.catalogue import relay_models
+from gateway.relay.client import ClientReply, Send
+from gateway.relay.failures import as_gateway_error, kind_of
+from gateway.relay.headers import is_event_stream, reply_headers, value_of
+from gateway.relay.live import LiveCall
+from gateway.relay.mask import SecretMask
+from gateway.relay.plain import PlainRelay
+from gateway.relay.streaming import EventRelay
+from gateway.settings import Streams
+from gateway.upstream.transport import Transport, TransportError, UpstreamReply, UpstreamRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Carries calls to one upstream."""
+
+    transport: Transport
+    api_key: bytes
+    streams: Streams
+    aliases: dict[str, str]
+
+    async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send, *, remove_usage: bool) -> None:
+        """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
+        call.sent_at = perf_counter()
+        try:
+            reply = await self.transport.send(request)
+        except TransportError as error:
+            call.upstream_error = kind_of(error)
+            raise as_gateway_error(error) from error
+        try:
+            await self._relay(call, reply, send, remove_usage=remove_usage)
+        finally:
+            reply.close()
+
+    async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send, *, remove_usage: bool) -> None:
+        request_id = value_of(reply.headers, b"x-request-id")
+        call.upstream_request_id = None if request_id is None else request_id.decode("latin-1")
+        mask = SecretMask((self.api_key,))
+        stream = is_event_stream(reply.headers) and value_of(reply.headers, b"content-encoding") is None
+        call.streamed = stream
+        adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
+        headers = reply_headers(
+            reply.headers, call.id, self.api_key, stream=stream, length_changes=adds_aliases
+        )
+        client = ClientReply(call, send, reply.status, headers)
+        if stream:
+            await EventRelay(call, reply, client, mask, self.streams, remove_usage=remove_usage).run()
+        elif adds_aliases and reply.status == 200:
+            await relay_models(call, reply, client, self.aliases)
+        else:
+            await PlainRelay(call, reply, client, mask).run()

@@ -1,0 +1,126 @@
+"""Forward an event stream: bytes as they come, cut between events only, with an honest end.
+
+Knows how streams end and break (WHATWG HTML section 9.2; OpenAI's two dialects). An event is passed on when it is
+complete, so that whatever happens upstream, the client holds whole events and an error can follow them in-band. It
+never makes up an end: a stream that broke off never looks complete.
+"""
+
+import asyncio
+from time import perf_counter
+
+from gateway.call import Dialect, Reply
+from gateway.errors import GatewayError
+from gateway.metering.usage import UsageScanner
+from gateway.relay.client import ClientReply
+from gateway.relay.events import EventCutter, sequence_number_after
+from gateway.relay.failures import as_gateway_error, kind_of
+from gateway.relay.in_band import error_event
+from gateway.relay.include_usage import UsageRemover
+from gateway.relay.keepalive import COMMENT, KeepAlive
+from gateway.relay.live import LiveCall
+from gateway.relay.mask import SecretMask
+from gateway.settings import Streams
+from gateway.upstream.transport import TransportError, UpstreamReply
+
+_DONE = b"data: [DONE]"
+_UPSTREAM_END_S = 0.5
+"""How long upstream may take to end its reply after `[DONE]` before its connection is dropped."""
+
+
+class EventRelay:
+    """Carries one event stream from `reply` to `client`."""
+
+    def __init__(
+        self,
+        call: LiveCall,
+        reply: UpstreamReply,
+        client: ClientReply,
+        mask: SecretMask,
+        streams: Streams,
+        *,
+        remove_usage: bool,
+    ) -> None:
+        self._call = call
+        self._reply = reply
+        self._client = client
+        self._mask = mask
+        self._dialect = Dialect.OTHER if call.route is None else call.route.dialect
+        self._cutter = EventCutter(streams.max_event_bytes)
+        metered = call.route is not None and call.route.reply is Reply.USAGE
+        self._scanner = UsageScanner() if metered else None
+        self._remover = UsageRemover() if remove_usage else None
+        self._last = b""
+        self._keepalive = KeepAlive(streams.keepalive_s, self._comment) if streams.keepalive_s else None
+
+    async def run(self) -> None:
+        """Relay to the end, or to the break. Raises `GatewayError` only while nothing has been sent."""
+        try:
+            await self._pump()
+        except TransportError as error:
+            self._call.upstream_error = kind_of(error)
+            await self._break_off(as_gateway_error(error))
+        except asyncio.CancelledError:
+            if self._call.cut_by is None:
+                raise
+            self._call.uncancel()
+            await self._break_off(self._call.cut_by)
+        finally:
+            if self._keepalive is not None:
+                self._keepalive.close()
+            if self._scanner is not None:
+                self._call.usage = self._scanner.usage
+
+    async def _pump(self) -> None:
+        call, read, feed, client = self._call, self._reply.read, self._cutter.feed, self._client
+        is_chat = self._dialect is Dialect.CHAT
+        while piece := await read():
+            if call.first_byte_at is None:
+                call.first_byte_at = perf_counter()
+            if not (block := feed(piece)):
+                continue
+            if is_chat and block.rstrip(b"\r\n").endswith(_DONE):
+                await self._finish(block)
+                return
+            if out := self._prepare(block):
+                await client.write(out)
+        await self._end(self._cutter.take())
+
+    def _prepare(self, block: bytes) -> bytes:
+        """Look at a block of whole events, and take out of it what the client must not see."""
+        if self._scanner is not None:
+            self._scanner.feed(block)
+        self._last = block
+        if self._remover is not None:
+            block = self._remover.feed(block)
+        if self._keepalive is not None:
+            self._keepalive.sent()
+        return self._mask.mask(block)
+
+    async def _finish(self, block: bytes) -> None:
+        """The block ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""
+        await self._end(block)
+        try:
+            async with asyncio.timeout(_UPSTREAM_END_S):
+                while await self._reply.read():
+                    pass
+        except (TimeoutError, TransportError):
+            pass  # the client has all of it; the connection is dropped
+
+    async def _end(self, rest: bytes) -> None:
+        await self._client.write(self._prepare(rest) if rest else b"", more=False)
+        self._call.end("done")
+
+    async def _break_off(self, error: GatewayError) -> None:
+        if not self._client.started:
+            raise error
+        self._call.fail(error)
+        self._call.end("drained" if error is self._call.cut_by else "cut")
+        if self._cutter.at_boundary:
+            event = error_event(error, self._dialect, sequence_number_after(self._last))
+            await self._client.write(event, more=False)
+        else:
+            self._call.abort()
+
+    async def _comment(self) -> None:
+        if self._cutter.at_boundary and self._call.outcome is None:
+            await self._client.write(COMMENT)

@@ -1,0 +1,192 @@
+"""Which headers pass."""
+
+import pytest
+
+from gateway.call import Principal
+from gateway.relay.headers import RequestHeaders, is_event_stream, reply_headers, value_of
+
+ADA = Principal("ada", "engines")
+KEY = b"sk-upstream-secret"
+HEADERS = RequestHeaders(b"upstream.example", KEY)
+
+Fields = list[tuple[bytes, bytes]]
+
+
+def upstream(*fields: tuple[bytes, bytes], principal: Principal = ADA, length: int | None = 2) -> Fields:
+    return HEADERS.build(fields, principal, content_length=length)
+
+
+OWN = {b"host", b"authorization", b"accept-encoding", b"content-length"}
+
+
+def passed(*fields: tuple[bytes, bytes]) -> Fields:
+    return [field for field in upstream(*fields) if field[0] not in OWN]
+
+
+def test_our_own_headers_are_set_whatever_the_client_sent() -> None:
+    sent = (
+        (b"host", b"localhost:8080"),
+        (b"authorization", b"Bearer virtual"),
+        (b"accept-encoding", b"gzip, br"),
+        (b"content-length", b"999"),
+    )
+    assert upstream(*sent) == [
+        (b"host", b"upstream.example"),
+        (b"authorization", b"Bearer " + KEY),
+        (b"accept-encoding", b"identity"),
+        (b"content-length", b"2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"cookie",
+        b"openai-organization",
+        b"openai-project",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-anything",
+        b"x-gateway-tags",
+        b"x-gateway-request-id",
+        b"x-organization-id",
+        b"expect",
+    ],
+)
+def test_these_request_headers_end_at_the_gateway(name: bytes) -> None:
+    assert passed((name, b"close")) == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"accept", b"application/json"),
+        (b"content-type", b"application/json"),
+        (b"openai-beta", b"responses=v1"),
+        (b"x-client-request-id", b"abc"),
+        (b"x-stainless-retry-count", b"0"),
+        (b"user-agent", b"OpenAI/Python 3.54.0"),
+        (b"originator", b"codex_cli_rs"),
+        (b"session-id", b"1"),
+        (b"x-codex-turn-metadata", b"{}"),
+        (b"x-brand-new", b"\xc3\xa9"),
+    ],
+)
+def test_all_other_request_headers_pass_as_they_are(field: tuple[bytes, bytes]) -> None:
+    assert passed(field) == [field]
+
+
+def test_order_and_repeats_are_kept() -> None:
+    fields = ((b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3"))
+    assert passed(*fields) == list(fields)
+
+
+def test_what_connection_lists_ends_here_but_never_the_key_that_we_set() -> None:
+    sent = ((b"connection", b"X-Hop, Authorization"), (b"x-hop", b"1"), (b"authorization", b"Bearer virtual"))
+    out = upstream(*sent)
+    assert (b"x-hop", b"1") not in out
+    assert value_of(out, b"authorization") == b"Bearer " + KEY
+
+
+def test_the_client_library_adds_no_header_of_its_own() -> None:
+    assert {name for name, _ in upstream()} == OWN
+
+
+def test_a_streamed_body_keeps_the_length_that_its_client_stated() -> None:
+    assert value_of(upstream((b"content-length", b"77"), length=None), b"content-length") == b"77"
+    assert value_of(upstream(length=None), b"content-length") is None
+
+
+def test_an_organisation_is_ours_to_name() -> None:
+    headers = RequestHeaders(b"h", KEY, b"org-1").build([(b"x-organization-id", b"evil")], ADA, content_length=0)
+    assert [value for name, value in headers if name == b"x-organization-id"] == [b"org-1"]
+
+
+def test_equal_idempotency_keys_of_two_teams_differ_upstream_and_of_one_team_do_not() -> None:
+    def sent(team: str) -> bytes | None:
+        return value_of(upstream((b"idempotency-key", b"abc"), principal=Principal("k", team)), b"idempotency-key")
+
+    assert sent("a") == sent("a")
+    assert sent("a") != sent("b")
+    assert sent("a") not in (None, b"abc")
+
+
+def reply(*fields: tuple[bytes, bytes], stream: bool = False) -> Fields:
+    return reply_headers(list(fields), b"req_1", KEY, stream=stream)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"connection",
+        b"keep-alive",
+        b"transfer-encoding",
+        b"upgrade",
+        b"trailer",
+        b"set-cookie",
+        b"alt-svc",
+        b"server",
+        b"strict-transport-security",
+        b"openai-organization",
+        b"openai-project",
+        b"x-ratelimit-limit-requests",
+        b"x-ratelimit-reset-tokens",
+        b"x-gateway-anything",
+    ],
+)
+def test_these_reply_headers_do_not_reach_the_client(name: bytes) -> None:
+    assert name not in {key for key, _ in reply((name, b"x"))} - {b"x-gateway-request-id"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"5"),
+        (b"date", b"Sun, 22 Nov 2026 00:00:00 GMT"),
+        (b"openai-processing-ms", b"5"),
+        (b"openai-version", b"2020-10-01"),
+        (b"retry-after", b"7"),
+        (b"retry-after-ms", b"6570"),
+        (b"x-should-retry", b"true"),
+        (b"x-brand-new", b"\xc3\xa9"),
+    ],
+)
+def test_all_other_reply_headers_pass_as_they_are(field: tuple[bytes, bytes]) -> None:
+    assert field in reply(field)
+
+
+def test_a_reply_header_that_holds_the_upstream_key_is_dropped() -> None:
+    assert b"x-echo" not in {name for name, _ in reply((b"x-echo", b"got " + KEY + b"!"))}
+
+
+def test_both_request_ids_are_always_there_and_upstreams_stands() -> None:
+    assert reply() == [(b"x-request-id", b"req_1"), (b"x-gateway-request-id", b"req_1")]
+    assert reply((b"x-request-id", b"up")) == [(b"x-request-id", b"up"), (b"x-gateway-request-id", b"req_1")]
+
+
+def test_a_stream_is_neither_cached_nor_buffered_nor_of_stated_length() -> None:
+    headers = reply((b"content-length", b"5"), stream=True)
+    assert (b"cache-control", b"no-cache") in headers
+    assert (b"x-accel-buffering", b"no") in headers
+    assert value_of(headers, b"content-length") is None
+
+
+def test_upstreams_own_cache_control_stands() -> None:
+    headers = reply((b"cache-control", b"no-store"), stream=True)
+    assert [value for name, value in headers if name == b"cache-control"] == [b"no-store"]
+
+
+def test_a_stream_is_told_by_its_content_type() -> None:
+    assert is_event_stream([(b"content-type", b"Text/Event-Stream; charset=utf-8")])
+    assert not is_event_stream([(b"content-type", b"application/json")])
+    assert not is_event_stream([])

@@ -1,0 +1,112 @@
+"""A real gateway on loopback for tests: its own thread, its own loop, uvicorn as in production.
+
+Because it does not share the test's loop, blocking clients and asynchronous ones can both be pointed at it.
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import uvloop
+
+from gateway.app import GatewayApp, build_app
+from gateway.call import CallRecord
+from gateway.http.server import DrainingServer, server_config
+from gateway.settings import Settings
+
+KEY = "sk-test-0123456789abcdef"
+UPSTREAM_KEY = "sk-upstream-canary-4f9d2c71b8"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+T = TypeVar("T")
+
+
+class _Server(DrainingServer):
+    """Says when it listens."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class RunningGateway:
+    """`url` is its root, `api` the base URL for OpenAI's clients; `records` are the calls that have ended."""
+
+    def __init__(self, app: GatewayApp, port: int, server: _Server) -> None:
+        self.app, self.port, self._server = app, port, server
+        self.url = f"http://127.0.0.1:{port}"
+        self.api = f"{self.url}/v1"
+        self.records: list[CallRecord] = []
+        self._recorded = threading.Condition()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def observe(self, record: CallRecord, _detail: str) -> None:
+        with self._recorded:
+            self.records.append(record)
+            self._recorded.notify_all()
+
+    def wait_for_records(self, count: int, within_s: float = 5.0) -> list[CallRecord]:
+        """The records, once there are `count` of them. Blocks the calling thread."""
+        with self._recorded:
+            if not self._recorded.wait_for(lambda: len(self.records) >= count, within_s):
+                raise AssertionError(f"{len(self.records)} calls were recorded, not {count}")
+            return list(self.records)
+
+    async def recorded(self, count: int, within_s: float = 5.0) -> list[CallRecord]:
+        """As `wait_for_records`, for a test that runs on a loop."""
+        return await asyncio.to_thread(self.wait_for_records, count, within_s)
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """The answer to `question`, asked on the gateway's own loop."""
+
+        async def answer() -> T:
+            return question()
+
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(answer(), self.loop).result(5)
+
+    def stop(self) -> None:
+        """What SIGTERM does."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._server.handle_exit, 15, None)
+
+
+def settings_for(base_url: str, **sections: Any) -> Settings:
+    """Settings for a gateway in front of `base_url`, with one key; each section may be given as a dict."""
+    upstream = {"base_url": base_url, "api_key": UPSTREAM_KEY, **sections.pop("upstream", {})}
+    keys = sections.pop("keys", [{"name": "ada", "team": "engines", "secret": KEY}])
+    log = sections.pop("log", {"calls": "off"})
+    return Settings.model_validate({"upstream": upstream, "keys": keys, "log": log, **sections})
+
+
+@contextmanager
+def running_gateway(base_url: str, **sections: Any) -> Iterator[RunningGateway]:
+    """A gateway in front of `base_url` on a free port, drained and gone at the end."""
+    settings = settings_for(base_url, **sections)
+    app = build_app(settings)
+    server = _Server(server_config(app, settings.server), settings.server.drain_s)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    running = RunningGateway(app, listener.getsockname()[1], server)
+    app.proxy.add_observer(running.observe)
+
+    async def main() -> None:
+        running.loop = asyncio.get_running_loop()
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: uvloop.run(main()), name="gateway")
+    thread.start()
+    try:
+        if not server.listening.wait(10):
+            raise AssertionError("the gateway did not start")
+        yield running
+    finally:
+        running.stop()
+        thread.join(settings.server.drain_s + 15)
+        assert not thread.is_alive(), "the gateway did not stop"
