@@ -83,8 +83,10 @@ def test_every_locked_requirement_has_a_version_and_hashes(lock: Path) -> None:
     blocks = re.split(r"\n(?=\S)", text.strip())
     assert blocks
     for block in blocks:
-        assert re.match(r"[\w.-]+==\S+ ", block), block
-        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", block), block
+        pin, *hashes = block.split(" \\\n")
+        assert re.match(r"[\w.-]+==\S+( ; .+)?$", pin), block
+        assert hashes, block
+        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}", each) for each in hashes), block
 
 
 @pytest.mark.parametrize(
