@@ -40,8 +40,8 @@ class Origin:
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """TLS 1.2 or later with certificate and host name checked.
 
-    `ca_file`: PEM file of the authorities to trust instead of the system's. Raises OSError when it cannot be read
-    and ssl.SSLError when it holds no certificate.
+    `ca_file`: PEM file of the authorities to trust instead of the system's. Raises OSError when it cannot be
+    read, and ssl.SSLError (an OSError too) when it holds no certificate.
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,0 +1,386 @@
+"""One connection to upstream, and the reply that comes over it.
+
+Knows when bytes come and go, how long that may take and how much is held
+meanwhile. What the bytes mean is `reply_parser`'s; who gets the connection
+next is the pool's.
+"""
+
+import asyncio
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+from gateway.upstream.reply_parser import ReplyParser
+from gateway.upstream.transport import (
+    ConnectionBroken,
+    Phase,
+    ProtocolViolation,
+    RawHeaders,
+    Timeouts,
+    TransportError,
+    TransportTimeout,
+)
+
+if TYPE_CHECKING:
+    from gateway.upstream.pool import Pool
+
+HIGH_WATER_BYTES = 64 * 1024
+"""Unread bytes of a body above which upstream is made to wait."""
+
+
+class Reply:
+    """An `UpstreamReply`. Its connection goes back to the pool once the reply has come in full, read or not.
+
+    A cancelled `read` loses nothing and may be repeated.
+    """
+
+    __slots__ = ("_connection", "_error", "_pieces", "headers", "status", "waiter")
+
+    def __init__(self, connection: "Connection", pieces: list[bytes]) -> None:
+        self.status = 0
+        self.headers: RawHeaders = []
+        self.waiter: asyncio.Future[None] | None = None
+        self._connection: Connection | None = connection
+        self._pieces = pieces
+        self._error: TransportError | None = None
+
+    def __repr__(self) -> str:
+        if self._connection is not None:
+            state = "coming"
+        else:
+            state = "complete" if self._error is None else type(self._error).__name__
+        return f"<Reply {self.status or '-'}: {state}, {sum(map(len, self._pieces))} bytes unread>"
+
+    async def read(self) -> bytes:
+        """As `UpstreamReply.read`; all that has come since the last one is one piece."""
+        while not self._pieces:
+            connection = self._connection
+            if connection is None:
+                if self._error is not None:
+                    raise self._error
+                return b""
+            self.waiter = waiter = connection.loop.create_future()
+            await waiter
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._connection is not None and self._connection.unread_bytes:
+            self._connection.on_drained()
+        return piece
+
+    def close(self) -> None:
+        """As `UpstreamReply.close`."""
+        if self._connection is not None:
+            self._connection.fail(ConnectionBroken("the call was closed before its reply was complete"))
+        if self._pieces:
+            self._pieces = []
+            self._error = ConnectionBroken("the call was closed before its reply was read")
+
+    async def head(self) -> None:
+        """Wait for the head. Raises the `TransportError` that kept it from coming."""
+        while not self.status:
+            if self._connection is None:
+                raise self._error or ConnectionBroken("upstream closed the connection without a reply")
+            await self.changed()
+
+    @property
+    def is_decided(self) -> bool:
+        """The head has come, or never will."""
+        return self.status != 0 or self._connection is None
+
+    async def changed(self) -> None:
+        """Wait until it is decided, or `wake` was called."""
+        if self._connection is not None and not self.status:
+            self.waiter = waiter = self._connection.loop.create_future()
+            await waiter
+
+    def wake(self) -> None:
+        """Let the one who waits look again."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def detach(self, error: TransportError | None) -> None:
+        """The connection has no more to say to this reply: it is complete, or broke off with `error`."""
+        self._connection = None
+        self._pieces = self._pieces.copy()
+        self._error = error
+        self.wake()
+
+
+class Connection(asyncio.Protocol):
+    """Carries one call after the other: `begin`, `write`, `on_sent`, and the `Reply` takes over.
+
+    One timer serves all limits of all calls: it ticks at the shortest limit and looks whether anything is overdue,
+    so that neither a call nor a piece has to set a timer.
+    """
+
+    __slots__ = (
+        "_active_at_s",
+        "_is_closed",
+        "_is_paused",
+        "_is_sent",
+        "_parser",
+        "_pieces",
+        "_pool",
+        "_reply",
+        "_sent_at_s",
+        "_spoke_first",
+        "_started_at_s",
+        "_tick_s",
+        "_timeouts",
+        "_timer",
+        "_transport",
+        "_writer",
+        "is_blocked",
+        "loop",
+        "time",
+        "unread_bytes",
+    )
+
+    def __init__(self, pool: "Pool[Connection]", timeouts: Timeouts, parser: ReplyParser) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.time = self.loop.time
+        self.is_blocked = False
+        self.unread_bytes = 0
+        self._pool = pool
+        self._timeouts = timeouts
+        self._tick_s = _shortest(timeouts.first_byte_s, timeouts.idle_s, timeouts.total_s)
+        self._parser = parser
+        self._pieces = parser.pieces
+        self._transport: asyncio.Transport | None = None
+        self._reply: Reply | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._started_at_s = self._sent_at_s = self._active_at_s = 0.0
+        self._is_sent = self._is_paused = self._is_closed = self._spoke_first = False
+
+    def __repr__(self) -> str:
+        if self._is_closed or self._transport is None:
+            state = "closed" if self._is_closed else "connecting"
+        elif self._reply is None:
+            state = "idle"
+        else:
+            state = "reading" if self._is_sent else "sending"
+        return f"<Connection {state}{', paused' if self._is_paused else ''}>"
+
+    def is_usable(self) -> bool:
+        """Whether a request may be written to it."""
+        return not (self._is_closed or self._transport is None or self._transport.is_closing())
+
+    def drop(self) -> None:
+        """Close the socket at once; a call that is still on it breaks."""
+        if self._reply is not None:
+            self.fail(ConnectionBroken("the connection to upstream was closed on this side"))
+        self._abort()
+
+    # A call's request.
+
+    def begin(self, started_at_s: float, *, head_only: bool) -> Reply:
+        """Start a call. `started_at_s`: the loop's time at which its total limit began to run."""
+        reply = Reply(self, self._pieces)
+        self._reply = reply
+        self._is_sent = False
+        self._active_at_s = 0.0
+        self._started_at_s = started_at_s
+        self._sent_at_s = math.inf
+        self._parser.begin(head_only=head_only)
+        if self._timer is None and self._tick_s:
+            self._tick()
+        if self._spoke_first:
+            self.fail(ProtocolViolation("upstream spoke before it was asked"))
+        elif not self.is_usable():
+            self.fail(ConnectionBroken("upstream closed the connection before the request was sent"))
+        return reply
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Hand bytes of the request to the socket; a connection that broke meanwhile takes them silently."""
+        if self._transport is not None and self._reply is not None:
+            self._transport.write(data)
+
+    async def writable(self) -> None:
+        """Wait until the socket takes more, the reply's head has come, or the call has failed."""
+        while self.is_blocked and self._reply is not None and not self._reply.status:
+            self._sent_at_s = self.time()  # upstream, not the caller, is the one to be waited for
+            self._writer = self.loop.create_future()
+            await self._writer
+        if self._reply is not None and not self._reply.status:
+            self._sent_at_s = math.inf
+
+    def on_sent(self) -> None:
+        """The request's last byte was written."""
+        self._is_sent = True
+        self._sent_at_s = self.time()
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Not a byte of the last call's reply has come."""
+        return self._parser.is_untouched
+
+    # A call's reply.
+
+    def on_drained(self) -> None:
+        """All that had come was read."""
+        self.unread_bytes = 0
+        if self._is_paused:
+            self._resume()
+            self._active_at_s = self.time()
+
+    def fail(self, error: TransportError) -> None:
+        """Break the call off and close the socket at once."""
+        reply, self._reply = self._reply, None
+        if reply is None:
+            return
+        self._pool.release()
+        self._abort()
+        self._wake_writer()
+        reply.detach(error)
+
+    def data_received(self, data: bytes) -> None:
+        reply, parser = self._reply, self._parser
+        if reply is None:
+            self._on_unasked()
+            return
+        try:
+            parser.feed(data)
+        except ProtocolViolation as error:
+            self._announce(reply)
+            self.fail(error)
+            return
+        if parser.ended:
+            self._finish(reply)
+            return
+        if self._pieces:
+            self._active_at_s = self.time()
+            if not reply.status:
+                self._announce(reply)
+            waiter = reply.waiter
+            if waiter is None:
+                self._hold(len(data))
+                return
+            reply.waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        elif parser.status and not reply.status:
+            self._announce(reply)
+            reply.wake()
+
+    def eof_received(self) -> None:
+        reply = self._reply
+        if reply is None:
+            self._abort()
+            return
+        try:
+            self._parser.finish()
+        except ConnectionBroken as error:
+            self.fail(error)
+        else:
+            self._finish(reply)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # An end that is worth its name was told to eof_received; over TLS a bare one is none (RFC 9112, 9.8).
+        self.fail(ConnectionBroken(_describe_loss(exc, unanswered=self._parser.is_untouched)))
+        self._is_closed = True
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._pool.lost(self)
+
+    def pause_writing(self) -> None:
+        self.is_blocked = True
+
+    def resume_writing(self) -> None:
+        self.is_blocked = False
+        self._wake_writer()
+
+    def _announce(self, reply: Reply) -> None:
+        """The head, if there is one by now, is what a request that is still being sent stops for."""
+        if not reply.status and self._parser.status:
+            reply.status = self._parser.status
+            reply.headers = self._parser.headers
+            if not self._is_sent:
+                self._sent_at_s = self.time()
+                self._wake_writer()
+
+    def _finish(self, reply: Reply) -> None:
+        if not reply.status:
+            self._announce(reply)
+        self._reply = None
+        reply.detach(None)
+        self._pieces.clear()
+        self.unread_bytes = 0
+        if self._parser.reusable and self._is_sent and not self.is_blocked and self.is_usable():
+            if self._is_paused:
+                self._resume()
+            self._pool.give_back(self, self.time())
+        else:
+            self._pool.release()
+            self._wake_writer()
+            self._abort()
+
+    def _hold(self, size: int) -> None:
+        """Nobody waits for these bytes. Counted as they came, which is a little more than what is held."""
+        self.unread_bytes += size
+        if self.unread_bytes > HIGH_WATER_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._is_paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _on_unasked(self) -> None:
+        """Bytes that answer no request must not become the start of the next reply."""
+        self._spoke_first = True
+        self._abort()
+
+    def _abort(self) -> None:
+        self._is_closed = True
+        self._pool.forget(self)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _wake_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._reply is None:
+            return  # the next call starts the timer again
+        now_s = self.time()
+        due_at_s = now_s + self._tick_s
+        for deadline_s, phase, limit_s in self._deadlines():
+            if deadline_s <= now_s:
+                self.fail(TransportTimeout(phase, limit_s))
+                return
+            due_at_s = min(due_at_s, deadline_s)
+        self._timer = self.loop.call_later(max(due_at_s - now_s, 0.001), self._tick)
+
+    def _deadlines(self) -> Iterator[tuple[float, Phase, float]]:
+        """What runs now: when it ends, its name, and its limit."""
+        timeouts = self._timeouts
+        if timeouts.total_s:
+            yield self._started_at_s + timeouts.total_s, "total", timeouts.total_s
+        if self._active_at_s:
+            if timeouts.idle_s and not self._is_paused:
+                yield self._active_at_s + timeouts.idle_s, "stream", timeouts.idle_s
+        elif timeouts.first_byte_s:
+            phase: Phase = "first_byte" if self._parser.status else "headers"
+            yield self._sent_at_s + timeouts.first_byte_s, phase, timeouts.first_byte_s
+
+
+def _shortest(*limits_s: float) -> float:
+    return min((limit_s for limit_s in limits_s if limit_s), default=0.0)
+
+
+def _describe_loss(error: Exception | None, *, unanswered: bool) -> str:
+    when = "before it replied" if unanswered else "before its reply was complete"
+    how = "upstream closed the connection" if error is None else f"the connection broke ({type(error).__name__})"
+    return f"{how} {when}"
