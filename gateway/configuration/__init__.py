@@ -25,6 +25,7 @@ from gateway.configuration.explain import explain, field_at
 from gateway.configuration.file import DEFAULT_FILE, FILE_VARIABLE, read_file, settings_file
 from gateway.configuration.layers import Layer, merge
 from gateway.configuration.problems import Origin, Path, Problem, SettingsError, overlap
+from gateway.configuration.summary import changes
 from gateway.settings import Settings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Origin",
     "Problem",
     "SettingsError",
+    "changes",
     "field_at",
     "is_loopback",
     "load",
@@ -56,9 +58,7 @@ class Loaded:
     origins: Mapping[Path, Origin]
 
 
-def load_settings(
-    path: FilePath | None, environ: Mapping[str, str], overrides: Mapping[str, Any]
-) -> Settings:
+def load_settings(path: FilePath | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
     """The settings: defaults, under the file, under `environ`, under `overrides`.
 
     `path` None: the file that `GATEWAY_CONFIG` names, else `config/gateway.yaml` if it is there. `overrides`

@@ -122,9 +122,7 @@ def _unusable_authorities(settings: Settings) -> Iterator[Conflict]:
         reason = f"cannot be read: {error.strerror}"
     else:
         return
-    yield Conflict(
-        (("upstream", "ca_file"),), reason, "name a PEM file of certificates, readable by this user"
-    )
+    yield Conflict((("upstream", "ca_file"),), reason, "name a PEM file of certificates, readable by this user")
 
 
 def _upstream_without_key(upstream: Upstream, *, was_given: bool) -> Iterator[Conflict]:

@@ -39,9 +39,7 @@ class YamlReader:
     1, and left out where `has_lines` is false (an environment variable).
     """
 
-    def __init__(
-        self, origin: Origin, environ: Mapping[str, str] | None = None, *, has_lines: bool = True
-    ) -> None:
+    def __init__(self, origin: Origin, environ: Mapping[str, str] | None = None, *, has_lines: bool = True) -> None:
         self._origin = origin
         self._environ = environ
         self._has_lines = has_lines
@@ -63,9 +61,7 @@ class YamlReader:
         if len(path) > _MAX_DEPTH:
             return self._refuse(path, "is nested too deep", "no setting has so many levels")
         if not node.tag.startswith(_STANDARD):
-            return self._refuse(
-                path, "has a tag", "take the `!tag` out; write ${NAME} to read the environment"
-            )
+            return self._refuse(path, "has a tag", "take the `!tag` out; write ${NAME} to read the environment")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

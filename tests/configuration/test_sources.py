@@ -1,0 +1,158 @@
+"""Which sources there are, and which of them wins."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.configuration import Loaded, SettingsError, changes, load, load_settings
+from gateway.settings import Settings
+from tests.configuration.conftest import Read, Refuse
+
+KEY = {"GMI_API_KEY": "gmi-key-of-the-account"}
+
+
+def test_without_any_source_all_settings_are_the_defaults() -> None:
+    assert load_settings(None, {}, {}) == Settings()
+
+
+def test_config_gateway_yaml_is_read_where_it_is_there() -> None:
+    Path("config").mkdir()
+    Path("config/gateway.yaml").write_text("server: {port: 1234}")
+    assert load_settings(None, {}, {}).server.port == 1234
+
+
+def test_gateway_config_names_the_file_and_the_argument_wins_over_it() -> None:
+    Path("a.yaml").write_text("server: {port: 1}")
+    Path("b.yaml").write_text("server: {port: 2}")
+    assert load_settings(None, {"GATEWAY_CONFIG": "a.yaml"}, {}).server.port == 1
+    assert load_settings(Path("b.yaml"), {"GATEWAY_CONFIG": "a.yaml"}, {}).server.port == 2
+
+
+@pytest.mark.parametrize("source", ["argument", "variable"])
+def test_a_named_file_that_is_not_there_is_an_error(source: str) -> None:
+    path, environ = (Path("no.yaml"), {}) if source == "argument" else (None, {"GATEWAY_CONFIG": "no.yaml"})
+    with pytest.raises(SettingsError, match=r"^no\.yaml: cannot be read: No such file or directory; .*--config"):
+        load_settings(path, environ, {})
+
+
+def test_each_source_wins_over_the_one_below_it(read: Read) -> None:
+    text = "server: {host: 127.0.0.2, port: 1, workers: 3}\nupstream: {base_url: 'http://file/v1'}"
+    environ = KEY | {
+        "GMI_BASE_URL": "http://gmi/v1",
+        "GATEWAY_SERVER_PORT": "2",
+        "GATEWAY_SERVER_WORKERS": "4",
+    }
+    settings = read(text, environ, server__port=3, server__host=None)
+    assert (settings.server.host, settings.server.port, settings.server.workers) == ("127.0.0.2", 3, 4)
+    assert settings.upstream.base_url == "http://gmi/v1"
+    environ["GATEWAY_UPSTREAM_BASE_URL"] = "http://own/v1/"
+    assert read(text, environ).upstream.base_url == "http://own/v1"
+
+
+def test_a_table_of_names_is_replaced_as_a_whole(read: Read) -> None:
+    settings = read("models: {aliases: {a: x, b: y}}", {"GATEWAY_MODELS_ALIASES": "{c: z}"})
+    assert settings.models.aliases == {"c": "z"}
+
+
+def test_every_origin_is_known() -> None:
+    Path("f.yaml").write_text("log:\n  calls: all\nstreams:\n\n  keepalive_s: 1\n")
+    environ = KEY | {"GATEWAY_SERVER_PORT": "9000", "GATEWAY_UPSTREAM_PROXY": "http://u:p@proxy:1"}
+    loaded: Loaded = load(Path("f.yaml"), environ, {"server.workers": 2})
+    assert sorted(changes(loaded.settings, loaded.origins)) == [
+        "log.calls = all (f.yaml:2)",
+        "server.port = 9000 (GATEWAY_SERVER_PORT)",
+        "server.workers = 2 (--workers)",
+        "streams.keepalive_s = 1.0 (f.yaml:5)",
+        "upstream.api_key = ********** (GMI_API_KEY)",
+        "upstream.proxy = ********** (GATEWAY_UPSTREAM_PROXY)",
+    ]
+
+
+def test_every_scalar_setting_has_its_variable(read: Read) -> None:
+    environ = {
+        "GATEWAY_SERVER_MAX_BODY_BYTES": "5",
+        "GATEWAY_STREAMS_INCLUDE_USAGE": "off",
+        "GATEWAY_LOG_CALLS": "off",
+        "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "1.5",
+    }
+    settings = read("", environ)
+    assert settings.server.max_body_bytes == 5
+    assert settings.streams.include_usage is False
+    assert settings.log.calls == "off"
+    assert settings.upstream.first_byte_timeout_s == 1.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"name": "ann", "team": "core", "secret": "0123456789abc${X}"}]',
+        "[{name: ann, team: core, secret: '0123456789abc${X}'}]",
+        "- name: ann\n  team: core\n  secret: 0123456789abc${X}",
+    ],
+)
+def test_keys_are_yaml_or_json_and_dollars_in_a_variable_are_plain_text(read: Read, text: str) -> None:
+    (key,) = read("keys: [{name: x, team: y, secret: 0123456789abcdef}]", {"GATEWAY_KEYS": text}).keys
+    assert key.secret is not None
+    assert (key.name, key.team, key.secret.get_secret_value()) == ("ann", "core", "0123456789abc${X}")
+
+
+def test_empty_variables_count_as_unset(read: Read) -> None:
+    names = ["GATEWAY_CONFIG", "GATEWAY_SERVER_PORT", "GATEWAY_KEYS", "GMI_API_KEY", "GMI_BASE_URL", "GATEWAY_X"]
+    assert read("", dict.fromkeys(names, "")) == Settings()
+
+
+def test_names_that_platforms_make_up_are_left_alone(read: Read) -> None:
+    names = [
+        "GATEWAY_PORT",
+        "GATEWAY_PORT_8080_TCP",
+        "GATEWAY_PORT_8080_TCP_ADDR",
+        "GATEWAY_SERVICE_HOST",
+        "GATEWAY_SERVICE_PORT_HTTP",
+        "GATEWAY_NAME",
+        "GATEWAY_SERVER",
+        "GATEWAY_LOG",
+        "GATEWAY_ENV_PATH",
+        "gateway_server_port",
+        "GATEWAYS_SERVER_PORT",
+    ]
+    assert read("", dict.fromkeys(names, "tcp://10.0.0.1:8080")) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (
+            "GATEWAY_SERVER_PROT",
+            "GATEWAY_SERVER_PROT: server.prot: unknown key; did you mean GATEWAY_SERVER_PORT?",
+        ),
+        (
+            "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT",
+            "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT: upstream.first_byte_timeout: unknown key;"
+            " did you mean GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S?",
+        ),
+        (
+            "GATEWAY_KEYS_0_NAME",
+            "GATEWAY_KEYS_0_NAME: keys: cannot be set in parts; GATEWAY_KEYS holds the whole list, as YAML or JSON",
+        ),
+        ("GATEWAY_SERVER_PORT", "GATEWAY_SERVER_PORT: server.port: is not a whole number"),
+        ("GATEWAY_KEYS", "GATEWAY_KEYS: keys: is not a list"),
+        ("GATEWAY_MODELS_ALIASES", "GATEWAY_MODELS_ALIASES: models.aliases: is not a table of names"),
+    ],
+)
+def test_a_bad_variable_is_refused_by_its_name(refuse: Refuse, name: str, problem: str) -> None:
+    (said,) = refuse("", {name: "x"})
+    assert said.startswith(problem)
+
+
+def test_a_list_in_a_variable_that_is_not_yaml_is_refused(refuse: Refuse) -> None:
+    (said,) = refuse("", {"GATEWAY_KEYS": "[{name: a"})
+    assert said.startswith("GATEWAY_KEYS: keys: is not YAML: ")
+
+
+def test_the_process_environment_is_neither_read_nor_changed(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_SERVER_PORT", "1")
+    monkeypatch.setenv("GMI_API_KEY", "x")
+    before = dict(os.environ)
+    assert read("") == Settings()
+    assert dict(os.environ) == before
