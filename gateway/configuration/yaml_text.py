@@ -20,6 +20,8 @@ _NULL = "tag:yaml.org,2002:null"
 _STANDARD = "tag:yaml.org,2002:"
 _REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}|(\{))")
 _BARE_REFERENCE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
+_QUOTED = re.compile(r"'[^']*'")
+_LONGEST_QUOTE = 8
 _UNSET = object()
 """Stands for a value that is not there: a reference to an empty variable, or one that was refused."""
 
@@ -143,8 +145,6 @@ def _reason_and_cure(problem: str) -> tuple[str, str]:
         return "is not one YAML document but several", "keep what stands before the second `---`"
     if "undefined alias" in problem:
         return "is not YAML: an alias (`*name`) without its anchor", "put text that begins with * in quotes"
-    plain = re.sub(r"'[^']{8,}'", "…", problem) or "it cannot be read"
-    return (
-        f"is not YAML: {plain}",
-        "look at this line and the one before it: quotes, colons, brackets, indentation",
-    )
+    plain = _QUOTED.sub(lambda found: found[0] if len(found[0]) < _LONGEST_QUOTE else "…", problem)
+    cure = "look at this line and the one before it: quotes, colons, brackets, indentation"
+    return f"is not YAML: {plain or 'it cannot be read'}", cure

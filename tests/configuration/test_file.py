@@ -113,11 +113,9 @@ def test_a_reference_that_may_be_empty_leaves_the_default(read: Read) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"SECRET": ""}])
 def test_a_missing_variable_is_named_and_is_one_problem_only(refuse: Refuse, environ: dict[str, str]) -> None:
+    reason = "reads the environment variable SECRET, which is not set"
     problems = refuse("keys:\n- name: ann\n  team: t\n  secret: ${SECRET}", environ)
-    assert problems == [
-        "gateway.yaml:4: keys[0].secret: reads the environment variable SECRET, which is not set;"
-        " set it, or write ${SECRET:-default}"
-    ]
+    assert problems == [f"gateway.yaml:4: keys[0].secret: {reason}; set it, or write ${{SECRET:-default}}"]
 
 
 @pytest.mark.parametrize("written", ["${", "${1X}", "${A-b}", "${A B}", "$NAME"])

@@ -122,27 +122,17 @@ def test_names_that_platforms_make_up_are_left_alone(read: Read) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        (
-            "GATEWAY_SERVER_PROT",
-            "GATEWAY_SERVER_PROT: server.prot: unknown key; did you mean GATEWAY_SERVER_PORT?",
-        ),
-        (
-            "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT",
-            "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT: upstream.first_byte_timeout: unknown key;"
-            " did you mean GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S?",
-        ),
-        (
-            "GATEWAY_KEYS_0_NAME",
-            "GATEWAY_KEYS_0_NAME: keys: cannot be set in parts; GATEWAY_KEYS holds the whole list, as YAML or JSON",
-        ),
-        ("GATEWAY_SERVER_PORT", "GATEWAY_SERVER_PORT: server.port: is not a whole number"),
-        ("GATEWAY_KEYS", "GATEWAY_KEYS: keys: is not a list"),
-        ("GATEWAY_MODELS_ALIASES", "GATEWAY_MODELS_ALIASES: models.aliases: is not a table of names"),
+        ("GATEWAY_SERVER_PROT", "server.prot: unknown key; did you mean GATEWAY_SERVER_PORT?"),
+        ("GATEWAY_STREAMS_KEEPALIVE", "streams.keepalive: unknown key; did you mean GATEWAY_STREAMS_KEEPALIVE_S?"),
+        ("GATEWAY_KEYS_0_NAME", "keys: cannot be set in parts; GATEWAY_KEYS holds the whole list, as YAML or JSON"),
+        ("GATEWAY_SERVER_PORT", "server.port: is not a whole number"),
+        ("GATEWAY_KEYS", "keys: is not a list"),
+        ("GATEWAY_MODELS_ALIASES", "models.aliases: is not a table of names"),
     ],
 )
 def test_a_bad_variable_is_refused_by_its_name(refuse: Refuse, name: str, problem: str) -> None:
     (said,) = refuse("", {name: "x"})
-    assert said.startswith(problem)
+    assert said.startswith(f"{name}: {problem}")
 
 
 def test_a_list_in_a_variable_that_is_not_yaml_is_refused(refuse: Refuse) -> None:
