@@ -1,0 +1,194 @@
+"""The terminal's face: `gmi-gateway serve`, `check-config`, `doctor`, `version`.
+
+Knows what a person at a terminal needs to read; settings, checks and the
+gateway itself are others' business. Exit codes: 0 all is well, 1 something is
+wrong, 2 the command or the settings cannot be used at all.
+"""
+
+import io
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.text import Text
+
+from gateway import __version__
+from gateway.access.keys import new_secret
+from gateway.app import bind, serve
+from gateway.configuration import Loaded, SettingsError, changes, load
+from gateway.doctor import KEYS_PAGE, Finding, Mark, cannot_listen, examine
+from gateway.settings import Key, Settings
+from gateway.simulator import running_simulator
+
+_LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic")
+_COLOURS = {Mark.GOOD: "green", Mark.WARNING: "yellow", Mark.BAD: "red"}
+_MODEL = "openai/gpt-5.2"
+
+app = typer.Typer(
+    name="gmi-gateway",
+    help="One GMI Cloud account, shared by a team: OpenAI's API on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A pretty traceback may show the values of variables, and so a secret.
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file (default: $GATEWAY_CONFIG, else config/gateway.yaml if it is there)."),
+]
+
+
+@app.command("serve")
+def serve_command(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one (default: 8080).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port (default: 1).")] = None,
+) -> None:
+    """Run the gateway; without a GMI key, against a simulator."""
+    overrides = {"server.host": host, "server.port": port, "server.workers": workers}
+    settings = _load_or_exit(config, overrides, code=2).settings
+    try:
+        listener = bind(settings)
+    except OSError as error:
+        _print_finding(Console(stderr=True), cannot_listen(settings.server, error))
+        raise typer.Exit(1) from None
+    base_url = _base_url(settings.server.host, listener.getsockname()[1])
+    with listener, _upstream_of(settings, base_url) as ready:
+        serve(ready, listener)
+
+
+@app.command()
+def check_config(config: ConfigOption = None) -> None:
+    """Say what is wrong with the settings, or what they are."""
+    loaded = _load_or_exit(config, {}, code=1)
+    console = Console()
+    _say(console, f"The settings are valid ({loaded.file or 'no file, so defaults and environment'}).")
+    for change in changes(loaded.settings, loaded.origins):
+        _say(console, f"  {change}")
+    if loaded.settings.upstream.api_key is None:
+        _say(console, f"No upstream key: `serve` runs against the simulator. Make a key at {KEYS_PAGE}.")
+
+
+@app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Look for what keeps the gateway from working: a line each, with the cure."""
+    console = Console()
+    worst_is_bad = False
+    for finding in _findings(config):
+        _print_finding(console, finding)
+        worst_is_bad |= finding.mark is Mark.BAD
+    if worst_is_bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of the gateway, Python and the libraries that matter."""
+    print(f"gmi-gateway {__version__}")  # noqa: T201  plain output, for scripts to read
+    print(f"python {platform.python_version()}")  # noqa: T201
+    for library in _LIBRARIES:
+        print(f"{library} {version_of(library)}")  # noqa: T201
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a tick shows a question mark; it is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+def _load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int) -> Loaded:
+    try:
+        return load(config, os.environ, overrides)
+    except SettingsError as error:
+        _say(Console(stderr=True), str(error))
+        raise typer.Exit(code) from None
+
+
+def _findings(config: Path | None) -> Iterator[Finding]:
+    try:
+        loaded = load(config, os.environ, {})
+    except SettingsError as error:
+        yield from (Finding(Mark.BAD, str(problem)) for problem in error.problems)
+        return
+    yield from examine(loaded, os.environ, datetime.now(UTC))
+
+
+@contextmanager
+def _upstream_of(settings: Settings, base_url: str) -> Iterator[Settings]:
+    """The settings to run with. Without an upstream key: those of a simulator, which runs for as long."""
+    if settings.upstream.api_key is not None:
+        _welcome(settings, base_url)
+        yield settings
+        return
+    with running_simulator() as simulator_url:
+        demo_secret = None if settings.keys else new_secret()
+        _introduce_simulator(base_url, demo_secret)
+        yield _simulated(settings, simulator_url, demo_secret)
+
+
+def _simulated(settings: Settings, simulator_url: str, demo_secret: str | None) -> Settings:
+    """`settings` with the simulator as upstream, reached directly, and a key for a first try."""
+    direct = {"transport": "auto", "proxy": None, "ca_file": None, "organization_id": None}
+    upstream = {"base_url": simulator_url, "api_key": SecretStr("simulated"), **direct}
+    changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
+    if demo_secret is not None:
+        changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
+    return settings.model_copy(update=changed)
+
+
+def _welcome(settings: Settings, base_url: str) -> None:
+    keys = f"{len(settings.keys)} keys" if settings.keys else "no keys: whoever is on this machine may call"
+    _say(Console(), f"GMI gateway {__version__} on {base_url}, upstream {settings.upstream.base_url}, {keys}.")
+
+
+def _introduce_simulator(base_url: str, demo_secret: str | None) -> None:
+    console = Console()
+    _say(
+        console, "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked.", "bold yellow"
+    )
+    _say(console, "For the real models, start it again with a key: GMI_API_KEY=your-key gmi-gateway serve")
+    _say(console, f"Make a key at {KEYS_PAGE}.")
+    _say(console, f"Base URL {base_url}, key {demo_secret or 'one of your own'}. Try it:\n")
+    _say(console, _curl(base_url, demo_secret or "$YOUR_KEY") + "\n")
+
+
+def _curl(base_url: str, key: str) -> str:
+    body = f'{{"model": "{_MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    headers = f'-H "Authorization: Bearer {key}" -H "Content-Type: application/json"'
+    return f"curl {base_url}/chat/completions {headers} -d '{body}'"
+
+
+def _base_url(host: str, port: int) -> str:
+    """What a client on this machine writes to reach a server that listens on `host`."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}/v1"
+    if address.version == 6:
+        return f"http://[{'::1' if address.is_unspecified else host}]:{port}/v1"
+    return f"http://{'127.0.0.1' if address.is_unspecified else host}:{port}/v1"
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    line = Text.assemble((finding.mark.value, _COLOURS[finding.mark]), f" {finding.text}")
+    console.print(line if not finding.cure else line.append(f"; {finding.cure}", "dim"), soft_wrap=True)
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    # No wrapping, so that a line can be pasted; no markup, since names may hold brackets.
+    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False, emoji=False)

@@ -1,0 +1,202 @@
+"""What can be wrong between valid settings and a first answer: port, network, TLS, key, clock.
+
+Each check says one thing and, where it is wrong, the cure. Opens short-lived
+connections of its own; knows nothing of the running gateway.
+"""
+
+import socket
+import ssl
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from pathlib import Path
+
+import httpx2
+
+from gateway.app import bind
+from gateway.configuration import Loaded, is_loopback
+from gateway.settings import Server, Settings, Upstream
+from gateway.upstream.origin import Origin, tls_context
+
+KEYS_PAGE = "https://console.gmicloud.ai/user-setting/api-keys"
+"""Where GMI Cloud makes API keys (docs.gmicloud.ai, API Key Management)."""
+
+_TIMEOUT_S = 5.0
+_MAX_SKEW_S = 300.0
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+class Mark(Enum):
+    """How a check ended."""
+
+    GOOD = "✓"
+    WARNING = "!"
+    BAD = "✗"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's; `cure` is empty where all is well."""
+
+    mark: Mark
+    text: str
+    cure: str = ""
+
+
+def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime) -> Iterator[Finding]:
+    """All findings for valid settings, in the order in which one would put them right.
+
+    `now` is this machine's time, with its zone. Takes at most about 15 s, if nothing answers.
+    """
+    settings = loaded.settings
+    yield Finding(Mark.GOOD, f"settings are valid ({loaded.file or 'no file'})")
+    yield from _secret_file(settings.upstream)
+    yield _port(settings)
+    if settings.upstream.api_key is None:
+        cure = f"set GMI_API_KEY; make a key at {KEYS_PAGE}"
+        yield Finding(Mark.WARNING, "no upstream key: `serve` runs against the simulator", cure)
+    yield from _ignored_proxy(settings.upstream, environ)
+    resolved = _resolve(settings.upstream)
+    yield resolved
+    if resolved.mark is Mark.GOOD:
+        yield from _ask(settings.upstream, now)
+
+
+def cannot_listen(server: Server, error: OSError) -> Finding:
+    """What to say when `server`'s address cannot be had."""
+    reason = error.strerror or "no such address"
+    cure = "choose another with --port or --host, or stop what listens there (see: ss -ltnp)"
+    return Finding(Mark.BAD, f"cannot listen on {server.host}:{server.port}: {reason}", cure)
+
+
+def _secret_file(upstream: Upstream) -> Iterator[Finding]:
+    if upstream.api_key_file is None:
+        return
+    mode = Path(upstream.api_key_file).stat().st_mode
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        who = "everyone" if mode & stat.S_IROTH else "its group"
+        cure = f"chmod 600 {upstream.api_key_file}"
+        yield Finding(Mark.WARNING, f"{upstream.api_key_file} can be read by {who} on this machine", cure)
+    else:
+        yield Finding(Mark.GOOD, f"{upstream.api_key_file} can be read by its owner alone")
+
+
+def _port(settings: Settings) -> Finding:
+    try:
+        bind(settings).close()
+    except OSError as error:
+        return cannot_listen(settings.server, error)
+    server = settings.server
+    return Finding(Mark.GOOD, f"{server.host}:{server.port} is free" if server.port else "a free port will be taken")
+
+
+def _ignored_proxy(upstream: Upstream, environ: Mapping[str, str]) -> Iterator[Finding]:
+    set_here = [name for name in _PROXY_VARIABLES if environ.get(name)]
+    if set_here and upstream.proxy is None and not is_loopback(Origin.from_url(upstream.base_url).host):
+        text = f"{set_here[0]} is set, but the gateway uses a proxy only if its settings name one"
+        cure = f'if the way out leads through it: GATEWAY_UPSTREAM_PROXY="${set_here[0]}"'
+        yield Finding(Mark.WARNING, text, cure)
+
+
+def _resolve(upstream: Upstream) -> Finding:
+    # Behind a proxy it is the proxy that looks upstream's name up.
+    what, url = ("upstream", upstream.base_url) if upstream.proxy is None else ("the proxy", upstream.proxy)
+    origin = Origin.from_url(url)
+    try:
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        cure = "check the name in the settings, and this machine's DNS (see: /etc/resolv.conf)"
+        reason = getattr(error, "strerror", None) or "not a host name"
+        return Finding(Mark.BAD, f"{what}'s name {origin.host} does not resolve: {reason}", cure)
+    return Finding(Mark.GOOD, f"{what}'s name {origin.host} resolves ({len({entry[4] for entry in found})})")
+
+
+def _ask(upstream: Upstream, now: datetime) -> Iterator[Finding]:
+    origin = Origin.from_url(upstream.base_url)
+    try:
+        reply = _get_models(upstream)
+    except httpx2.HTTPError as error:
+        yield _unreachable(origin, error)
+        return
+    secured = " with a valid certificate" if origin.is_tls else " (without TLS)"
+    yield Finding(Mark.GOOD, f"{origin.authority} answers{secured}")
+    yield _verdict(upstream, reply.status_code)
+    yield from _clock(reply.headers.get("date", ""), now)
+
+
+def _get_models(upstream: Upstream) -> httpx2.Response:
+    """The reply to GET models, its body unread. Raises httpx2.HTTPError."""
+    headers = {}
+    if upstream.api_key is not None:
+        headers["Authorization"] = f"Bearer {upstream.api_key.get_secret_value()}"
+    if upstream.organization_id is not None:
+        headers["X-Organization-ID"] = upstream.organization_id
+    with (
+        httpx2.Client(
+            verify=tls_context(upstream.ca_file),
+            proxy=upstream.proxy,
+            trust_env=False,
+            timeout=_TIMEOUT_S,
+            headers=headers,
+        ) as client,
+        client.stream("GET", f"{upstream.base_url}/models") as reply,
+    ):
+        return reply
+
+
+def _unreachable(origin: Origin, error: httpx2.HTTPError) -> Finding:
+    where = origin.authority
+    if isinstance(error, httpx2.TimeoutException):
+        cure = "check the firewall and whether the way out leads through a proxy (upstream.proxy)"
+        return Finding(Mark.BAD, f"{where} did not answer within {_TIMEOUT_S:.0f} s", cure)
+    if isinstance(error, httpx2.ProxyError):
+        return Finding(Mark.BAD, f"the proxy does not let us through to {where}", "check upstream.proxy")
+    if (refused := _certificate_error(error)) is not None:
+        cure = "if a proxy or a private authority signs for it, name its certificate in upstream.ca_file"
+        return Finding(Mark.BAD, f"{where} shows a certificate that is not trusted: {refused}", cure)
+    cure = "check upstream.base_url (scheme and port too), the firewall, and upstream.proxy"
+    return Finding(Mark.BAD, f"{where} cannot be reached: {type(error).__name__}", cure)
+
+
+def _certificate_error(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _verdict(upstream: Upstream, status: int) -> Finding:
+    asked = f"GET {upstream.base_url}/models answers {status}"
+    if status in (401, 403):
+        return _refusal(upstream, asked)
+    if status == 200:
+        accepted = "" if upstream.api_key is None else ": the key is good"
+        return Finding(Mark.GOOD, f"{asked}{accepted}")
+    if status == 429 or status >= 500:
+        return Finding(Mark.WARNING, f"{asked}: the key could not be checked", "try again in a minute")
+    return Finding(Mark.BAD, asked, "check upstream.base_url; OpenAI's API sits under a path such as /v1")
+
+
+def _refusal(upstream: Upstream, asked: str) -> Finding:
+    if upstream.api_key is None:
+        return Finding(Mark.GOOD, f"{asked}, as it should without a key")
+    cure = f"make another at {KEYS_PAGE}, or check upstream.organization_id"
+    return Finding(Mark.BAD, f"{asked}: the key is refused", cure)
+
+
+def _clock(date: str, now: datetime) -> Iterator[Finding]:
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return
+    skew_s = (now - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC))).total_seconds()
+    if abs(skew_s) > _MAX_SKEW_S:
+        way = "ahead of" if skew_s > 0 else "behind"
+        text = f"this machine's clock is {abs(skew_s) / 60:.0f} min {way} upstream's"
+        yield Finding(Mark.WARNING, text, "let it follow a time server (see: timedatectl)")
+    else:
+        yield Finding(Mark.GOOD, "this machine's clock agrees with upstream's")
