@@ -1,0 +1,76 @@
+"""One line a call."""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from gateway.observe.logs import HumanFormatter, JsonFormatter, call_logger
+from gateway.settings import Log
+from tests.observe.test_metrics import RECORD
+
+FAILED = replace(RECORD, status=502, outcome="failed", error="upstream_unreachable", upstream_error="connect")
+LEFT = replace(RECORD, outcome="client_left")
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[logging.Formatter], io.StringIO]]:
+    logger = logging.getLogger("gateway.calls")
+    handlers: list[logging.Handler] = []
+
+    def listen(formatter: logging.Formatter) -> io.StringIO:
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(formatter)
+        handlers.append(handler)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        return stream
+
+    yield listen
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+Listen = Callable[[logging.Formatter], io.StringIO]
+
+
+@pytest.mark.parametrize(("calls", "count"), [("all", 3), ("errors", 1)])
+def test_the_setting_says_which_calls_get_a_line(lines: Listen, calls: str, count: int) -> None:
+    stream = lines(JsonFormatter())
+    observe = call_logger(Log.model_validate({"calls": calls}))
+    assert observe is not None
+    for record in (RECORD, FAILED, LEFT):
+        observe(record, "")
+    assert len(stream.getvalue().splitlines()) == count
+
+
+def test_off_means_no_observer_at_all() -> None:
+    assert call_logger(Log(calls="off")) is None
+
+
+def test_a_json_line_holds_the_fields_of_the_call(lines: Listen) -> None:
+    stream = lines(JsonFormatter())
+    observe = call_logger(Log(calls="all"))
+    assert observe is not None
+    observe(FAILED, "connection refused")
+    line = json.loads(stream.getvalue())
+    assert line["level"] == "warning"
+    assert (line["call"], line["key"], line["team"]) == ("req_1", "ada", "engines")
+    assert (line["status"], line["upstream_error"], line["detail"]) == (502, "connect", "connection refused")
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), HumanFormatter()], ids=["json", "human"])
+def test_no_field_can_break_a_line_or_forge_another(lines: Listen, formatter: logging.Formatter) -> None:
+    stream = lines(formatter)
+    observe = call_logger(Log(calls="all"))
+    assert observe is not None
+    observe(replace(RECORD, model="evil\n2026-01-01 error forged\r\x1b[31m\u2028"), "")
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert "\r" not in text
+    assert "\x1b" not in text
+    assert "\u2028" not in text
