@@ -1,0 +1,62 @@
+"""Reads the arguments, runs the benchmark, prints the table; exit 1 where a limit is missed."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from bench.load import WrongReplyError
+from bench.processes import SERVE, NotStartedError
+from bench.report import table
+from bench.results import Results
+from bench.suite import PARTS, Plan, Suite
+
+_ONLY_HELP = f"parts to run, with commas between them: {','.join(PARTS)}"
+
+
+def main() -> int:
+    options = _parse()
+    if (os.cpu_count() or 1) < 2:
+        return _fail("this machine has one core; the proxy and its load need one each")
+    parts = tuple(options.only.split(",")) if options.only else PARTS
+    if unknown := set(parts) - set(PARTS):
+        return _fail(f"there is no part {', '.join(sorted(unknown))}; {_ONLY_HELP}")
+    rounds, window_s = (1, 1.2) if options.quick else (3, 2.5)
+    try:
+        results = _run(Plan(rounds, window_s, parts, options.serve, options.null))
+    except (NotStartedError, WrongReplyError) as error:
+        return _fail(str(error))
+    except TimeoutError:
+        return _fail("streams did not open, or did not end, within 30 s")
+    sys.stdout.write(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results.as_json(), indent=2, ensure_ascii=False) + "\n")
+    return 1 if results.missed() else 0
+
+
+def _run(plan: Plan) -> Results:
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        return uvloop.run(Suite(plan, Path(folder)).run())
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="CPU, latency and memory beside nginx.")
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, under a minute")
+    parser.add_argument("--only", metavar="PARTS", help=_ONLY_HELP)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every round's figures there too")
+    parser.add_argument("--serve", metavar="COMMAND", default=SERVE, help="what starts the gateway (%(default)s)")
+    parser.add_argument("--null", action="store_true", help="a second nginx in the gateway's place: ratios should be 1")
+    return parser.parse_args()
+
+
+def _fail(reason: str) -> int:
+    sys.stderr.write(f"scripts/bench: {reason}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
