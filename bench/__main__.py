@@ -14,6 +14,7 @@ from bench.processes import SERVE, NotStartedError
 from bench.report import table
 from bench.results import Results
 from bench.suite import PARTS, Plan, Suite
+from bench.window import NothingCarriedError
 
 _ONLY_HELP = f"parts to run, with commas between them: {','.join(PARTS)}"
 
@@ -28,7 +29,7 @@ def main() -> int:
     rounds, window_s = (1, 1.2) if options.quick else (3, 2.5)
     try:
         results = _run(Plan(rounds, window_s, parts, options.serve, options.null))
-    except (NotStartedError, WrongReplyError) as error:
+    except (NotStartedError, WrongReplyError, NothingCarriedError) as error:
         return _fail(str(error))
     except TimeoutError:
         return _fail("streams did not open, or did not end, within 30 s")

@@ -69,10 +69,17 @@ class PlainClient(_Client):
         if reply.endswith(body) and reply.startswith(_OK) and reply.find(b"\r\n\r\n") + 4 == len(reply) - len(body):
             self._reply = b""
             self._done(self)
-        elif _OK.startswith(reply[: len(_OK)]) and len(reply) < len(body) + _LARGEST_HEAD:
+        elif _may_become_whole(reply, body):
             self._reply = reply
         else:
             self.fail(f"not upstream's reply: {reply[:400]!r}")
+
+
+def _may_become_whole(reply: bytes, body: bytes) -> bool:
+    head, end, begun = reply.partition(b"\r\n\r\n")
+    if not end:
+        return _OK.startswith(head[: len(_OK)]) and len(head) < _LARGEST_HEAD
+    return head.startswith(_OK) and len(begun) < len(body) and body.startswith(begun)
 
 
 class ClosedLoop:

@@ -48,9 +48,10 @@ async def calls(to: Target, call: Call, connections: int, seconds: float) -> Win
     load = ClosedLoop(to.port, call, connections)
     await load.start()
     await asyncio.sleep(_WARM_UP_S)
-    window = await measure(seconds, lambda: load.calls, to.proxy, to.upstream)
-    load.stop()
-    return window
+    try:
+        return await measure(seconds, lambda: load.calls, to.proxy, to.upstream)
+    finally:
+        load.stop()
 
 
 async def streamed_events(to: Target, pace: Pace, seconds: float) -> tuple[Window, float]:

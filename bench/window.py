@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from bench import machine
 
 
+class NothingCarriedError(Exception):
+    """Load was offered, and nothing came back; whoever offered it knows more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """CPU times in nanoseconds over `seconds`; `count` is what was carried (calls, or events)."""
@@ -46,7 +50,9 @@ async def measure(seconds: float, count: Callable[[], int], proxy: list[int], up
     await asyncio.sleep(seconds)
     after = _read(count, proxy, upstream)
     passed_ns, carried, *used = (late - early for late, early in zip(after, before, strict=True))
-    return Window(passed_ns / 1e9, max(1, carried), *used)
+    if not carried:
+        raise NothingCarriedError(f"nothing was carried within {seconds} s")
+    return Window(passed_ns / 1e9, carried, *used)
 
 
 def _read(count: Callable[[], int], proxy: list[int], upstream: list[int]) -> tuple[int, ...]:
