@@ -24,7 +24,6 @@ from gateway.upstream.origin import Origin, tls_context
 KEYS_PAGE = "https://console.gmicloud.ai/user-setting/api-keys"
 """Where GMI Cloud makes API keys (docs.gmicloud.ai, API Key Management)."""
 
-_TIMEOUT_S = 5.0
 _MAX_SKEW_S = 300.0
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -46,10 +45,10 @@ class Finding:
     cure: str = ""
 
 
-def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime) -> Iterator[Finding]:
+def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeout_s: float = 5.0) -> Iterator[Finding]:
     """All findings for valid settings, in the order in which one would put them right.
 
-    `now` is this machine's time, with its zone. Takes at most about 15 s, if nothing answers.
+    `now` is this machine's time, with its zone. Upstream gets `timeout_s` to take the connection, and again to answer.
     """
     settings = loaded.settings
     yield Finding(Mark.GOOD, f"settings are valid ({loaded.file or 'no file'})")
@@ -62,12 +61,13 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime) -> Iterat
     resolved = _resolve(settings.upstream)
     yield resolved
     if resolved.mark is Mark.GOOD:
-        yield from _ask(settings.upstream, now)
+        yield from _ask(settings.upstream, now, timeout_s)
 
 
 def cannot_listen(server: Server, error: OSError) -> Finding:
     """What to say when `server`'s address cannot be had."""
-    reason = error.strerror or "no such address"
+    # asyncio's and socket's helpers append the address, which stands in the line already.
+    reason = (error.strerror or "no such address").partition(" (while")[0]
     cure = "choose another with --port or --host, or stop what listens there (see: ss -ltnp)"
     return Finding(Mark.BAD, f"cannot listen on {server.host}:{server.port}: {reason}", cure)
 
@@ -114,12 +114,12 @@ def _resolve(upstream: Upstream) -> Finding:
     return Finding(Mark.GOOD, f"{what}'s name {origin.host} resolves ({len({entry[4] for entry in found})})")
 
 
-def _ask(upstream: Upstream, now: datetime) -> Iterator[Finding]:
+def _ask(upstream: Upstream, now: datetime, timeout_s: float) -> Iterator[Finding]:
     origin = Origin.from_url(upstream.base_url)
     try:
-        reply = _get_models(upstream)
+        reply = _get_models(upstream, timeout_s)
     except httpx2.HTTPError as error:
-        yield _unreachable(origin, error)
+        yield _unreachable(origin, error, timeout_s)
         return
     secured = " with a valid certificate" if origin.is_tls else " (without TLS)"
     yield Finding(Mark.GOOD, f"{origin.authority} answers{secured}")
@@ -127,7 +127,7 @@ def _ask(upstream: Upstream, now: datetime) -> Iterator[Finding]:
     yield from _clock(reply.headers.get("date", ""), now)
 
 
-def _get_models(upstream: Upstream) -> httpx2.Response:
+def _get_models(upstream: Upstream, timeout_s: float) -> httpx2.Response:
     """The reply to GET models, its body unread. Raises httpx2.HTTPError."""
     headers = {}
     if upstream.api_key is not None:
@@ -139,7 +139,7 @@ def _get_models(upstream: Upstream) -> httpx2.Response:
             verify=tls_context(upstream.ca_file),
             proxy=upstream.proxy,
             trust_env=False,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             headers=headers,
         ) as client,
         client.stream("GET", f"{upstream.base_url}/models") as reply,
@@ -147,11 +147,11 @@ def _get_models(upstream: Upstream) -> httpx2.Response:
         return reply
 
 
-def _unreachable(origin: Origin, error: httpx2.HTTPError) -> Finding:
+def _unreachable(origin: Origin, error: httpx2.HTTPError, timeout_s: float) -> Finding:
     where = origin.authority
     if isinstance(error, httpx2.TimeoutException):
         cure = "check the firewall and whether the way out leads through a proxy (upstream.proxy)"
-        return Finding(Mark.BAD, f"{where} did not answer within {_TIMEOUT_S:.0f} s", cure)
+        return Finding(Mark.BAD, f"{where} did not answer within {timeout_s:g} s", cure)
     if isinstance(error, httpx2.ProxyError):
         return Finding(Mark.BAD, f"the proxy does not let us through to {where}", "check upstream.proxy")
     if (refused := _certificate_error(error)) is not None:

@@ -1,0 +1,264 @@
+"""What a person at a terminal reads, and what a script gets as exit code."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from socket import create_server
+
+import httpx2
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from gateway import __version__
+from gateway.access.keys import is_well_formed
+from gateway.cli import app
+
+ROOT = Path(__file__).parents[1]
+CANARY = "canary-5f2e8c1b9d7a4e60"
+OWN_KEY = "0123456789abcdef0123"
+
+
+@pytest.fixture(autouse=True)
+def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("GATEWAY_", "GMI_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONUTF8", "1")
+
+
+def call(*arguments: str, **environ: str) -> Result:
+    return CliRunner().invoke(app, arguments, env=environ)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gateway", *arguments]
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **environ}
+    return subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+@contextmanager
+def serving(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """`gmi-gateway serve` as a process on a free port; it is told to stop at the end, if it has not been."""
+    process = subprocess.Popen(
+        command("serve", "--port", "0", *arguments),
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+def stop(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    return process.returncode, out, err
+
+
+def until_curl(process: subprocess.Popen[str]) -> list[str]:
+    """The lines that are printed first, up to the one to paste."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("curl "):
+            return lines
+    raise AssertionError("\n".join([*lines, process.stderr.read() if process.stderr else ""]))
+
+
+def paste(line: str, variables: Mapping[str, str]) -> httpx2.Response:
+    """Do what a shell and curl would do with the line."""
+    words = shlex.split(re.sub(r"\$(\w+)", lambda found: variables[found[1]], line))
+    assert words[0] == "curl"
+    assert words[2::2] == ["-H", "-H", "-d"]
+    headers = dict(header.split(": ", 1) for header in (words[3], words[5]))
+    return httpx2.post(words[1], headers=headers, content=words[7], timeout=10, trust_env=False)
+
+
+# --- serve
+
+
+def test_without_a_key_serve_runs_the_simulator_says_so_and_prints_a_line_that_works() -> None:
+    with serving() as process:
+        lines = until_curl(process)
+        reply = paste(lines[-1], {})
+        code, _, err = stop(process)
+    assert lines[0] == "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked."
+    assert "GMI_API_KEY=" in lines[1]
+    assert reply.status_code == 200
+    assert reply.json()["choices"][0]["message"]["content"].startswith("[simulated]")
+    assert (code, err) == (0, "")
+    assert "\x1b" not in "\n".join(lines)
+
+
+def test_the_demo_key_is_the_only_one_and_is_a_new_one_each_time() -> None:
+    keys = []
+    for _ in range(2):
+        with serving() as process:
+            line = until_curl(process)[-1]
+            keys += re.findall(r"sk-gw-\w+", line)
+            refused = paste(line.replace(keys[-1], "sk-gw-" + "0" * 38), {})
+        assert refused.status_code == 401
+        assert is_well_formed(keys[-1])
+    assert len(set(keys)) == 2
+
+
+def test_with_keys_of_ones_own_the_simulator_takes_those_and_none_is_printed() -> None:
+    key = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    with serving(GATEWAY_KEYS=key) as process:
+        lines = until_curl(process)
+        reply = paste(lines[-1], {"YOUR_KEY": OWN_KEY})
+        _, out, err = stop(process)
+    assert reply.status_code == 200
+    assert OWN_KEY not in "\n".join(lines) + out + err
+
+
+def test_a_proxy_for_upstream_is_not_in_the_way_of_the_simulator() -> None:
+    with serving(GATEWAY_UPSTREAM_PROXY="http://127.0.0.1:1", GATEWAY_UPSTREAM_TRANSPORT="httpx2") as process:
+        assert paste(until_curl(process)[-1], {}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:"), ("localhost", "http://localhost:")]
+)
+def test_the_line_to_paste_reaches_the_host_that_was_asked_for(host: str, url: str) -> None:
+    key = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    with serving("--host", host, GATEWAY_KEYS=key) as process:
+        line = until_curl(process)[-1]
+        assert line.startswith(f"curl {url}")
+        assert paste(line, {"YOUR_KEY": OWN_KEY}).status_code == 200
+
+
+def test_with_a_key_serve_names_the_upstream_and_never_the_key() -> None:
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        base_url = line.split()[4].rstrip(",")
+        reply = httpx2.get(f"{base_url}/models", headers={"Authorization": "Bearer x"}, trust_env=False)
+        code, out, err = stop(process)
+    assert line.startswith(f"GMI gateway {__version__} on http://127.0.0.1:")
+    assert "upstream http://127.0.0.1:9/v1" in line
+    assert "SIMULATOR" not in line
+    assert reply.status_code == 502
+    assert CANARY not in line + out + err + reply.text
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    "environ", [{"GATEWAY_SERVER_PROT": "1"}, {"GATEWAY_UPSTREAM_PROXY": f"http://u:{CANARY}@p:x"}]
+)
+def test_bad_settings_are_told_on_standard_error_without_a_traceback(environ: dict[str, str]) -> None:
+    result = run("serve", **environ)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"{next(iter(environ))}: ")
+    assert "Traceback" not in result.stderr
+    assert CANARY not in result.stderr
+
+
+def test_a_port_that_is_taken_is_one_clear_line() -> None:
+    with create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = run("serve", "--port", str(port))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"✗ cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "choose another with --port or --host, or stop what listens there (see: ss -ltnp)\n"
+    )
+
+
+def test_beyond_loopback_serve_wants_keys() -> None:
+    result = run("serve", "--host", "0.0.0.0")
+    assert result.returncode == 2
+    assert result.stderr.startswith("--host: server.host: listens beyond this machine while no keys are configured")
+
+
+# --- check-config
+
+
+def test_check_config_tells_every_problem_and_fails() -> None:
+    Path("own.yaml").write_text("server:\n  port: x\n  prot: 1\n")
+    result = call("check-config", "--config", "own.yaml", GATEWAY_LOG_CALLS="some")
+    assert result.exit_code == 1
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == [
+        "own.yaml:2",
+        "own.yaml:3",
+        "GATEWAY_LOG_CALLS",
+    ]
+
+
+def test_check_config_shows_what_is_not_the_default_and_who_said_so_but_no_secret() -> None:
+    Path("own.yaml").write_text(
+        f"server:\n  port: 9000\nkeys:\n- {{name: 'ann [x]', team: core, secret: {CANARY}}}\n"
+        f"upstream: {{proxy: 'http://u:{CANARY}@p:1'}}\n"
+    )
+    result = call("check-config", "--config", "own.yaml", GMI_API_KEY=CANARY)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "The settings are valid (own.yaml).",
+        "  server.port = 9000 (own.yaml:2)",
+        "  upstream.api_key = ********** (GMI_API_KEY)",
+        "  upstream.proxy = ********** (own.yaml:5)",
+        "  keys = ann [x] (team core) (own.yaml:3)",
+    ]
+
+
+def test_check_config_without_any_settings_says_that_the_simulator_would_run() -> None:
+    result = call("check-config")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("The settings are valid (no file, so defaults and environment).\nNo upstream key: ")
+
+
+def test_the_shipped_file_passes() -> None:
+    assert call("check-config", "--config", str(ROOT / "config" / "gateway.yaml")).exit_code == 0
+
+
+# --- doctor, version, and the frame
+
+
+def test_doctor_tells_bad_settings_a_line_each_and_fails() -> None:
+    result = call("doctor", GATEWAY_SERVER_PROT="1", GATEWAY_LOG_CALLS="some")
+    assert result.exit_code == 1
+    assert [line[:12] for line in result.stdout.splitlines()] == ["✗ GATEWAY_LO", "✗ GATEWAY_SE"]
+
+
+def test_doctor_marks_every_line_and_fails_where_one_is_bad() -> None:
+    with create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    result = call("doctor", GMI_API_KEY=CANARY, GMI_BASE_URL=f"http://127.0.0.1:{port}/v1", GATEWAY_SERVER_PORT="0")
+    assert result.exit_code == 1
+    assert [line[0] for line in result.stdout.splitlines()] == ["✓", "✓", "✓", "✗"]
+    assert CANARY not in result.output
+
+
+def test_version_names_the_gateway_python_and_the_libraries() -> None:
+    lines = call("version").stdout.splitlines()
+    assert lines[0] == f"gmi-gateway {__version__}"
+    assert f"httptools {version('httptools')}" in lines
+
+
+def test_a_terminal_that_cannot_show_the_marks_gets_question_marks() -> None:
+    result = run("doctor", PYTHONUTF8="0", PYTHONIOENCODING="ascii", GATEWAY_LOG_CALLS="some")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith("? GATEWAY_LOG_CALLS")
+
+
+def test_an_unknown_command_is_exit_code_2() -> None:
+    assert call("sevre").exit_code == 2

@@ -1,0 +1,234 @@
+"""The doctor says what keeps the gateway from working, and what to do about it."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import create_server
+
+import pytest
+import trustme
+
+from gateway.configuration import load
+from gateway.doctor import Finding, Mark, examine
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+KEY = "canary-5f2e8c1b9d7a4e60"
+
+Answer = Callable[..., AbstractContextManager[int]]
+
+
+class Upstream(ThreadingHTTPServer):
+    """Answers every request with `status` and `date`, and keeps what it was sent."""
+
+    def __init__(self, status: int, date: datetime | None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status = status
+        self.date = date
+        self.seen: list[tuple[str, dict[str, str]]] = []
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A handshake that the client broke off is part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Upstream
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.send_response_only(self.server.status)
+        if self.server.date is not None:
+            self.send_header("Date", format_datetime(self.server.date))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_CONNECT(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  named by the base class
+        pass
+
+
+@contextmanager
+def upstream(status: int = 200, date: datetime | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Upstream]:
+    with Upstream(status, date) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def findings(environ: Mapping[str, str], port: int = 0, *, timeout_s: float = 5.0) -> list[Finding]:
+    loaded = load(None, environ, {"server.port": port})
+    found = list(examine(loaded, environ, NOW, timeout_s=timeout_s))
+    assert KEY not in str(found)
+    return found
+
+
+def bad(found: list[Finding]) -> list[Finding]:
+    return [finding for finding in found if finding.mark is Mark.BAD]
+
+
+def account(port: int, scheme: str = "http", **more: str) -> dict[str, str]:
+    return {"GMI_API_KEY": KEY, "GMI_BASE_URL": f"{scheme}://localhost:{port}/v1", **more}
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_where_all_is_well_every_line_is_good(free_port: int) -> None:
+    with upstream(date=NOW) as server:
+        found = findings(account(server.server_port, GATEWAY_UPSTREAM_ORGANIZATION_ID="org-1"), free_port)
+    assert [(finding.mark, finding.cure) for finding in found] == [(Mark.GOOD, "")] * 6
+    ((path, headers),) = server.seen
+    assert path == "/v1/models"
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert headers["x-organization-id"] == "org-1"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_bad_and_the_cure_says_where_to_get_another(status: int) -> None:
+    with upstream(status) as server:
+        (finding,) = bad(findings(account(server.server_port)))
+    assert finding.text.endswith(f"answers {status}: the key is refused")
+    assert finding.cure.startswith("make another at https://console.gmicloud.ai/")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_upstream_in_trouble_leaves_the_key_unchecked(status: int) -> None:
+    with upstream(status) as server:
+        found = findings(account(server.server_port))
+    assert not bad(found)
+    assert any(finding.text.endswith(f"answers {status}: the key could not be checked") for finding in found)
+
+
+@pytest.mark.parametrize("status", [301, 404, 405])
+def test_another_reply_means_that_the_base_url_is_wrong(status: int) -> None:
+    with upstream(status) as server:
+        (finding,) = bad(findings(account(server.server_port)))
+    assert finding.cure.startswith("check upstream.base_url")
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [
+        (timedelta(minutes=10), "this machine's clock is 10 min behind upstream's"),
+        (timedelta(minutes=-10), "this machine's clock is 10 min ahead of upstream's"),
+    ],
+)
+def test_a_clock_that_is_off_is_a_warning(skew: timedelta, said: str) -> None:
+    with upstream(date=NOW + skew) as server:
+        found = findings(account(server.server_port))
+    assert (found[-1].mark, found[-1].text) == (Mark.WARNING, said)
+
+
+def test_a_refused_connection_is_bad(free_port: int) -> None:
+    (finding,) = bad(findings(account(free_port)))
+    assert finding.text == f"localhost:{free_port} cannot be reached: ConnectError"
+    assert finding.cure.startswith("check upstream.base_url")
+
+
+def test_an_upstream_that_does_not_answer_is_bad() -> None:
+    with create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        (finding,) = bad(findings(account(port), timeout_s=0.2))
+    assert finding.text == f"localhost:{port} did not answer within 0.2 s"
+
+
+def test_a_name_that_does_not_resolve_is_bad() -> None:
+    found = findings({"GMI_API_KEY": KEY, "GMI_BASE_URL": f"http://{'x' * 64}.example/v1"})
+    (finding,) = bad(found)
+    assert finding is found[-1]
+    assert "does not resolve: not a host name" in finding.text
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def test_a_certificate_of_an_own_authority_is_good(authority: trustme.CA, tls: ssl.SSLContext) -> None:
+    authority.cert_pem.write_to_path("ca.pem")
+    with upstream(tls=tls) as server:
+        found = findings(account(server.server_port, "https", GATEWAY_UPSTREAM_CA_FILE="ca.pem"))
+    assert not bad(found)
+    assert any(finding.text.endswith("answers with a valid certificate") for finding in found)
+
+
+def test_a_certificate_of_an_unknown_authority_is_bad_and_the_cure_names_the_setting(tls: ssl.SSLContext) -> None:
+    with upstream(tls=tls) as server:
+        (finding,) = bad(findings(account(server.server_port, "https")))
+    assert "shows a certificate that is not trusted: " in finding.text
+    assert finding.cure.endswith("upstream.ca_file")
+    assert not server.seen
+
+
+def test_a_proxy_that_refuses_is_bad_and_its_password_is_not_told() -> None:
+    with upstream(403) as proxy:
+        url = f"http://user:{KEY}@localhost:{proxy.server_port}"
+        found = findings(account(443, "https", GATEWAY_UPSTREAM_PROXY=url))
+    (finding,) = bad(found)
+    assert finding.text == "the proxy does not let us through to localhost"
+    assert [path for path, _ in proxy.seen] == ["localhost:443"]
+
+
+def test_a_proxy_of_the_environment_is_not_used_and_that_is_said() -> None:
+    environ = {"GMI_API_KEY": KEY, "GMI_BASE_URL": f"http://{'x' * 64}.example/v1", "HTTPS_PROXY": f"http://u:{KEY}@p"}
+    (warning,) = [finding for finding in findings(environ) if finding.mark is Mark.WARNING]
+    assert warning.text.startswith("HTTPS_PROXY is set, but the gateway uses a proxy only if its settings name one")
+    assert 'GATEWAY_UPSTREAM_PROXY="$HTTPS_PROXY"' in warning.cure
+
+
+def test_a_port_that_is_taken_is_bad() -> None:
+    with create_server(("127.0.0.1", 0)) as other, upstream() as server:
+        port = other.getsockname()[1]
+        (finding,) = bad(findings(account(server.server_port), port))
+    assert finding.text == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert finding.cure.startswith("choose another with --port")
+
+
+def examine_until_network(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """The findings before the first that asks for upstream's name."""
+    loaded = load(None, environ, {"server.port": 0})
+    for _, finding in zip(range(3), examine(loaded, environ, NOW), strict=False):
+        yield finding
+
+
+def test_without_a_key_the_simulator_is_announced() -> None:
+    (finding,) = [finding for finding in examine_until_network({}) if finding.mark is Mark.WARNING]
+    assert finding.text == "no upstream key: `serve` runs against the simulator"
+
+
+@pytest.mark.parametrize(("mode", "mark"), [(0o600, Mark.GOOD), (0o640, Mark.WARNING), (0o604, Mark.WARNING)])
+def test_a_key_file_that_others_can_read_is_a_warning(mode: int, mark: Mark) -> None:
+    file = Path("key")
+    file.write_text(KEY)
+    file.chmod(mode)
+    found = {finding.text: finding for finding in examine_until_network({"GMI_API_KEY_FILE": "key"})}
+    (finding,) = [finding for text, finding in found.items() if text.startswith("key can be read by ")]
+    assert finding.mark is mark
+    assert finding.cure == ("" if mark is Mark.GOOD else "chmod 600 key")
