@@ -10,11 +10,13 @@ headers, wherever it stood in the list (RFC 9110, section 7.2, asks for that).
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import h11
 import httpcore2
 
 from gateway.upstream.httpx2_clock import Clock
@@ -65,6 +67,7 @@ class Httpx2Transport:
         self._where = f"{origin.scheme}://{origin.authority}"
         self._timeouts = timeouts
         self._max_connections = max_connections
+        self._closed = False
         self._pool = WatchedPool(
             ssl_context=ssl_context,
             proxy=None if proxy is None else _proxy(proxy, ssl_context),
@@ -99,15 +102,18 @@ class Httpx2Transport:
         return await self._attempt(request, Call(clock))
 
     async def close(self) -> None:
-        """As `Transport.close`; calls under way fail with ConnectionBroken."""
+        """As `Transport.close`; calls under way fail with ConnectionBroken, later ones with ConnectFailed."""
+        self._closed = True
         await self._pool.aclose()
 
     async def _attempt(self, request: UpstreamRequest, call: Call) -> UpstreamReply:
+        if self._closed:
+            raise ConnectFailed("the transport is closed")
         core_request = self._core_request(request, call)
         try:
             async with call.clock.running("connect"):
                 response = await self._pool.handle_async_request(core_request)
-        except httpcore2.LocalProtocolError:
+        except (httpcore2.LocalProtocolError, h11.LocalProtocolError):
             raise ValueError("the request is not legal HTTP/1.1") from None
         except httpcore2.PoolTimeout:
             raise PoolExhausted(f"all {self._max_connections} connections to {self._where} are in use") from None
@@ -172,10 +178,16 @@ def _connect_failed(where: str, error: Exception) -> ConnectFailed:
         case httpcore2.ProxyError():
             reason = f"the proxy answered {str(error)[:3]}"  # what follows is the proxy's own text
         case OSError():
-            reason = error.strerror or type(error).__name__
+            reason = _describe(error)
         case _:
             reason = "the connection broke while it was made"
     return ConnectFailed(f"no connection to {where}: {reason}")
+
+
+def _describe(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__  # a resolver's error has a number of its own
 
 
 class _Reply:

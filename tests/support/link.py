@@ -129,7 +129,7 @@ class _Pump:
         self._back = back
         self._faults = faults
         self.passed_bytes = 0
-        writer.transport.set_write_buffer_limits(high=0)
+        writer.transport.set_write_buffer_limits(high=1, low=0)
 
     async def run(self) -> None:
         end, how = self._faults.ending()

@@ -83,9 +83,7 @@ def reply(status: int = 200, headers: Headers = (), body: bytes = b"", *, reason
     return _head(status, (*headers, *length), reason) + body
 
 
-def chunked(
-    pieces: Iterable[bytes], status: int = 200, headers: Headers = (), *, end: bool = True
-) -> list[Step]:
+def chunked(pieces: Iterable[bytes], status: int = 200, headers: Headers = (), *, end: bool = True) -> list[Step]:
     """A chunked reply as steps: the head, a chunk a piece, and the end unless `end` is false."""
     head = _head(status, (*headers, (b"Transfer-Encoding", b"chunked")), b"OK")
     return [head, *(chunk(piece) for piece in pieces), *([b"0\r\n\r\n"] if end else [])]
@@ -207,9 +205,7 @@ class WireUpstream:
         reader = asyncio.StreamReader(limit=64 * 1024)
         return _Watched(reader, self, connection)
 
-    def _accept(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: WireConnection
-    ) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: WireConnection) -> None:
         self._writers.add(writer)
         self._start(self._serve(reader, writer, connection))
         self.notify()
@@ -230,7 +226,7 @@ class WireUpstream:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: WireConnection
     ) -> None:
-        writer.transport.set_write_buffer_limits(high=0)
+        writer.transport.set_write_buffer_limits(high=1, low=0)  # at 0 a TLS transport never resumes
         try:
             writer.write(self._greeting)
             while request := await self._read_request(reader, connection):
@@ -242,15 +238,13 @@ class WireUpstream:
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
-        except Exception as error:  # noqa: BLE001 - shown when the upstream is left
+        except Exception as error:
             self._failures.append(error)
         finally:
             self._writers.discard(writer)
             writer.close()
 
-    async def _answer(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: WireRequest
-    ) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: WireRequest) -> None:
         script = self.scripts[min(len(self.requests), len(self.scripts)) - 1]
         if callable(script):
             await script(reader, writer, request)
@@ -258,9 +252,7 @@ class WireUpstream:
         for step in [script] if isinstance(script, bytes) else script:
             await _take(step, writer, request.connection)
 
-    async def _read_request(
-        self, reader: asyncio.StreamReader, connection: WireConnection
-    ) -> WireRequest | None:
+    async def _read_request(self, reader: asyncio.StreamReader, connection: WireConnection) -> WireRequest | None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
@@ -273,9 +265,7 @@ class WireUpstream:
 class _Watched(asyncio.StreamReaderProtocol):
     """Tells when the client has closed, also while a script is not reading."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, upstream: WireUpstream, connection: WireConnection
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, upstream: WireUpstream, connection: WireConnection) -> None:
         super().__init__(reader, lambda r, w: upstream._accept(r, w, connection))
         self._upstream = upstream
         self._connection = connection
