@@ -19,8 +19,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
-from rich.console import Console
-from rich.text import Text
 
 from gateway import __version__
 from gateway.access.keys import new_secret
@@ -31,7 +29,7 @@ from gateway.settings import Key, Settings
 from gateway.simulator import running_simulator
 
 _LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic")
-_COLOURS = {Mark.GOOD: "green", Mark.WARNING: "yellow", Mark.BAD: "red"}
+_COLOURS = {Mark.GOOD: typer.colors.GREEN, Mark.WARNING: typer.colors.YELLOW, Mark.BAD: typer.colors.RED}
 _MODEL = "openai/gpt-5.2"
 
 app = typer.Typer(
@@ -62,7 +60,7 @@ def serve_command(
     try:
         listener = bind(settings)
     except OSError as error:
-        _print_finding(Console(stderr=True), cannot_listen(settings.server, error))
+        _print_finding(cannot_listen(settings.server, error), err=True)
         raise typer.Exit(1) from None
     base_url = _base_url(settings.server.host, listener.getsockname()[1])
     with listener, _upstream_of(settings, base_url) as ready:
@@ -73,21 +71,19 @@ def serve_command(
 def check_config(config: ConfigOption = None) -> None:
     """Say what is wrong with the settings, or what they are."""
     loaded = _load_or_exit(config, {}, code=1)
-    console = Console()
-    _say(console, f"The settings are valid ({loaded.file or 'no file, so defaults and environment'}).")
+    typer.echo(f"The settings are valid ({loaded.file or 'no file, so defaults and environment'}).")
     for change in changes(loaded.settings, loaded.origins):
-        _say(console, f"  {change}")
+        typer.echo(f"  {change}")
     if loaded.settings.upstream.api_key is None:
-        _say(console, f"No upstream key: `serve` runs against the simulator. Make a key at {KEYS_PAGE}.")
+        typer.echo(f"No upstream key: `serve` runs against the simulator. Make a key at {KEYS_PAGE}.")
 
 
 @app.command()
 def doctor(config: ConfigOption = None) -> None:
     """Look for what keeps the gateway from working: a line each, with the cure."""
-    console = Console()
     worst_is_bad = False
     for finding in _findings(config):
-        _print_finding(console, finding)
+        _print_finding(finding)
         worst_is_bad |= finding.mark is Mark.BAD
     if worst_is_bad:
         raise typer.Exit(1)
@@ -96,10 +92,10 @@ def doctor(config: ConfigOption = None) -> None:
 @app.command()
 def version() -> None:
     """Print the versions of the gateway, Python and the libraries that matter."""
-    print(f"gmi-gateway {__version__}")  # noqa: T201  plain output, for scripts to read
-    print(f"python {platform.python_version()}")  # noqa: T201
+    typer.echo(f"gmi-gateway {__version__}")
+    typer.echo(f"python {platform.python_version()}")
     for library in _LIBRARIES:
-        print(f"{library} {version_of(library)}")  # noqa: T201
+        typer.echo(f"{library} {version_of(library)}")
 
 
 def main() -> None:
@@ -115,7 +111,7 @@ def _load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: in
     try:
         return load(config, os.environ, overrides)
     except SettingsError as error:
-        _say(Console(stderr=True), str(error))
+        typer.echo(str(error), err=True)
         raise typer.Exit(code) from None
 
 
@@ -144,7 +140,7 @@ def _upstream_of(settings: Settings, base_url: str) -> Iterator[Settings]:
 def _simulated(settings: Settings, simulator_url: str, demo_secret: str | None) -> Settings:
     """`settings` with the simulator as upstream, reached directly, and a key for a first try."""
     direct = {"transport": "auto", "proxy": None, "ca_file": None, "organization_id": None}
-    upstream = {"base_url": simulator_url, "api_key": SecretStr("simulated"), **direct}
+    upstream = {"base_url": simulator_url, "api_key": SecretStr(new_secret()), **direct}
     changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
     if demo_secret is not None:
         changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
@@ -153,18 +149,16 @@ def _simulated(settings: Settings, simulator_url: str, demo_secret: str | None) 
 
 def _welcome(settings: Settings, base_url: str) -> None:
     keys = f"{len(settings.keys)} keys" if settings.keys else "no keys: whoever is on this machine may call"
-    _say(Console(), f"GMI gateway {__version__} on {base_url}, upstream {settings.upstream.base_url}, {keys}.")
+    typer.echo(f"GMI gateway {__version__} on {base_url}, upstream {settings.upstream.base_url}, {keys}.")
 
 
 def _introduce_simulator(base_url: str, demo_secret: str | None) -> None:
-    console = Console()
-    _say(
-        console, "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked.", "bold yellow"
-    )
-    _say(console, "For the real models, start it again with a key: GMI_API_KEY=your-key gmi-gateway serve")
-    _say(console, f"Make a key at {KEYS_PAGE}.")
-    _say(console, f"Base URL {base_url}, key {demo_secret or 'one of your own'}. Try it:\n")
-    _say(console, _curl(base_url, demo_secret or "$YOUR_KEY") + "\n")
+    warning = "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked."
+    typer.secho(warning, fg=typer.colors.YELLOW, bold=True)
+    typer.echo("For the real models, start it again with a key: GMI_API_KEY=your-key gmi-gateway serve")
+    typer.echo(f"Make a key at {KEYS_PAGE}.")
+    typer.echo(f"Base URL {base_url}, key {demo_secret or 'one of your own'}. Try it:\n")
+    typer.echo(_curl(base_url, demo_secret or "$YOUR_KEY") + "\n")
 
 
 def _curl(base_url: str, key: str) -> str:
@@ -184,11 +178,7 @@ def _base_url(host: str, port: int) -> str:
     return f"http://{'127.0.0.1' if address.is_unspecified else host}:{port}/v1"
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
-    line = Text.assemble((finding.mark.value, _COLOURS[finding.mark]), f" {finding.text}")
-    console.print(line if not finding.cure else line.append(f"; {finding.cure}", "dim"), soft_wrap=True)
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    # No wrapping, so that a line can be pasted; no markup, since names may hold brackets.
-    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False, emoji=False)
+def _print_finding(finding: Finding, *, err: bool = False) -> None:
+    mark = typer.style(finding.mark.value, fg=_COLOURS[finding.mark])
+    cure = f"; {finding.cure}" if finding.cure else ""
+    typer.echo(f"{mark} {finding.text}{cure}", err=err)
