@@ -1,0 +1,1 @@
+"""What a call was: the tokens that upstream reports, read without touching a byte."""

@@ -1,0 +1,260 @@
+"""Read the few members of a JSON request that policy needs, and change two of them in place.
+
+Knows the top level of a request body: which policy members are there, that each is
+there once under one spelling, and where its bytes lie. Refuses to know messages,
+tools or anything else that a request carries: those bytes are checked to be JSON and
+are otherwise never looked at, copied or written anew.
+
+JSON libraries differ on duplicate keys (the first or the last wins) and some match keys
+without regard to case. So a body in which a policy key could be read in two ways is
+refused: the model that was authorised is the model that upstream reads.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from gateway.errors import BadRequest
+
+
+class Peek(msgspec.Struct, frozen=True, gc=False):
+    """What policy needs to know of one JSON request body.
+
+    `include_usage` says whether the client itself asked for it. `max_tokens` is the least that is given of
+    `max_tokens`, `max_completion_tokens` and `max_output_tokens`. `prompt_bytes` is the size of the whole
+    body. `background` is true only for the JSON value `true`: image routes use that name for a colour.
+    """
+
+    prompt_bytes: int
+    model: str | None = None
+    stream: bool = False
+    include_usage: bool = False
+    background: bool = False
+    previous_response_id: str | None = None
+    conversation: str | None = None
+    max_tokens: int | None = None
+
+
+class Member(NamedTuple):
+    """One member of a JSON object: its name, and the offsets of key, value and the byte after the value."""
+
+    name: str
+    start: int
+    value_start: int
+    end: int
+
+
+class _Key(str):
+    """One occurrence of a key: two never share an entry of a dict, so duplicates and order stay visible."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+
+Pairs = Mapping[_Key, msgspec.Raw]
+
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+_OPTION_KEYS = frozenset({"include_usage"})
+_ID_KEYS = frozenset({"id"})
+
+_PAIRS = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=operator.call)
+_OBJECT_OR_NULL = msgspec.json.Decoder(dict[_Key, msgspec.Raw] | None, dec_hook=operator.call)
+_text = msgspec.json.Decoder(str).decode
+_text_or_null = msgspec.json.Decoder(str | None).decode
+_SWITCH = msgspec.json.Decoder(bool | None)
+_COUNT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None)
+
+_TOO_DEEP = "The request body is nested too deep. Send a flatter JSON object."
+
+# The key, the colon and the white space around them, from the byte after `{` or `,` on (RFC 8259, section 4).
+_KEY = re.compile(rb'[ \t\n\r]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_COMMA = re.compile(rb"[ \t\n\r]*+,")
+
+
+def peek(body: bytes) -> Peek:
+    """Read the policy members of `body`; raises `BadRequest` unless it is one unambiguous JSON object."""
+    values = _read(_policy_members(_decode(body), POLICY_KEYS))
+    limits = [limit for name, limit in values.items() if name in _LIMITS and limit is not None]
+    value = values.get
+    return Peek(
+        len(body),
+        value("model"),
+        value("stream", False),
+        value("stream_options", False),
+        value("background", False),
+        value("previous_response_id"),
+        value("conversation"),
+        min(limits) if limits else None,
+    )
+
+
+def replace_model(body: bytes, name: str) -> bytes:
+    """`body` with `name` as its model, all other bytes as they are; unchanged if it names no model."""
+    for member in members(body):
+        if member.name == "model":
+            return splice(body, member.value_start, member.end, msgspec.json.encode(name))
+    return body
+
+
+def ask_for_usage(body: bytes) -> bytes:
+    """`body` with `stream_options.include_usage` true; all other bytes stay.
+
+    The member that is missing is put right after the brace that opens its object.
+    """
+    if "stream_options" not in tuple(_decode(body)):
+        return _with_first(body, b'"stream_options":{"include_usage":true}')
+    _, _, start, end = _member(body, "stream_options")
+    options = body[start:end]
+    return splice(body, start, end, b'{"include_usage":true}' if options == b"null" else _asking(options))
+
+
+def members(text: bytes) -> Iterator[Member]:
+    """The members of the JSON object `text` in order, duplicates too; `BadRequest` if it is none."""
+    at = text.find(b"{") + 1
+    for name, raw in _decode(text).items():
+        key = _KEY.match(text, at)
+        assert key is not None  # noqa: S101 - the decoder has read the same bytes
+        end = key.end() + memoryview(raw).nbytes
+        yield Member(str(name), key.start(1), key.end(), end)
+        comma = _COMMA.match(text, end)
+        at = comma.end() if comma else end
+
+
+def splice(text: bytes, start: int, end: int, value: bytes) -> bytes:
+    """`text` with `value` in place of the bytes from `start` to `end`, copied once."""
+    view = memoryview(text)
+    return b"".join((view[:start], value, view[end:]))
+
+
+def _member(text: bytes, name: str) -> Member:
+    return next(member for member in members(text) if member.name == name)
+
+
+def _asking(options: bytes) -> bytes:
+    if "include_usage" not in tuple(_decode(options)):
+        return _with_first(options, b'"include_usage":true')
+    _, _, start, end = _member(options, "include_usage")
+    return splice(options, start, end, b"true")
+
+
+def _with_first(text: bytes, member: bytes) -> bytes:
+    brace = text.index(b"{") + 1
+    space = _SPACE.match(text, brace)
+    empty = space is not None and text[space.end()] == ord("}")
+    return splice(text, brace, brace, member if empty else member + b",")
+
+
+def _decode(text: bytes | msgspec.Raw) -> Pairs:
+    try:
+        return _PAIRS.decode(text)
+    except msgspec.ValidationError as error:
+        raise BadRequest("The request body must be a JSON object, such as {...}.") from error
+    except RecursionError as error:
+        raise BadRequest(_TOO_DEEP) from error
+    except ValueError as error:
+        raise BadRequest(f"The request body is not valid JSON: {_reason(error)}.") from error
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "a key is not valid UTF-8"
+    if str(error) == "Input data was truncated":
+        return "it ends too early, or holds half of a surrogate pair such as \\ud800"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+def _policy_members(pairs: Pairs, policy: frozenset[str], inside: str = "") -> dict[str, msgspec.Raw]:
+    """The `policy` members among `pairs`; raises `BadRequest` where one could be read in two ways."""
+    found: dict[str, msgspec.Raw] = {}
+    for key, raw in pairs.items():
+        name = key.casefold() if key.isascii() else _fold(key)
+        if name in policy:
+            if key != name or name in found:
+                raise _ambiguous(inside + name, name)
+            found[name] = raw
+    return found
+
+
+def _ambiguous(param: str, name: str) -> BadRequest:
+    return BadRequest(
+        f"The request body has {param} twice, or under a key that only looks like it."
+        f" Send it once, with the key spelled exactly {name}.",
+        param=param,
+    )
+
+
+def _fold(key: str) -> str:
+    """As the most generous reader would match it: Java's takes the dotted and the dotless Turkish i for i."""
+    return key.upper().casefold().replace("\u0307", "")
+
+
+def _read(found: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    values = {}
+    name = ""
+    try:
+        for name, raw in found.items():
+            values[name] = _READERS[name](raw)
+    except RecursionError as error:
+        raise BadRequest(_TOO_DEEP, param=name) from error
+    except ValueError as error:
+        raise BadRequest(f"{name} must be {_EXPECTED[name]}.", param=name) from error
+    return values
+
+
+def _stream(raw: msgspec.Raw) -> bool:
+    return _SWITCH.decode(raw) is True
+
+
+def _background(raw: msgspec.Raw) -> bool:
+    return _starts(raw, b"true")
+
+
+def _include_usage(raw: msgspec.Raw) -> bool:
+    options = _OBJECT_OR_NULL.decode(raw)
+    if options is None:
+        return False
+    inner = _policy_members(options, _OPTION_KEYS, "stream_options.")
+    return "include_usage" in inner and _stream(inner["include_usage"])
+
+
+def _conversation_id(raw: msgspec.Raw) -> Any:
+    if not _starts(raw, b"{"):
+        return _text_or_null(raw)
+    inner = _policy_members(_PAIRS.decode(raw), _ID_KEYS, "conversation.")
+    return _text(inner.get("id", b"null"))
+
+
+def _starts(raw: msgspec.Raw, start: bytes) -> bool:
+    return bytes(memoryview(raw)[: len(start)]) == start
+
+
+def _ignore(_: msgspec.Raw) -> None:
+    """Its value is upstream's business; only that it is there once is ours."""
+
+
+_READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
+    "model": _text,
+    "stream": _stream,
+    "stream_options": _include_usage,
+    "background": _background,
+    "previous_response_id": _text_or_null,
+    "conversation": _conversation_id,
+    "prompt_cache_key": _ignore,
+    **dict.fromkeys(_LIMITS, _COUNT.decode),
+}
+
+POLICY_KEYS = frozenset(_READERS)
+"""The members that decide what a call may do, whom it belongs to and what it costs."""
+
+_EXPECTED = {
+    "model": "a string",
+    "stream": "true, false or null",
+    "stream_options": "an object or null, and its include_usage true, false or null",
+    "previous_response_id": "a string or null",
+    "conversation": "a string, an object with an id, or null",
+    **dict.fromkeys(_LIMITS, "a whole number from 0 up, or null"),
+}

@@ -1,0 +1,167 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.call import Usage
+from gateway.metering.usage import UsageScanner, usage_of_reply
+
+CHAT = {
+    "prompt_tokens": 19,
+    "completion_tokens": 10,
+    "total_tokens": 29,
+    "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 1, "cache_write_tokens": 2},
+    "completion_tokens_details": {
+        "reasoning_tokens": 3,
+        "audio_tokens": 4,
+        "accepted_prediction_tokens": 6,
+        "rejected_prediction_tokens": 7,
+    },
+}
+RESPONSES = {
+    "input_tokens": 36,
+    "input_tokens_details": {"cached_tokens": 8},
+    "output_tokens": 87,
+    "output_tokens_details": {"reasoning_tokens": 64},
+    "total_tokens": 123,
+}
+OF_CHAT = Usage(19, 10, 29, 5, 3, 1, 4, 6, 7, 2)
+OF_RESPONSES = Usage(36, 87, 123, 8, 64)
+
+
+def event(document: object, name: str = "") -> bytes:
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(document, separators=(',', ':'))}\n\n".encode()
+
+
+def scan(*blocks: bytes) -> Usage | None:
+    scanner = UsageScanner()
+    for block in blocks:
+        scanner.feed(block)
+    return scanner.usage
+
+
+CHUNK = event({"choices": [{"delta": {"content": 'he said "usage":{"total_tokens":9}'}}], "usage": None})
+LAST = event({"choices": [], "usage": CHAT})
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "blocks", [[CHUNK, LAST, DONE], [CHUNK + LAST + DONE], [LAST, CHUNK, DONE], [LAST.replace(b"\n", b"\r\n")]]
+)
+def test_usage_of_a_chat_stream_is_that_of_its_last_chunk_that_has_one(blocks: list[bytes]) -> None:
+    assert scan(*blocks) == OF_CHAT
+
+
+def test_a_later_usage_replaces_an_earlier_one() -> None:
+    growing = [event({"choices": [{}], "usage": {"prompt_tokens": 1, "completion_tokens": n}}) for n in range(3)]
+    assert scan(*growing) == Usage(1, 2, 3)
+
+
+@pytest.mark.parametrize("end", ["response.completed", "response.incomplete", "response.failed"])
+def test_usage_of_a_responses_stream_is_that_of_its_terminal_event(end: str) -> None:
+    created = event({"type": "response.created", "response": {"usage": None}}, "response.created")
+    delta = event({"type": "response.output_text.delta", "delta": '"usage":{"input_tokens":1}'})
+    assert scan(created, delta, event({"type": end, "response": {"id": "r", "usage": RESPONSES}}, end)) == OF_RESPONSES
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        CHUNK,
+        DONE,
+        b"",
+        event({"choices": [{"usage": CHAT}]}),
+        event({"response": {"usage": RESPONSES}, "type": "response.in_progress"}),
+        event({"type": "response.output_text.done", "text": json.dumps({"usage": CHAT})}),
+        event({"type": "response.completed", "response": {"output": [{"usage": RESPONSES}], "usage": None}}),
+        event([{"usage": CHAT}]),
+        b': {"usage":{"total_tokens":1}}\n\n',
+        b'data: {"usage":{"total_tokens":1}\n\n',
+        b'data: {"usage":{"total_tokens":1},"a":' + b"[" * 100_000,
+    ],
+)
+def test_what_is_not_in_its_place_is_no_usage(block: bytes) -> None:
+    assert scan(block) is None
+    assert scan(LAST, block) == OF_CHAT
+
+
+def test_usage_in_json_of_several_lines_is_found() -> None:
+    assert scan(b'data: {"choices":[],\ndata: "usage":{"total_tokens":1}}\n\n') == Usage(0, 0, 1)
+
+
+def test_usage_spelled_with_spaces_is_found() -> None:
+    chunks = [{"choices": [{}], "usage": None}, {"choices": [], "usage": CHAT}]
+    assert scan(*(f"data: {json.dumps(chunk, indent=None)}\n\n".encode() for chunk in chunks)) == OF_CHAT
+
+
+@pytest.mark.parametrize(
+    ("reply", "usage"),
+    [
+        ({"object": "chat.completion", "usage": CHAT}, OF_CHAT),
+        ({"object": "response", "usage": RESPONSES}, OF_RESPONSES),
+        ({"object": "list", "data": [], "usage": {"prompt_tokens": 8, "total_tokens": 8}}, Usage(8, 0, 8)),
+        ({"object": "list", "data": [{"usage": CHAT}]}, None),
+        ({"error": {"message": "no"}}, None),
+        ({"response": {"usage": RESPONSES}, "type": "response.completed"}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_usage_of_a_plain_reply_is_its_top_level_member(reply: object, usage: Usage | None) -> None:
+    assert usage_of_reply(json.dumps(reply, indent=2).encode()) == usage
+
+
+@pytest.mark.parametrize(
+    ("odd", "usage"),
+    [
+        ({"prompt_tokens": 1}, Usage(1, 0, 1)),
+        ({"total_tokens": 5}, Usage(0, 0, 5)),
+        ({"prompt_tokens": 1.0, "completion_tokens": 2.5}, Usage(1, 0, 1)),
+        ({"prompt_tokens": -1, "completion_tokens": 2}, Usage(0, 2, 2)),
+        ({"prompt_tokens": "1", "completion_tokens": True, "total_tokens": 3}, Usage(0, 0, 3)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 1}, Usage(0, 1, 1)),
+        ({"prompt_tokens": None, "input_tokens": 4}, Usage(4, 0, 4)),
+        ({"prompt_tokens": 4, "prompt_tokens_details": None, "completion_tokens_details": []}, Usage(4, 0, 4)),
+        ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, Usage(4, 0, 4)),
+        ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2, "x": "y"}}, Usage(4, 0, 4, 2)),
+        ({"prompt_tokens": 4, "x": "y", "prompt_tokens_details": {"cached_tokens": -1}}, Usage(4, 0, 4)),
+        ({"prompt_tokens": {"x": 1}, "prompt_tokens_details": 1, "total_tokens": 1}, Usage(0, 0, 1)),
+        ({"prompt_tokens_details": {"cached_tokens": 2}}, None),
+        ({}, None),
+        ({"prompt_tokens": None, "seconds": 3}, None),
+        ([1], None),
+        ("1", None),
+        (0, None),
+        (None, None),
+    ],
+)
+def test_odd_usage_counts_what_makes_sense(odd: object, usage: Usage | None) -> None:
+    assert usage_of_reply(json.dumps({"usage": odd}).encode()) == usage
+    assert scan(event({"usage": odd})) == usage
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0", b"1E400"])
+def test_numbers_of_any_size_are_no_error(number: bytes) -> None:
+    usage_of_reply(b'{"usage":{"prompt_tokens":' + number + b"}}")
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_an_error(body: bytes) -> None:
+    usage_of_reply(body)
+    scan(body, b'data: {"usage":' + body + b"}\n\n")
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*CHAT, *RESPONSES]), inner),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_counts_are_never_negative(odd: object) -> None:
+    usage = usage_of_reply(json.dumps({"usage": odd}).encode())
+    assert usage is None or min(usage.input_tokens, usage.output_tokens, usage.total_tokens) >= 0
