@@ -50,10 +50,10 @@ class Call:
                 self.clock.enter("headers")
 
     def _before_the_first_byte(self) -> None:
-        if self.stream.is_over or (self.is_reuse and self.stream.has_unread):
+        if self.stream.is_over or (self.is_reuse and self.stream.unread_bytes):
             self.found_closed = True
             raise ConnectionBroken("upstream had closed the connection")
-        if self.stream.has_unread:
+        if self.stream.unread_bytes:
             raise ProtocolViolation("upstream spoke before it was asked")
         self.stream.begin_reply()
         self.stream.on_blocked = self._on_blocked

@@ -79,9 +79,9 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._head_left_bytes = None
 
     @property
-    def has_unread(self) -> bool:
-        """Bytes have come that nobody has read."""
-        return self._buffered_bytes > 0
+    def unread_bytes(self) -> int:
+        """How many bytes have come that nobody has read."""
+        return self._buffered_bytes
 
     @property
     def is_over(self) -> bool:
@@ -191,7 +191,7 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """`is_readable` is what httpcore2's pool asks before it uses a connection again."""
         if info == "is_readable":
-            return self.has_unread or self.is_over or self._kernel_has_bytes()
+            return self._buffered_bytes > 0 or self.is_over or self._kernel_has_bytes()
         return self._transport.get_extra_info(info)
 
     def _kernel_has_bytes(self) -> bool:

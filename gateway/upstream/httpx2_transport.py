@@ -11,6 +11,7 @@ headers, wherever it stood in the list (RFC 9110, section 7.2, asks for that).
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import Coroutine
 from typing import Any
@@ -38,6 +39,8 @@ from gateway.upstream.transport import (
 
 IDLE_CLOSE_S = 60.0
 """An idle connection is not used after this time: common servers close theirs after 75 s."""
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _CORE_ERRORS = (
     httpcore2.NetworkError,
@@ -190,6 +193,28 @@ def _describe(error: OSError) -> str:
     return error.strerror or type(error).__name__  # a resolver's error has a number of its own
 
 
+def _fault(status: int, version: bytes, headers: RawHeaders) -> str | None:
+    """What is illegal about a head that h11 has taken (RFC 9110, 5.5 and 15.2.2; RFC 9112, 2.3)."""
+    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+        return "the reply is not HTTP/1.0 or HTTP/1.1"
+    if status < 200:
+        return "upstream switched protocols unasked"
+    if any(_CONTROL.search(value) for _, value in headers):
+        return "a control character in a header"
+    return _framing_fault(version, dict(headers))
+
+
+def _framing_fault(version: bytes, fields: dict[bytes, bytes]) -> str | None:
+    """As `_fault`, for where the body ends (RFC 9112, 6.1 and 6.3)."""
+    if int(fields.get(b"content-length", b"0")) >= 1 << 64:
+        return "a Content-Length over 64 bits"
+    if b"transfer-encoding" not in fields:
+        return None
+    if b"content-length" in fields:
+        return "the reply has both Content-Length and Transfer-Encoding"
+    return None if version == b"HTTP/1.1" else "chunks in another version than HTTP/1.1"
+
+
 class _Reply:
     """The reply on one connection; owns the connection until its end or its closing."""
 
@@ -207,21 +232,12 @@ class _Reply:
         return f"<_Reply {self.status}{', ended' * self._ended}{', released' * self._released}>"
 
     def check_head(self) -> None:
-        """Refuse what h11 lets pass and the interface does not (RFC 9112, sections 2.3 and 6.1)."""
+        """Raise ProtocolViolation for what h11 lets pass and the interface does not."""
         self._call.stream.end_head()
-        names = {name for name, _ in self.headers}
-        if {b"content-length", b"transfer-encoding"} <= names:
-            self._refuse("the reply has both Content-Length and Transfer-Encoding")
-        if self._response.extensions["http_version"] not in (b"HTTP/1.0", b"HTTP/1.1"):
-            self._refuse("the reply is not HTTP/1.0 or HTTP/1.1")
-        if b"transfer-encoding" in names and self._response.extensions["http_version"] != b"HTTP/1.1":
-            self._refuse("chunks in another version than HTTP/1.1")
-        if self.status < 200:
-            self._refuse("upstream switched protocols unasked")
-
-    def _refuse(self, reason: str) -> None:
-        self.close()
-        raise ProtocolViolation(reason)
+        fault = _fault(self.status, self._response.extensions["http_version"], self.headers)
+        if fault is not None:
+            self.close()
+            raise ProtocolViolation(fault)
 
     async def read(self) -> bytes:
         """As `UpstreamReply.read`; after a failure, or after `close` before the end, it fails again."""

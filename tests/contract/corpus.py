@@ -1,0 +1,157 @@
+"""Odd replies, legal and not, for the comparison of the transports.
+
+Each is sent as it is to a GET. `FIN` at its end stands for upstream's close;
+without it the connection stays open.
+"""
+
+FIN = b"<FIN>"
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+_EMPTY = b"Content-Length: 0\r\n\r\n"
+_TWO = b"Content-Length: 2\r\n\r\nok"
+_CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
+_LAST = b"0\r\n\r\n"
+
+_STATUS_LINES = {
+    "no reason": b"HTTP/1.1 200\r\n" + _TWO,
+    "empty reason": b"HTTP/1.1 200 \r\n" + _TWO,
+    "long reason": b"HTTP/1.1 200 " + b"x" * 5_000 + b"\r\n" + _TWO,
+    "reason in UTF-8": "HTTP/1.1 200 Schön\r\n".encode() + _TWO,
+    "reason with a tab": b"HTTP/1.1 200 O\tK\r\n" + _TWO,
+    "reason with NUL": b"HTTP/1.1 200 O\x00K\r\n" + _TWO,
+    "status 599": b"HTTP/1.1 599 Odd\r\n" + _TWO,
+    "status 999": b"HTTP/1.1 999 Odd\r\n" + _TWO,
+    "status 600": b"HTTP/1.1 600 Odd\r\n" + _TWO,
+    "status 000": b"HTTP/1.1 000 Odd\r\n" + _TWO,
+    "status of two digits": b"HTTP/1.1 20 OK\r\n" + _TWO,
+    "status of four digits": b"HTTP/1.1 2000 OK\r\n" + _TWO,
+    "status with a sign": b"HTTP/1.1 +20 OK\r\n" + _TWO,
+    "two blanks before the status": b"HTTP/1.1  200 OK\r\n" + _TWO,
+    "tab before the status": b"HTTP/1.1\t200 OK\r\n" + _TWO,
+    "no blank before the reason": b"HTTP/1.1 200OK\r\n" + _TWO,
+    "lower-case version": b"http/1.1 200 OK\r\n" + _TWO,
+    "version 1.0": b"HTTP/1.0 200 OK\r\n" + _TWO,
+    "version 1.0 that keeps alive": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n" + _TWO,
+    "version 1.2": b"HTTP/1.2 200 OK\r\n" + _TWO,
+    "version 0.9": b"HTTP/0.9 200 OK\r\n" + _TWO,
+    "version 2.0": b"HTTP/2.0 200 OK\r\n" + _TWO,
+    "version 11.1": b"HTTP/11.1 200 OK\r\n" + _TWO,
+    "blank before the status line": b" HTTP/1.1 200 OK\r\n" + _TWO,
+    "line break before the status line": b"\r\nHTTP/1.1 200 OK\r\n" + _TWO,
+    "ICY": b"ICY 200 OK\r\n" + _TWO,
+    "a request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "HTML": b"<html>no head at all</html>" + FIN,
+    "nothing": FIN,
+}
+
+_HEADERS = {
+    "no blank after the colon": _OK + b"X:y\r\n" + _TWO,
+    "blanks around the value": _OK + b"X: \t y \t \r\n" + _TWO,
+    "empty value": _OK + b"X:\r\n" + _TWO,
+    "colon in the value": _OK + b"X: a:b:c\r\n" + _TWO,
+    "value in Latin-1": _OK + b"X: caf\xe9\r\n" + _TWO,
+    "value with a tab": _OK + b"X: a\tb\r\n" + _TWO,
+    "value with DEL": _OK + b"X: a\x7fb\r\n" + _TWO,
+    "value with a control character": _OK + b"X: a\x01b\r\n" + _TWO,
+    "value with a form feed": _OK + b"X: a\x0cb\r\n" + _TWO,
+    "value with NUL": _OK + b"X: a\x00b\r\n" + _TWO,
+    "value with CR": _OK + b"X: a\rb\r\n" + _TWO,
+    "name with odd characters": _OK + b"!#$%&'*+-.^_`|~: y\r\n" + _TWO,
+    "name with a blank": _OK + b"X Y: z\r\n" + _TWO,
+    "blank before the colon": _OK + b"X : y\r\n" + _TWO,
+    "name in UTF-8": _OK + "Ü: y\r\n".encode() + _TWO,
+    "empty name": _OK + b": y\r\n" + _TWO,
+    "no colon": _OK + b"X\r\n" + _TWO,
+    "blank before the name": _OK + b" X: y\r\n" + _TWO,
+    "a name twice": _OK + b"Set-Cookie: a\r\nSet-Cookie: b\r\n" + _TWO,
+    "folded value": _OK + b"X: a\r\n b\r\n" + _TWO,
+    "line feeds alone": b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+    "line feed alone once": _OK + b"X: y\n" + _TWO,
+    "carriage returns alone": b"HTTP/1.1 200 OK\rContent-Length: 2\r\rok" + FIN,
+    "a hundred headers": _OK + b"".join(b"X-%d: y\r\n" % n for n in range(100)) + _TWO,
+    "a head of 60 KiB": _OK + b"X: " + b"y" * 60 * 1024 + b"\r\n" + _TWO,
+    "a head of 1 MiB": _OK + b"X: " + b"y" * 1024 * 1024 + b"\r\n" + _TWO,
+    "head cut off": _OK + b"X: y" + FIN,
+    "Connection: upgrade": _OK + b"Connection: upgrade\r\nUpgrade: h2c\r\n" + _TWO,
+    "Content-Encoding": _OK + b"Content-Encoding: br\r\n" + _TWO,
+}
+
+_LENGTHS = {
+    "length and keep-alive": _OK + b"Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n" + _TWO,
+    "length with leading zeros": _OK + b"Content-Length: 0002\r\n\r\nok",
+    "length with blanks": _OK + b"Content-Length:   2  \r\n\r\nok",
+    "same length twice": _OK + b"Content-Length: 2\r\n" + _TWO,
+    "same length twice in a list": _OK + b"Content-Length: 2, 2\r\n\r\nok",
+    "two lengths": _OK + b"Content-Length: 3\r\n" + _TWO,
+    "empty length": _OK + b"Content-Length:\r\n\r\n",
+    "negative length": _OK + b"Content-Length: -2\r\n\r\nok",
+    "signed length": _OK + b"Content-Length: +2\r\n\r\nok",
+    "hexadecimal length": _OK + b"Content-Length: 0x2\r\n\r\nok",
+    "length with a letter": _OK + b"Content-Length: 2a\r\n\r\nok",
+    "length with a fraction": _OK + b"Content-Length: 2.0\r\n\r\nok",
+    "length over 64 bits": _OK + b"Content-Length: 18446744073709551616\r\n\r\nok" + FIN,
+    "body too short": _OK + b"Content-Length: 3\r\n\r\nok" + FIN,
+    "body too long": _OK + b"Content-Length: 1\r\n\r\nok",
+    "no framing": _OK + b"\r\nto the end" + FIN,
+    "no framing, no body": _OK + b"\r\n" + FIN,
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "204 with a length": b"HTTP/1.1 204 No Content\r\n" + _TWO,
+    "204 with chunks": b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "205 with a body": b"HTTP/1.1 205 Reset Content\r\n" + _TWO,
+    "304": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "304 with a length": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+}
+
+_CHUNKS = {
+    "chunks": _CHUNKED + b"1\r\no\r\n1\r\nk\r\n" + _LAST,
+    "no chunk but the last": _CHUNKED + _LAST,
+    "Chunked in capitals": _OK + b"TRANSFER-ENCODING: CHUNKED\r\n\r\n2\r\nok\r\n" + _LAST,
+    "chunked in blanks": _OK + b"Transfer-Encoding: \t chunked \r\n\r\n2\r\nok\r\n" + _LAST,
+    "chunk size with leading zeros": _CHUNKED + b"000002\r\nok\r\n" + _LAST,
+    "chunk size in capitals": _CHUNKED + b"A\r\n0123456789\r\n" + _LAST,
+    "last chunk with many zeros": _CHUNKED + b"2\r\nok\r\n0000\r\n\r\n",
+    "chunk extension": _CHUNKED + b"2;a=b\r\nok\r\n" + _LAST,
+    "chunk extension in quotes": _CHUNKED + b'2;a="b;c"\r\nok\r\n' + _LAST,
+    "chunk extension without a name": _CHUNKED + b"2;\r\nok\r\n" + _LAST,
+    "chunk size and a blank": _CHUNKED + b"2 \r\nok\r\n" + _LAST,
+    "blank before the chunk size": _CHUNKED + b" 2\r\nok\r\n" + _LAST,
+    "chunk size with 0x": _CHUNKED + b"0x2\r\nok\r\n" + _LAST,
+    "chunk size with a sign": _CHUNKED + b"+2\r\nok\r\n" + _LAST,
+    "chunk size with an underscore": _CHUNKED + b"1_0\r\n0123456789abcdef\r\n" + _LAST,
+    "chunk size over 64 bits": _CHUNKED + b"10000000000000002\r\nok\r\n" + _LAST,
+    "chunk size with no digit": _CHUNKED + b"\r\nok\r\n" + _LAST,
+    "chunk longer than stated": _CHUNKED + b"1\r\nok\r\n" + _LAST,
+    "chunk shorter than stated": _CHUNKED + b"3\r\nok\r\n" + _LAST,
+    "chunk size and a line feed": _CHUNKED + b"2\nok\r\n" + _LAST,
+    "chunk and a line feed": _CHUNKED + b"2\r\nok\n" + _LAST,
+    "last chunk and line feeds": _CHUNKED + b"2\r\nok\r\n0\n\n",
+    "chunks cut off": _CHUNKED + b"2\r\nok\r\n" + FIN,
+    "chunk size cut off": _CHUNKED + b"2\r\nok\r\n1" + FIN,
+    "end cut off": _CHUNKED + b"2\r\nok\r\n0\r\n" + FIN,
+    "trailer": _CHUNKED + b"2\r\nok\r\n0\r\nX: y\r\n\r\n",
+    "trailer that frames": _CHUNKED + b"2\r\nok\r\n0\r\nContent-Length: 9\r\n\r\n",
+    "trailer without a colon": _CHUNKED + b"2\r\nok\r\n0\r\nX\r\n\r\n",
+    "chunks and a length": _OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + _LAST,
+    "a length and chunks": _OK + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n" + _LAST,
+    "identity": _OK + b"Transfer-Encoding: identity\r\n" + _TWO,
+    "gzip": _OK + b"Transfer-Encoding: gzip\r\n\r\nok" + FIN,
+    "gzip, chunked": _OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n" + _LAST,
+    "chunked, gzip": _OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\nok\r\n" + _LAST,
+    "chunked twice": _OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + _LAST,
+    "chunks in version 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + _LAST + FIN,
+}
+
+_INTERIM = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n" + _OK + _TWO,
+    "102 and 103": b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + _OK + _TWO,
+    "199": b"HTTP/1.1 199 Odd\r\n\r\n" + _OK + _TWO,
+    "sixteen times 100": b"HTTP/1.1 100 Continue\r\n\r\n" * 16 + _OK + _TWO,
+    "a hundred times 100": b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + _OK + _TWO,
+    "100 with a length": b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nok" + _OK + _TWO,
+    "100 in version 1.0": b"HTTP/1.0 100 Continue\r\n\r\n" + _OK + _TWO,
+    "100 and no more": b"HTTP/1.1 100 Continue\r\n\r\n" + FIN,
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" + _OK + _TWO,
+    "two replies": _OK + _TWO + _OK + b"Content-Length: 6\r\n\r\nforged",
+}
+
+CORPUS: dict[str, bytes] = {**_STATUS_LINES, **_HEADERS, **_LENGTHS, **_CHUNKS, **_INTERIM}
