@@ -24,9 +24,9 @@ from gateway import __version__
 from gateway.access.keys import new_secret
 from gateway.app import bind, serve
 from gateway.configuration import Loaded, SettingsError, changes, load
-from gateway.doctor import KEYS_PAGE, Finding, Mark, cannot_listen, examine
+from gateway.doctor import examine
+from gateway.doctor.findings import KEYS_PAGE, Finding, Mark, cannot_listen
 from gateway.settings import Key, Settings
-from gateway.simulator import running_simulator
 
 _LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic")
 _COLOURS = {Mark.GOOD: typer.colors.GREEN, Mark.WARNING: typer.colors.YELLOW, Mark.BAD: typer.colors.RED}
@@ -131,6 +131,9 @@ def _upstream_of(settings: Settings, base_url: str) -> Iterator[Settings]:
         _welcome(settings, base_url)
         yield settings
         return
+    # It takes 35 ms to import, which a gateway with a key need not wait for.
+    from gateway.simulator import running_simulator  # noqa: PLC0415
+
     with running_simulator() as simulator_url:
         demo_secret = None if settings.keys else new_secret()
         _introduce_simulator(base_url, demo_secret)

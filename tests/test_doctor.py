@@ -14,7 +14,8 @@ import pytest
 import trustme
 
 from gateway.configuration import load
-from gateway.doctor import Finding, Mark, examine
+from gateway.doctor import examine
+from gateway.doctor.findings import Finding, Mark
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 KEY = "canary-5f2e8c1b9d7a4e60"

@@ -1,104 +1,30 @@
-"""What can be wrong between valid settings and a first answer: port, network, TLS, key, clock.
+"""Whether upstream can be reached, shows a good certificate, takes the key, and has the same time.
 
-Each check says one thing and, where it is wrong, the cure. Opens short-lived
-connections of its own; knows nothing of the running gateway.
+Asks for the list of models once, which costs nothing. No finding holds a key
+or a proxy's URL.
 """
 
 import socket
 import ssl
-import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import Enum
-from pathlib import Path
 
 import httpx2
 
-from gateway.app import bind
-from gateway.configuration import Loaded, is_loopback
-from gateway.settings import Server, Settings, Upstream
+from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
+from gateway.settings import Upstream
 from gateway.upstream.origin import Origin, tls_context
 
-KEYS_PAGE = "https://console.gmicloud.ai/user-setting/api-keys"
-"""Where GMI Cloud makes API keys (docs.gmicloud.ai, API Key Management)."""
-
 _MAX_SKEW_S = 300.0
-_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
-class Mark(Enum):
-    """How a check ended."""
-
-    GOOD = "✓"
-    WARNING = "!"
-    BAD = "✗"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor's; `cure` is empty where all is well."""
-
-    mark: Mark
-    text: str
-    cure: str = ""
-
-
-def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeout_s: float = 5.0) -> Iterator[Finding]:
-    """All findings for valid settings, in the order in which one would put them right.
-
-    `now` is this machine's time, with its zone. Upstream gets `timeout_s` to take the connection, and again to answer.
-    """
-    settings = loaded.settings
-    yield Finding(Mark.GOOD, f"settings are valid ({loaded.file or 'no file'})")
-    yield from _secret_file(settings.upstream)
-    yield _port(settings)
-    if settings.upstream.api_key is None:
-        cure = f"set GMI_API_KEY; make a key at {KEYS_PAGE}"
-        yield Finding(Mark.WARNING, "no upstream key: `serve` runs against the simulator", cure)
-    yield from _ignored_proxy(settings.upstream, environ)
-    resolved = _resolve(settings.upstream)
+def examine_upstream(upstream: Upstream, now: datetime, timeout_s: float) -> Iterator[Finding]:
+    """The findings about `upstream`, up to the first that makes the rest pointless."""
+    resolved = _resolve(upstream)
     yield resolved
     if resolved.mark is Mark.GOOD:
-        yield from _ask(settings.upstream, now, timeout_s)
-
-
-def cannot_listen(server: Server, error: OSError) -> Finding:
-    """What to say when `server`'s address cannot be had."""
-    # asyncio's and socket's helpers append the address, which stands in the line already.
-    reason = (error.strerror or "no such address").partition(" (while")[0]
-    cure = "choose another with --port or --host, or stop what listens there (see: ss -ltnp)"
-    return Finding(Mark.BAD, f"cannot listen on {server.host}:{server.port}: {reason}", cure)
-
-
-def _secret_file(upstream: Upstream) -> Iterator[Finding]:
-    if upstream.api_key_file is None:
-        return
-    mode = Path(upstream.api_key_file).stat().st_mode
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
-        who = "everyone" if mode & stat.S_IROTH else "its group"
-        cure = f"chmod 600 {upstream.api_key_file}"
-        yield Finding(Mark.WARNING, f"{upstream.api_key_file} can be read by {who} on this machine", cure)
-    else:
-        yield Finding(Mark.GOOD, f"{upstream.api_key_file} can be read by its owner alone")
-
-
-def _port(settings: Settings) -> Finding:
-    try:
-        bind(settings).close()
-    except OSError as error:
-        return cannot_listen(settings.server, error)
-    server = settings.server
-    return Finding(Mark.GOOD, f"{server.host}:{server.port} is free" if server.port else "a free port will be taken")
-
-
-def _ignored_proxy(upstream: Upstream, environ: Mapping[str, str]) -> Iterator[Finding]:
-    set_here = [name for name in _PROXY_VARIABLES if environ.get(name)]
-    if set_here and upstream.proxy is None and not is_loopback(Origin.from_url(upstream.base_url).host):
-        text = f"{set_here[0]} is set, but the gateway uses a proxy only if its settings name one"
-        cure = f'if the way out leads through it: GATEWAY_UPSTREAM_PROXY="${set_here[0]}"'
-        yield Finding(Mark.WARNING, text, cure)
+        yield from _ask(upstream, now, timeout_s)
 
 
 def _resolve(upstream: Upstream) -> Finding:
