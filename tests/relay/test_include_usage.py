@@ -11,7 +11,9 @@ from gateway.relay.include_usage import UsageRemover
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 CHOICE = {"index": 0, "delta": {"content": 'say "usage": null, }\n\ndata: x'}, "finish_reason": None}
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+)
 usages = st.sampled_from([None, None, USAGE, {}])
 values = st.recursive(
     scalars,
