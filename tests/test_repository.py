@@ -180,7 +180,7 @@ def layers_in_the_document() -> list[set[str]]:
     table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
     assert table is not None
     cells = [row.split("|")[1] for row in table[0].splitlines()[2:]]
-    return [{room.removesuffix(".py").rstrip("/") for room in re.findall(r"`([^`]+)`", cell)} for cell in cells]
+    return [set(re.findall(r"`gateway\.([^`]+)`", cell)) for cell in cells]
 
 
 def test_the_table_of_layers_is_what_the_import_linter_enforces() -> None:
