@@ -5,7 +5,7 @@ and in what order is the suite's.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from bench import machine
@@ -56,8 +56,8 @@ async def calls(to: Target, call: Call, connections: int, seconds: float) -> Win
         load.stop()
 
 
-async def streamed_events(to: Target, pace: Pace, seconds: float) -> tuple[Window, float]:
-    """Paced streams; also the share of events that reached their client in an HTTP chunk of their own.
+async def streamed_events(to: Target, pace: Pace, seconds: float) -> Window:
+    """Carry paced streams; what is counted is their events.
 
     The window begins when all streams are open and ends before the first one
     does; then every stream is read to its end and compared. On a busy machine
@@ -70,7 +70,7 @@ async def streamed_events(to: Target, pace: Pace, seconds: float) -> tuple[Windo
         await asyncio.wait_for(asyncio.gather(*(client.finished for client in clients)), _END_WITHIN_S)
         close_all(clients)
         if not ended_early:
-            return window, _own_chunk_share(clients)
+            return replace(window, alone=_own_chunk_share(clients))
     raise NothingCarriedError("streams ended before all were open: the machine is too busy to measure on")
 
 

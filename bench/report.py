@@ -10,6 +10,7 @@ def table(results: Results) -> str:
         _figures(results.rows),
         _shares(results.shares),
         *results.notes,
+        *results.doubts(),
         "\n".join(results.missed()) or "All limits kept.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -34,13 +35,15 @@ def _shares(shares: list[Share]) -> str:
         "proxy, of core 0",
         "upstream and clients, of core 1",
         "other processes, of 2 cores",
+        "events alone",
     ]
     return _markdown(head, [_share_cells(share) for share in shares])
 
 
 def _share_cells(share: Share) -> list[str]:
     cores = [f"{used:.0%}" for used in (share.proxy, share.driver, share.others / 2)]
-    return [share.what, f"{share.rate_hz:,.0f}", *cores]
+    alone = "" if share.alone is None else f"{share.alone:.1%}"
+    return [share.what, f"{share.rate_hz:,.0f}", *cores, alone]
 
 
 def _markdown(head: list[str], lines: list[list[str]]) -> str:

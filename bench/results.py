@@ -5,6 +5,10 @@ from statistics import median
 
 Rounds = list[float]
 
+_CORES = 2
+_MOST_OTHERS = 0.05
+_LEAST_ALONE = 0.95
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -49,13 +53,17 @@ class Row:
 
 @dataclass(slots=True)
 class Share:
-    """Cores in use while one figure was taken, and how much was carried a second."""
+    """Cores in use while one figure was taken, and how much was carried a second.
+
+    `alone`: of a stream's events, the share that reached the client in an HTTP chunk of its own.
+    """
 
     what: str
     rate_hz: float
     proxy: float
     driver: float
     others: float
+    alone: float | None = None
 
 
 @dataclass(slots=True)
@@ -74,10 +82,25 @@ class Results:
             if row.is_missed()
         ]
 
+    def doubts(self) -> list[str]:
+        """Why figures of this run should not be quoted."""
+        others = max((share.others / _CORES for share in self.shares), default=0.0)
+        alone = min((share.alone for share in self.shares if share.alone is not None), default=1.0)
+        doubts = []
+        if others > _MOST_OTHERS:
+            doubts.append(
+                f"NOT TO BE QUOTED: other processes used up to {others:.0%} of the machine; run again when it is quiet."
+            )
+        if alone < _LEAST_ALONE:
+            doubts.append(
+                f"NOT TO BE QUOTED: only {alone:.0%} of events came alone; joined ones cost less than they should."
+            )
+        return doubts
+
     def as_json(self) -> dict[str, object]:
         rows = [asdict(row) | {"ratio": row.ratio(), "missed": row.is_missed()} for row in self.rows]
         shares = [asdict(share) for share in self.shares]
-        return {"machine": self.machine, "rows": rows, "shares": shares, "notes": self.notes}
+        return {"machine": self.machine, "rows": rows, "shares": shares, "notes": self.notes, "doubts": self.doubts()}
 
 
 def _about(row: Row) -> str:

@@ -55,7 +55,6 @@ class Suite:
     folder: Path
     results: Results = field(default_factory=lambda: Results(machine.describe()))
     _running: list[Proxy] = field(default_factory=list)
-    _own_chunk: list[float] = field(default_factory=list)
 
     async def run(self) -> Results:
         os.sched_setaffinity(0, {OTHER_CORE})
@@ -84,10 +83,6 @@ class Suite:
         for step in chosen:
             await step(upstream)
         self.results.notes.append("Every reply was, byte for byte, what upstream sent.")
-        if self._own_chunk:
-            self.results.notes.append(
-                f"Of a stream's events, {min(self._own_chunk):.1%} or more came in an HTTP chunk of their own."
-            )
 
     def _start_pair(self, upstream: Upstream, *, tls: bool) -> tuple[Proxy, Proxy]:
         """Start nginx and the gateway, in place of those that ran before."""
@@ -124,9 +119,7 @@ class Suite:
 
     async def _stream_row(self, name: str, pace: Pace, upstream: Upstream) -> None:
         async def one_round(to: Target) -> Window:
-            window, own_chunk = await measures.streamed_events(to, pace, self.plan.window_s)
-            self._own_chunk.append(own_chunk)
-            return window
+            return await measures.streamed_events(to, pace, self.plan.window_s)
 
         await self._rounds(Row(name, "µs CPU", _CHUNK_LIMIT), upstream, one_round)
 
@@ -149,7 +142,8 @@ class Suite:
 
     def _share(self, what: str, windows: list[Window]) -> None:
         shares = {name: mean(window.shares[name] for window in windows) for name in ("proxy", "driver", "others")}
-        self.results.shares.append(Share(what, mean(window.rate_hz for window in windows), **shares))
+        alone = min((window.alone for window in windows if window.alone is not None), default=None)
+        self.results.shares.append(Share(what, mean(window.rate_hz for window in windows), **shares, alone=alone))
 
     async def _latency(self, upstream: Upstream) -> None:
         """Direct, nginx and gateway get the same arrivals, at half of what the gateway can carry."""

@@ -15,7 +15,10 @@ class NothingCarriedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """CPU times in nanoseconds over `seconds`; `count` is what was carried (calls, or events)."""
+    """CPU times in nanoseconds over `seconds`; `count` is what was carried (calls, or events).
+
+    `alone`: of events, the share that reached the client in an HTTP chunk of its own.
+    """
 
     seconds: float
     count: int
@@ -23,6 +26,7 @@ class Window:
     upstream_ns: int
     clients_ns: int
     machine_ns: int
+    alone: float | None = None
 
     @property
     def us_each(self) -> float:
