@@ -4,6 +4,8 @@ Knows on which socket a call runs, how far it came, and when a connection must
 not be used again. What a reply says is read elsewhere.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpcore2
@@ -63,6 +65,25 @@ class Call:
     def _on_blocked(self, blocked: bool) -> None:
         # While upstream does not take the request, upstream is the one that is waited for, not the caller.
         self.clock.enter("headers" if blocked else "total")
+
+    async def until_answered(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The pieces of a request's body; WriteError, which ends the sending, once upstream has replied."""
+        while (piece := await self._next_piece(body)) is not None:
+            yield piece
+
+    async def _next_piece(self, body: AsyncIterator[bytes]) -> bytes | None:
+        """Wait for the source, which may be slow, and for upstream at the same time."""
+        piece = asyncio.ensure_future(anext(body, None))
+        answered = asyncio.ensure_future(self.stream.answered())
+        try:
+            await asyncio.wait({piece, answered}, return_when=asyncio.FIRST_COMPLETED)
+            if not piece.done():
+                raise httpcore2.WriteError("upstream has answered already")
+            return piece.result()
+        finally:
+            piece.cancel()
+            answered.cancel()
+            await asyncio.wait({piece, answered})
 
     def failure(self, error: Exception) -> TransportError:
         """What an error of httpcore2 means; its text is not passed on, since it may quote the reply."""

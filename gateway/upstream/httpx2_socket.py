@@ -98,6 +98,11 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         """The current reply's first bytes, as far as they came, can begin a status line."""
         return _OPENING.startswith(self._opening)
 
+    async def answered(self) -> None:
+        """Wait until sending more has no use: the final reply has begun, or the connection is over."""
+        while not (self.is_over or self._final_reply_begun()):
+            await self._wait()
+
     def abort(self) -> None:
         """Close at once: nothing is flushed, nothing is waited for, readers and writers fail. Idempotent."""
         self._lost = True

@@ -129,14 +129,16 @@ class Httpx2Transport:
         return reply
 
     def _core_request(self, request: UpstreamRequest, call: Call) -> httpcore2.Request:
-        headers = request.headers
-        if not isinstance(request.body, bytes) and not _is_framed(headers):
-            headers = [*headers, (b"Transfer-Encoding", b"chunked")]
+        headers, body = request.headers, request.body
+        if not isinstance(body, bytes):
+            body = call.until_answered(body)
+            if not _is_framed(headers):
+                headers = [*headers, (b"Transfer-Encoding", b"chunked")]
         return httpcore2.Request(
             request.method,
             self._url(request.target),
             headers=headers,
-            content=request.body,
+            content=body,
             extensions={"timeout": {"pool": 0}, "trace": call.trace, "call": call},
         )
 

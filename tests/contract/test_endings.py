@@ -255,16 +255,43 @@ async def test_a_header_that_would_break_the_head_is_refused(
         assert upstream.requests == []
 
 
-async def test_an_early_reply_ends_the_sending_and_the_connection(connect: Connect) -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: WireRequest) -> None:
-        writer.write(reply(413, body=b"too large", reason=b"Content Too Large"))
-        await writer.drain()
-        while await reader.read(65_536):
-            pass
+async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: WireRequest) -> None:
+    writer.write(reply(413, body=b"too large", reason=b"Content Too Large"))
+    await writer.drain()
+    while await reader.read(65_536):
+        pass
 
+
+async def for_ever() -> AsyncIterator[bytes]:
+    while True:
+        yield b"piece"
+        await asyncio.sleep(0)
+
+
+async def one_piece_and_no_end() -> AsyncIterator[bytes]:
+    yield b"piece"
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("body", [lambda: bytes(20_000_000), for_ever, one_piece_and_no_end])
+async def test_an_early_reply_ends_the_sending_and_the_connection(
+    connect: Connect, body: Callable[[], bytes | AsyncIterator[bytes]]
+) -> None:
     async with WireUpstream(refuse, body_first=False) as upstream:
         transport = connect(upstream.url)
-        assert (await call(transport, post(bytes(20_000_000))))[::2] == (413, b"too large")
+        assert (await call(transport, post(body())))[::2] == (413, b"too large")
+        assert load(transport) == (0, 0)
+        await upstream.closed(1, within_s=1)
+
+
+async def test_a_call_cancelled_while_its_body_is_awaited_leaves_nothing(connect: Connect) -> None:
+    async with WireUpstream([Stall()], body_first=False) as upstream:
+        transport = connect(upstream.url)
+        task = asyncio.create_task(call(transport, post(one_piece_and_no_end())))
+        await upstream.received(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert load(transport) == (0, 0)
         await upstream.closed(1, within_s=1)
 
