@@ -29,6 +29,7 @@ from gateway.observe import logs
 from gateway.observe.metrics import CallMetrics
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.live import CallIds
+from gateway.relay.mask import SecretMask
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
 from gateway.upstream.choose import make_transport
@@ -92,7 +93,7 @@ def build_app(settings: Settings) -> GatewayApp:
     app.proxy = Proxy(
         settings,
         KeyDirectory(settings.keys, open_to_all=not settings.keys),
-        Relay(transport, api_key, settings.streams, settings.models.aliases),
+        Relay(transport, api_key, SecretMask((api_key,)), settings.streams, settings.models.aliases),
         _request_headers(settings, api_key),
         target_base(urlsplit(upstream.base_url).path),
         (metrics.observe,) if log_call is None else (metrics.observe, log_call),

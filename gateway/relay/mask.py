@@ -16,61 +16,92 @@ MIN_ENCODED_BYTES = 8
 
 _PROBE_BYTES = 16
 """find() prepares for each byte it is to look for: beyond so many that costs more than it saves."""
+_LEAST_SHOWN, _MOST_SHOWN = 3, 32
 _ESCAPE = re.compile("%..")
 
 
 class SecretMask:
-    """Masks every occurrence of `secrets` (bytes; an empty one is ignored).
+    """Masks every occurrence of `secrets` (bytes; an empty one is ignored) in bytes that are whole.
 
-    `mask` is for bytes that are whole and keeps no state; `feed` and `flush` are for one stream that is cut anywhere.
     In base64 the characters at both ends hold bits of the neighbouring bytes as well; those two may stay.
     """
 
-    __slots__ = ("_condemned", "_held", "_inner", "_needles", "_probes")
+    __slots__ = ("_probes", "_redacted", "inner", "needles")
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
-        self._needles = tuple({spelling for secret in secrets for spelling in _spellings(secret)})
-        self._probes = tuple({needle[:_PROBE_BYTES] for needle in self._needles})
-        self._inner = frozenset(byte for needle in self._needles for byte in needle[:-1])
+        self.needles = tuple({spelling for secret in secrets for spelling in _spellings(secret)})
+        self._probes = tuple({needle[:_PROBE_BYTES] for needle in self.needles})
+        self._redacted = tuple(_redacted(secret) for secret in secrets if len(secret) >= MIN_ENCODED_BYTES)
+        self.inner = frozenset(byte for needle in self.needles for byte in needle[:-1])
         """Where another byte is last, no secret has begun."""
-        self._held = b""
-        self._condemned = 0
-        """So many bytes of `_held` are to be masked whatever follows."""
 
     def __repr__(self) -> str:
-        return f"SecretMask({len(self._needles)} spellings, {len(self._held)} bytes held)"
+        return f"SecretMask({len(self.needles)} spellings)"
 
     def mask(self, data: bytes) -> bytes:
         """`data` with `*` for each byte of each occurrence; `data` itself if there is none."""
         find = data.find
         for probe in self._probes:
             if find(probe) >= 0:
-                spans = self._spans(data)
+                spans = self.spans(data)
                 return _starred(data, spans) if spans else data
         return data
 
+    def mask_error(self, data: bytes) -> bytes:
+        """As `mask`, and what an API shows of a key that it refuses: its first characters, dots or stars, its last."""
+        data = self.mask(data)
+        for pattern in self._redacted:
+            data = pattern.sub(lambda shown: b"*" * len(shown[0]), data)
+        return data
+
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """From where to where the occurrences lie; they may overlap."""
+        return [(at, at + len(needle)) for needle in self.needles for at in _occurrences(needle, data)]
+
+
+class MaskedStream:
+    """Masks the secrets of `mask` in one stream of bytes that is cut anywhere."""
+
+    __slots__ = ("_condemned", "_held", "_mask")
+
+    def __init__(self, mask: SecretMask) -> None:
+        self._mask = mask
+        self._held = b""
+        self._condemned = 0
+        """So many bytes of `_held` are to be masked whatever follows."""
+
+    def __repr__(self) -> str:
+        return f"MaskedStream({len(self._held)} bytes held)"
+
     def feed(self, piece: bytes) -> bytes:
         """All that can be given out by now, masked; only what may be the beginning of a secret is held back."""
-        if not self._held and (not piece or piece[-1] not in self._inner):
-            return self.mask(piece)
+        mask = self._mask
+        if not self._held and (not piece or piece[-1] not in mask.inner):
+            return mask.mask(piece)
         data = self._held + piece if self._held else piece
-        start = min([_begin(needle, data) for needle in self._needles])
+        start = min([_begin(needle, data) for needle in mask.needles], default=len(data))
         if start == len(data) and not self._condemned:
             self._held = b""
-            return self.mask(data)
-        spans = [(0, self._condemned), *self._spans(data)]
+            return mask.mask(data)
+        spans = [(0, self._condemned), *mask.spans(data)]
         self._held = data[start:]
         self._condemned = max(0, *(end - start for begin, end in spans if begin < start or begin == 0))
         return _starred(data, spans)[:start]
 
     def flush(self) -> bytes:
         """What is still held, masked: nothing follows it."""
-        rest, spans = self._held, [(0, self._condemned), *self._spans(self._held)]
+        rest, spans = self._held, [(0, self._condemned), *self._mask.spans(self._held)]
         self._held, self._condemned = b"", 0
         return _starred(rest, spans)
 
-    def _spans(self, data: bytes) -> list[tuple[int, int]]:
-        return [(at, at + len(needle)) for needle in self._needles for at in _occurrences(needle, data)]
+
+def _redacted(secret: bytes) -> re.Pattern[bytes]:
+    """The first three or more characters of `secret`, three or more stars or dots, and what follows them."""
+    shown = b""
+    for byte in reversed(secret[_LEAST_SHOWN:_MOST_SHOWN]):
+        shown = b"(?:%b%b)?" % (re.escape(bytes([byte])), shown)
+    start = re.escape(secret[:_LEAST_SHOWN]) + shown
+    return re.compile(start + rb"(?:[*.]|\xe2\x80\xa6|\\u2026){3,}+[\w+/=&?-]*+")
 
 
 def _occurrences(needle: bytes, data: bytes) -> Iterator[int]:

@@ -7,17 +7,22 @@ break can only be shown by dropping the client's connection.
 import asyncio
 from time import perf_counter
 
-from gateway.call import Reply, Usage
+from gateway.call import Outcome, Reply, Usage
+from gateway.errors import GatewayError
 from gateway.metering.usage import usage_of_reply
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.headers import value_of
 from gateway.relay.live import LiveCall
-from gateway.relay.mask import SecretMask
+from gateway.relay.mask import MaskedStream, SecretMask
 from gateway.upstream.transport import TransportError, UpstreamReply
 
 MAX_METERED_BYTES = 16 * 1024 * 1024
 """A larger reply is passed on but not read for usage."""
+
+
+MAX_ERROR_BYTES = 1024 * 1024
+"""A longer error reply is passed on in pieces, and only looked through for the key as it is."""
 
 
 class PlainRelay:
@@ -28,7 +33,9 @@ class PlainRelay:
         self._reply = reply
         self._client = client
         self._mask = mask
-        metered = call.route is not None and call.route.reply is Reply.USAGE and reply.status < 300
+        self._masked = MaskedStream(mask)
+        self._is_error = reply.status >= 400
+        metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
         self._kept: list[bytes] | None = [] if metered else None
         self._kept_bytes = 0
 
@@ -38,36 +45,54 @@ class PlainRelay:
             await self._pump()
         except TransportError as error:
             self._call.upstream_error = kind_of(error)
-            if not self._client.started:
-                raise as_gateway_error(error) from error
-            self._call.fail(as_gateway_error(error))
-            self._call.end("cut")
-            self._call.abort()
+            self._break_off(as_gateway_error(error), "cut")
         except asyncio.CancelledError:
             if self._call.cut_by is None:
                 raise
             self._call.uncancel()
-            if not self._client.started:
-                raise self._call.cut_by from None
-            self._call.end("drained")
-            self._call.abort()
+            self._break_off(self._call.cut_by, "drained")
 
     async def _pump(self) -> None:
-        left, out = self._length(), b""
-        while piece := await self._reply.read():
-            if self._call.first_byte_at is None:
-                self._call.first_byte_at = perf_counter()
+        left = self._length()
+        piece = await self._first_piece()
+        while piece:
             left -= len(piece)
             self._keep(piece)
-            out = self._mask.feed(piece)
+            out = self._masked.feed(piece)
             if left == 0:
-                break
+                await self._end(out)
+                await self._reply.read()  # the end, which is there: the connection is free again
+                return
             if out:
                 await self._client.write(out)
-                out = b""
+            piece = await self._reply.read()
+        await self._end(b"")
+
+    async def _first_piece(self) -> bytes:
+        """The first piece; the whole of an error, which is masked more thoroughly than pieces could be."""
+        first = await self._reply.read()
+        self._call.first_byte_at = perf_counter()
+        if not self._is_error:
+            return first
+        pieces, size = [first], len(first)
+        while size <= MAX_ERROR_BYTES and (piece := await self._reply.read()):
+            pieces.append(piece)
+            size += len(piece)
+        return self._mask.mask_error(b"".join(pieces))
+
+    async def _end(self, rest: bytes) -> None:
         self._call.usage = self._usage()
-        await self._client.write(out + self._mask.flush(), more=False)
-        self._call.end("done" if self._reply.status < 400 else "upstream_error")
+        await self._client.write(rest + self._masked.flush(), more=False)
+        self._call.end("upstream_error" if self._is_error else "done")
+
+    def _break_off(self, error: GatewayError, outcome: Outcome) -> None:
+        if self._call.outcome is not None:
+            return  # the client has all of it
+        if not self._client.started:
+            raise error
+        self._call.fail(error)
+        self._call.end(outcome)
+        self._call.abort()
 
     def _length(self) -> int:
         """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
@@ -83,4 +108,4 @@ class PlainRelay:
             self._kept = None
 
     def _usage(self) -> Usage | None:
-        return None if not self._kept else usage_of_reply(b"".join(self._kept))
+        return usage_of_reply(b"".join(self._kept)) if self._kept else None

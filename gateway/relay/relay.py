@@ -26,6 +26,7 @@ class Relay:
 
     transport: Transport
     api_key: bytes
+    mask: SecretMask
     streams: Streams
     aliases: dict[str, str]
 
@@ -45,7 +46,6 @@ class Relay:
     async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send, *, remove_usage: bool) -> None:
         request_id = value_of(reply.headers, b"x-request-id")
         call.upstream_request_id = None if request_id is None else request_id.decode("latin-1")
-        mask = SecretMask((self.api_key,))
         stream = is_event_stream(reply.headers) and value_of(reply.headers, b"content-encoding") is None
         call.streamed = stream
         adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
@@ -54,8 +54,8 @@ class Relay:
         )
         client = ClientReply(call, send, reply.status, headers)
         if stream:
-            await EventRelay(call, reply, client, mask, self.streams, remove_usage=remove_usage).run()
+            await EventRelay(call, reply, client, self.mask, self.streams, remove_usage=remove_usage).run()
         elif adds_aliases and reply.status == 200:
             await relay_models(call, reply, client, self.aliases)
         else:
-            await PlainRelay(call, reply, client, mask).run()
+            await PlainRelay(call, reply, client, self.mask).run()

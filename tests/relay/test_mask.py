@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.mask import SecretMask
+from gateway.relay.mask import MaskedStream, SecretMask
 
 KEY = b"sk-canary-0123456789abcdef+/=?&"
 
@@ -22,8 +22,8 @@ def naive(data: bytes, secrets: list[bytes]) -> bytes:
 def test_bytes_without_a_secret_are_given_back_uncopied() -> None:
     data = b"data: {}\n\n"
     assert SecretMask([KEY]).mask(data) is data
-    assert SecretMask([KEY]).feed(data) is data
-    assert SecretMask([]).feed(data) is data
+    assert MaskedStream(SecretMask([KEY])).feed(data) is data
+    assert MaskedStream(SecretMask([])).feed(data) is data
 
 
 def test_every_occurrence_is_replaced_by_as_many_stars() -> None:
@@ -82,7 +82,7 @@ def test_overlapping_secrets_are_masked_all(data: bytes, secrets: list[bytes]) -
 
 @given(st.lists(small, max_size=5), st.lists(small, max_size=3))
 def test_a_stream_is_masked_as_if_it_had_not_been_cut(pieces: list[bytes], secrets: list[bytes]) -> None:
-    mask = SecretMask(secrets)
+    mask = MaskedStream(SecretMask(secrets))
     assert b"".join(map(mask.feed, pieces)) + mask.flush() == naive(b"".join(pieces), secrets)
     assert mask.flush() == b""
 
@@ -91,13 +91,13 @@ def test_a_secret_is_masked_wherever_the_stream_is_cut() -> None:
     stream = b"<" + KEY + base64.b64encode(b"x" + KEY) + b">\n"
     for first in range(len(stream)):
         for second in (first, first + 1, first + 9):
-            mask = SecretMask([KEY])
+            mask = MaskedStream(SecretMask([KEY]))
             parts = [stream[a:b] for a, b in pairwise((0, first, second, len(stream)))]
             assert b"".join(map(mask.feed, parts)) + mask.flush() == SecretMask([KEY]).mask(stream)
 
 
 def test_only_what_may_begin_a_secret_is_held_back() -> None:
-    mask = SecretMask([KEY])
+    mask = MaskedStream(SecretMask([KEY]))
     assert mask.feed(b"data: {} sk-can") == b"data: {} "
     assert mask.feed(b"dle\n\nsk") == b"sk-candle\n\n"
     assert mask.flush() == b"sk"
@@ -105,3 +105,18 @@ def test_only_what_may_begin_a_secret_is_held_back() -> None:
 
 def test_a_secret_never_shows_in_the_repr() -> None:
     assert KEY.decode() not in repr(SecretMask([KEY]))
+
+
+@pytest.mark.parametrize(
+    "shown", [b"sk-canar***********&", b"sk-****=/&", b"sk-c...", b"sk-canary-0123\xe2\x80\xa6\xe2\x80\xa6\xe2\x80\xa6yz", b"sk-c\\u2026\\u2026\\u2026ef"]
+)
+def test_what_an_api_shows_of_a_refused_key_is_masked_in_errors(shown: bytes) -> None:
+    masked = SecretMask([KEY]).mask_error(b'{"message":"Incorrect API key provided: ' + shown + b' ."}')
+    assert b"canar" not in masked
+    assert b"sk-" not in masked
+    assert masked.endswith(b' ."}')
+
+
+@pytest.mark.parametrize("text", [b"sk-other-key***", b"sk-canary", b"ask. sk- and so on...", b"***"])
+def test_what_is_no_part_of_the_key_stays_in_errors(text: bytes) -> None:
+    assert SecretMask([KEY]).mask_error(text) == text
