@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from bench.load import WrongReplyError
-from bench.processes import SERVE, NotStartedError
+from bench.processes import SERVE, NotStartedError, last_words
 from bench.report import table
 from bench.results import Results
 from bench.suite import PARTS, Plan, Suite
@@ -27,21 +27,28 @@ def main() -> int:
     if unknown := set(parts) - set(PARTS):
         return _fail(f"there is no part {', '.join(sorted(unknown))}; {_ONLY_HELP}")
     rounds, window_s = (1, 1.2) if options.quick else (3, 2.5)
-    try:
-        results = _run(Plan(rounds, window_s, parts, options.serve, options.null))
-    except (NotStartedError, WrongReplyError, NothingCarriedError) as error:
-        return _fail(str(error))
-    except TimeoutError:
-        return _fail("streams did not open, or did not end, within 30 s")
+    results, failure = _run(Plan(rounds, window_s, parts, options.serve, options.null))
     sys.stdout.write(table(results))
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=2, ensure_ascii=False) + "\n")
-    return 1 if results.missed() else 0
+    if failure:
+        return _fail(failure)
+    if not results.missed():
+        sys.stdout.write("\nAll limits kept.\n")
+    return int(bool(results.missed()))
 
 
-def _run(plan: Plan) -> Results:
+def _run(plan: Plan) -> tuple[Results, str | None]:
+    """What was found out, and what ended the run before its time, with the last words of those measured."""
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
-        return uvloop.run(Suite(plan, Path(folder)).run())
+        suite = Suite(plan, Path(folder))
+        try:
+            uvloop.run(suite.run())
+        except (NotStartedError, WrongReplyError, NothingCarriedError) as error:
+            return suite.results, f"{error}\n{last_words(Path(folder))}"
+        except TimeoutError:
+            return suite.results, f"streams did not open, or did not end, within 30 s\n{last_words(Path(folder))}"
+    return suite.results, None
 
 
 def _parse() -> argparse.Namespace:

@@ -26,10 +26,11 @@ OTHER_CORE = 1
 SERVE = f"{shlex.quote(sys.executable)} -m gateway serve --config {{config}}"
 _READY_WITHIN_S = 20.0
 _POLL_S = 0.002
+_LAST_WORDS_LENGTH = 1500
 
 
 class NotStartedError(Exception):
-    """A process that is to be measured did not come up; the message holds its last words."""
+    """A process that is to be measured did not come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,12 @@ def start_gateway(folder: Path, upstream: Upstream, *, tls: bool, command: str =
     return _start("gateway", words, port, folder)
 
 
+def last_words(folder: Path) -> str:
+    """The last lines that nginx and the gateway wrote."""
+    logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
+    return "\n".join(f"{log.name}: {log.read_text()[-_LAST_WORDS_LENGTH:]}" for log in logs[-2:])
+
+
 def _start(name: str, command: list[str], port: int, folder: Path) -> Proxy:
     log = folder / f"{name}-{port}.log"
     started_s = time.monotonic()
@@ -113,7 +120,7 @@ def _start(name: str, command: list[str], port: int, folder: Path) -> Proxy:
     while not _is_ready(port):
         if process.poll() is not None or time.monotonic() - started_s > _READY_WITHIN_S:
             _end(process)
-            raise NotStartedError(f"{name} did not start ({shlex.join(command)}):\n{log.read_text()[-2000:]}")
+            raise NotStartedError(f"{name} did not start: {shlex.join(command)}")
         time.sleep(_POLL_S)
     proxy = Proxy(name, process, port, time.monotonic() - started_s)
     pin(process.pid, MEASURED_CORE)  # also what it started before it was pinned

@@ -11,7 +11,7 @@ def table(results: Results) -> str:
         _shares(results.shares),
         *results.notes,
         *results.doubts(),
-        "\n".join(results.missed()) or "All limits kept.",
+        "\n".join(results.missed()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
