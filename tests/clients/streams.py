@@ -67,6 +67,7 @@ SHORT: dict[str, bytes] = {
 LOOKALIKES: dict[str, bytes] = {
     "a comment": _chat(b"a") + b": upstream sends data: [DONE]\n\n" + _chat(b"b") + DONE,
     "a text": b"data: data: [DONE]\n\n" + _chat(b"b") + DONE,
+    "a text of two lines": b"data: a\ndata: [DONE]\n\n" + _chat(b"b") + DONE,
     "an unknown field": b"xdata: [DONE]\n\n" + _chat(b"b") + DONE,
     "a text in CRLF": b"data: [DONE] data: [DONE]\r\n\r\n" + _chat(b"b") + DONE,
 }
