@@ -3,9 +3,11 @@
 Knows the words for routes, principals, outcomes and usage; decides nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
+
+import msgspec
 
 Outcome = Literal["done", "refused", "upstream_error", "failed", "cut", "client_left", "drained"]
 """How a call ended: complete; refused by the gateway (4xx); an error reply of upstream's own; no reply from upstream
@@ -53,11 +55,11 @@ class Route:
     reply: Reply = Reply.PASS
     dialect: Dialect = Dialect.OTHER
     group: str = ""
+    path: str = field(init=False)
+    """The pattern as clients know it; safe as a metric label."""
 
-    @property
-    def path(self) -> str:
-        """The pattern as clients know it; safe as a metric label."""
-        return f"/v1/{self.pattern}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", f"/v1/{self.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,7 @@ class Principal:
     team: str
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens that a reply reports, by kind.
 
     `input_tokens` and `output_tokens` are totals which contain the other kinds, as in OpenAI's `usage` objects
@@ -88,8 +89,7 @@ class Usage:
     cache_write_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, frozen=True):
     """The one fact about a call that has ended; metrics and logs are made from it alone.
 
     Times are in seconds, None where the phase was not reached. `error` is the code of the error that the client

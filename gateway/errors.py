@@ -32,9 +32,7 @@ class GatewayError(Exception):
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """The JSON object of an error reply: `{"error": {message, type, param, code}}`."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class InternalError(GatewayError):

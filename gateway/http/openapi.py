@@ -88,9 +88,7 @@ _RESPONSES_EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "File input": {
         "model": _MODEL,
-        "input": _asked(
-            "what is in this file?", {"type": "input_file", "file_url": "https://example.com/letter.pdf"}
-        ),
+        "input": _asked("what is in this file?", {"type": "input_file", "file_url": "https://example.com/letter.pdf"}),
     },
     "Web search": {
         "model": _MODEL,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
+from gateway.http.cycle import GatewayCycle
 from gateway.http.errors import raw_error_reply
 from gateway.relay.live import CallIds
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 MIN_RATE_BYTES_S = 64 * 1024
 """What a client must send on average, beyond `request_timeout_s`, for its request not to be cut."""
+
+_MAX_KNOWN_NAMES, _MAX_KNOWN_LENGTH = 1024, 64
+_lowered: dict[bytes, bytes] = {}
+"""Header names as they come, and in lower case: the same few come with every request."""
 
 _ids = CallIds()
 
@@ -113,17 +119,63 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # trailers are dropped: a call's headers do not change after it was let in
-            super().on_header(name, value)
+            self.headers.append((_lowered.get(name) or self._learn(name, value), value))
+
+    def _learn(self, name: bytes, value: bytes) -> bytes:
+        """Lower the name's case, once a name; Expect is looked at each time."""
+        lower = name.lower()
+        if lower == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif len(_lowered) < _MAX_KNOWN_NAMES and len(name) < _MAX_KNOWN_LENGTH:
+            _lowered[name] = lower
+        return lower
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if len(self.headers) > self._limits.max_headers or self._is_head_too_large():
             self._refusal = self._too_large()
             raise self._refusal
-        if not self.url.isascii():
+        self._read_target()
+        scope, version = self.scope, self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode()
+        scope["http_version"] = version
+        is_busy = self._has_cycle() and not self.cycle.response_complete
+        cycle = self.cycle = self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        if not is_busy:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _new_cycle(self, *, keep_alive: bool) -> GatewayCycle:
+        return GatewayCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+
+    def _read_target(self) -> None:
+        """Split the request target; the path stays raw, since that is what is authorised and sent on."""
+        target = self.url
+        if not target.isascii():
             self._refusal = BadRequest("The URL holds bytes that are not ASCII; percent-encode them.")
             raise self._refusal
-        super().on_headers_complete()
+        if target.startswith(b"/") and b"#" not in target:
+            raw_path, _, query = target.partition(b"?")
+        else:
+            parsed = httptools.parse_url(target)
+            raw_path, query = parsed.path or b"/", parsed.query or b""
+        self.scope["raw_path"] = raw_path
+        self.scope["path"] = unquote(raw_path.decode()) if b"%" in raw_path else raw_path.decode()
+        self.scope["query_string"] = query
 
     def on_message_complete(self) -> None:
         self._in_request = False

@@ -72,7 +72,7 @@ class Proxy:
         """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
         connection: GatewayProtocol = scope["connection"]
         call = LiveCall(self._ids.next(), scope["method"], connection.abort)
-        call.task = asyncio.current_task()
+        call.task = asyncio.current_task(connection.loop)
         self.open_calls.add(call)
         connection.watch(call.client_left)
         try:
@@ -129,9 +129,7 @@ class Proxy:
         headers = self._upstream_headers(call, head, length, drop)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body), remove_usage
 
-    def _raw_request(
-        self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
-    ) -> UpstreamRequest:
+    def _raw_request(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
         headers = self._upstream_headers(call, head, None, _NOTHING)
         check_length(head, self._max_upload_bytes)
         body = stream_body(receive, self._max_upload_bytes)
@@ -204,5 +202,3 @@ def _wants_websocket(scope: Scope) -> bool:
 def target_base(base_url_path: str) -> bytes:
     """The path that upstream's API lives under, for targets on the wire."""
     return quote(base_url_path.rstrip("/"), safe="/%").encode()
-
-

@@ -186,9 +186,7 @@ def check_clean(raw_path: bytes) -> None:
 
     An encoded slash counts as a slash here, since a server behind may decode it before it looks for these.
     """
-    if _UNCLEAN.search(raw_path) or (
-        b"%" in raw_path and _UNCLEAN.search(_ENCODED_SLASH.sub(b"/", raw_path))
-    ):
+    if _UNCLEAN.search(raw_path) or (b"%" in raw_path and _UNCLEAN.search(_ENCODED_SLASH.sub(b"/", raw_path))):
         raise _unclean()
 
 

@@ -27,34 +27,52 @@ _OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
 Labels = tuple[str, ...]
 
 
-class _Histogram:
-    """Counts by bucket and label set."""
+class _Buckets:
+    """One histogram of one label set."""
 
-    def __init__(self, name: str, help_text: str, bounds_s: tuple[float, ...], labels: Labels) -> None:
-        self._name, self._help, self._labels = name, help_text, labels
-        self._bounds_s = bounds_s
-        self._counts: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = defaultdict(float)
+    __slots__ = ("bounds_s", "counts", "sum_s")
 
-    def observe(self, labels: Labels, seconds: float) -> None:
-        counts = self._counts.get(labels)
-        if counts is None:
-            counts = self._counts[labels] = [0] * (len(self._bounds_s) + 1)
-        counts[bisect_left(self._bounds_s, seconds)] += 1
-        self._sums[labels] += seconds
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
 
-    def collect(self) -> Metric:
-        family = HistogramMetricFamily(_PREFIX + self._name, self._help, labels=self._labels)
-        for labels, counts in self._counts.items():
-            family.add_metric(labels, self._cumulative(counts), self._sums[labels])
-        return family
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
+        self.sum_s += seconds
 
-    def _cumulative(self, counts: list[int]) -> list[tuple[str, float]]:
+    def cumulative(self) -> list[tuple[str, float]]:
         total, buckets = 0, []
-        for bound, count in zip((*map(str, self._bounds_s), "+Inf"), counts, strict=True):
+        for bound, count in zip((*map(str, self.bounds_s), "+Inf"), self.counts, strict=True):
             total += count
             buckets.append((bound, float(total)))
         return buckets
+
+
+class _RouteTimes:
+    """The three histograms of one route."""
+
+    __slots__ = ("duration", "first_byte", "overhead")
+
+    def __init__(self) -> None:
+        self.duration = _Buckets(_LATENCY_S)
+        self.first_byte = _Buckets(_LATENCY_S)
+        self.overhead = _Buckets(_OVERHEAD_S)
+
+    def observe(self, record: CallRecord) -> None:
+        self.duration.observe(record.duration_s)
+        if record.first_byte_s is not None:
+            self.first_byte.observe(record.first_byte_s)
+        if record.overhead_s is not None:
+            self.overhead.observe(record.overhead_s)
+
+
+_TimesOf = tuple[str, str, Callable[[_RouteTimes], _Buckets]]
+_TIMES: tuple[_TimesOf, ...] = (
+    ("request_duration_seconds", "Time from request to end of reply.", lambda times: times.duration),
+    ("first_byte_seconds", "Time from request to upstream's first body byte.", lambda times: times.first_byte),
+    ("overhead_seconds", "The gateway's own share of the time to the first byte.", lambda times: times.overhead),
+)
 
 
 class _Counter:
@@ -85,14 +103,7 @@ class CallMetrics(Collector):
         )
         self._tokens = _Counter("tokens", "Tokens that replies reported.", ("model", "team", "kind"))
         self._upstream_errors = _Counter("upstream_errors", "Calls that failed on upstream, by kind.", ("kind",))
-        route = ("route",)
-        self._duration = _Histogram("request_duration_seconds", "Time from request to end of reply.", _LATENCY_S, route)
-        self._first_byte = _Histogram(
-            "first_byte_seconds", "Time from request to upstream's first body byte.", _LATENCY_S, route
-        )
-        self._overhead = _Histogram(
-            "overhead_seconds", "The gateway's own share of the time to the first byte.", _OVERHEAD_S, route
-        )
+        self._times: dict[str, _RouteTimes] = defaultdict(_RouteTimes)
 
     def observe(self, record: CallRecord, _detail: str = "") -> None:
         """Count one call."""
@@ -101,12 +112,7 @@ class CallMetrics(Collector):
         team = "none" if record.principal is None else record.principal.team
         method = record.method if record.route is not None else OTHER
         self._calls.add((method, path, model, team, str(record.status), record.outcome))
-        label = (path,)
-        self._duration.observe(label, record.duration_s)
-        if record.first_byte_s is not None:
-            self._first_byte.observe(label, record.first_byte_s)
-        if record.overhead_s is not None:
-            self._overhead.observe(label, record.overhead_s)
+        self._times[path].observe(record)
         if record.upstream_error is not None:
             self._upstream_errors.add((record.upstream_error,))
         if record.usage is not None:
@@ -132,9 +138,7 @@ class CallMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield self._calls.collect()
-        yield self._duration.collect()
-        yield self._first_byte.collect()
-        yield self._overhead.collect()
+        yield from map(self._collect_times, _TIMES)
         yield self._tokens.collect()
         yield self._upstream_errors.collect()
         for name, help_text, read in self._gauges:
@@ -142,6 +146,14 @@ class CallMetrics(Collector):
         info = GaugeMetricFamily(_PREFIX + "build_info", "Versions, as labels.", labels=("version", "python"))
         info.add_metric((__version__, python_version()), 1)
         yield info
+
+    def _collect_times(self, histogram: _TimesOf) -> Metric:
+        name, help_text, choose = histogram
+        family = HistogramMetricFamily(_PREFIX + name, help_text, labels=("route",))
+        for path, times in self._times.items():
+            buckets = choose(times)
+            family.add_metric((path,), buckets.cumulative(), buckets.sum_s)
+        return family
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -46,9 +46,7 @@ def _entry(alias: str, target: dict[str, Any] | None) -> bytes:
     return json.dumps({**model, "id": alias}, separators=(",", ":")).encode()
 
 
-async def relay_models(
-    call: LiveCall, reply: UpstreamReply, client: ClientReply, aliases: Mapping[str, str]
-) -> None:
+async def relay_models(call: LiveCall, reply: UpstreamReply, client: ClientReply, aliases: Mapping[str, str]) -> None:
     """Read the list whole, add the aliases, send it. Raises `GatewayError`; nothing has been sent then."""
     body = b""
     try:

@@ -45,4 +45,6 @@ def as_gateway_error(error: TransportError) -> GatewayError:
     if isinstance(error, ConnectionBroken):
         message = f"The upstream API broke off the connection before its answer was complete. {_MAYBE_SENT}."
         return UpstreamUnreachable(message, detail=detail)
-    return UpstreamProtocolError(f"The upstream API sent an answer that is not valid HTTP. {_MAYBE_SENT}.", detail=detail)
+    return UpstreamProtocolError(
+        f"The upstream API sent an answer that is not valid HTTP. {_MAYBE_SENT}.", detail=detail
+    )

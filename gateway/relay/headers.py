@@ -4,8 +4,8 @@ Pure. Names are in lower case, as ASGI gives them. Knows nothing of bodies.
 """
 
 import hmac
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.call import Principal
 
@@ -40,13 +40,46 @@ _NOT_FOR_CLIENTS = HOP_BY_HOP | {
 }
 _NOT_FOR_CLIENTS_PREFIXES = (b"x-ratelimit-", b"x-gateway-")
 
+_LENGTH = frozenset((b"content-length",))
+_MAX_KNOWN_NAMES, _MAX_KNOWN_LENGTH = 1024, 64
 _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
-def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """The header names that `Connection` lists: they end here too."""
-    values = [value for name, value in headers if name == b"connection"]
-    return frozenset(token.strip().lower() for value in values for token in value.split(b","))
+def named_by_connection(value: bytes) -> frozenset[bytes]:
+    """The header names that a `Connection` value lists: they end here too."""
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def _without(headers: RawHeaders, unwanted: frozenset[bytes]) -> RawHeaders:
+    return [field for field in headers if field[0] not in unwanted]
+
+
+class _Filter:
+    """Drops headers by name. Verdicts are remembered: the same few names come with every call."""
+
+    __slots__ = ("_drop", "_names", "_prefixes")
+
+    def __init__(self, names: frozenset[bytes], prefixes: tuple[bytes, ...]) -> None:
+        self._names, self._prefixes = names, prefixes
+        self._drop: dict[bytes, bool] = {}
+
+    def __call__(self, headers: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
+        """What passes of `headers`, in order."""
+        known = self._drop
+        try:
+            return [field for field in headers if not known[field[0]]]
+        except KeyError:
+            return [field for field in headers if not self._learn(field[0])]
+
+    def _learn(self, name: bytes) -> bool:
+        verdict = name in self._names or name.startswith(self._prefixes)
+        if len(self._drop) < _MAX_KNOWN_NAMES and len(name) < _MAX_KNOWN_LENGTH:
+            self._drop[name] = verdict
+        return verdict
+
+
+_to_upstream = _Filter(_NOT_FOR_UPSTREAM, _NOT_FOR_UPSTREAM_PREFIXES)
+_to_client = _Filter(_NOT_FOR_CLIENTS, _NOT_FOR_CLIENTS_PREFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +89,13 @@ class RequestHeaders:
     host: bytes
     api_key: bytes
     organization_id: bytes | None = None
+    _own: RawHeaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = [(b"authorization", b"Bearer " + self.api_key), (b"accept-encoding", b"identity")]
+        if self.organization_id is not None:
+            own.append((b"x-organization-id", self.organization_id))
+        object.__setattr__(self, "_own", own)
 
     def build(
         self,
@@ -69,42 +109,34 @@ class RequestHeaders:
 
         `drop` holds more names to leave out, such as a Content-Encoding that was taken off.
         """
-        unwanted = drop | named_by_connection(headers)
-        out = [(b"host", self.host)]
-        for name, value in headers:
-            if (
-                name in _NOT_FOR_UPSTREAM
-                or name in unwanted
-                or (name[:2] == b"x-" and name.startswith(_NOT_FOR_UPSTREAM_PREFIXES))
-            ):
-                continue
-            if name == b"idempotency-key":
-                value = self._namespaced(value, principal)  # noqa: PLW2901
-            out.append((name, value))
-        out += self._own(headers, content_length)
+        out, fields = _to_upstream(headers), dict(headers)
+        if drop:
+            out = _without(out, drop)
+        if b"connection" in fields:
+            out = _without(out, named_by_connection(_joined(headers, b"connection")))
+        if b"idempotency-key" in fields:
+            out = [self._namespaced(field, principal) for field in out]
+        out.insert(0, (b"host", self.host))
+        out += self._own
+        if content_length is not None:
+            out.append((b"content-length", b"%d" % content_length))
+        elif b"content-length" in fields:
+            out.append((b"content-length", fields[b"content-length"]))
         return out
 
-    def _own(self, headers: Sequence[tuple[bytes, bytes]], content_length: int | None) -> RawHeaders:
-        own = [(b"authorization", b"Bearer " + self.api_key), (b"accept-encoding", b"identity")]
-        if self.organization_id is not None:
-            own.append((b"x-organization-id", self.organization_id))
-        if content_length is not None:
-            own.append((b"content-length", b"%d" % content_length))
-        else:
-            own += [(name, value) for name, value in headers if name == b"content-length"]
-        return own
-
-    def _namespaced(self, value: bytes, principal: Principal) -> bytes:
+    def _namespaced(self, field: tuple[bytes, bytes], principal: Principal) -> tuple[bytes, bytes]:
         """Upstream sees one account, so two teams' equal idempotency keys must differ there."""
+        name, value = field
+        if name != b"idempotency-key":
+            return field
         message = principal.team.encode() + b"\0" + value
-        return b"gw-" + hmac.digest(self.api_key, message, "sha256").hex().encode()
+        return name, b"gw-" + hmac.digest(self.api_key, message, "sha256").hex().encode()
 
 
-def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a reply is an event stream: its content type says so, the client's Accept does not."""
-    return any(
-        name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
-    )
+def is_event_stream(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a reply is an event stream that can be read: its content type says so, the client's Accept does not."""
+    content_type = fields.get(b"content-type", b"")
+    return content_type[:17].lower() == b"text/event-stream" and b"content-encoding" not in fields
 
 
 def reply_headers(
@@ -114,19 +146,14 @@ def reply_headers(
 
     A stream's length is unknown even where upstream states it: an in-band error may have to be added.
     """
-    unwanted = _NOT_FOR_CLIENTS
+    out = _to_client(upstream)
+    present = dict(upstream)
     if stream or length_changes:
-        unwanted |= {b"content-length"}
-    if any(name == b"connection" for name, _ in upstream):
-        unwanted |= named_by_connection(upstream)
-    out = [
-        (name, value)
-        for name, value in upstream
-        if name not in unwanted
-        and api_key not in value
-        and not (name[:2] == b"x-" and name.startswith(_NOT_FOR_CLIENTS_PREFIXES))
-    ]
-    present = {name for name, _ in out}
+        out = _without(out, _LENGTH)
+    if b"connection" in present:
+        out = _without(out, named_by_connection(_joined(upstream, b"connection")))
+    if b"\n".join(present.values()).find(api_key) >= 0 or len(present) < len(upstream):
+        out = [field for field in out if api_key not in field[1]]
     if b"x-request-id" not in present:
         out.append((b"x-request-id", request_id))
     out.append((b"x-gateway-request-id", request_id))
@@ -135,7 +162,5 @@ def reply_headers(
     return out
 
 
-def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The value of the header `name`, None if it is absent or comes more than once with different values."""
-    values = {value for key, value in headers if key == name}
-    return values.pop() if len(values) == 1 else None
+def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    return b",".join(value for key, value in headers if key == name)

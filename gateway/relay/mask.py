@@ -90,6 +90,8 @@ class MaskedStream:
 
     def flush(self) -> bytes:
         """What is still held, masked: nothing follows it."""
+        if not self._held:
+            return b""
         rest, spans = self._held, [(0, self._condemned), *self._mask.spans(self._held)]
         self._held, self._condemned = b"", 0
         return _starred(rest, spans)

@@ -12,7 +12,6 @@ from gateway.errors import GatewayError
 from gateway.metering.usage import usage_of_reply
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import as_gateway_error, kind_of
-from gateway.relay.headers import value_of
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import MaskedStream, SecretMask
 from gateway.upstream.transport import TransportError, UpstreamReply
@@ -96,7 +95,7 @@ class PlainRelay:
 
     def _length(self) -> int:
         """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
-        stated = value_of(self._reply.headers, b"content-length")
+        stated = dict(self._reply.headers).get(b"content-length")
         return int(stated) if stated is not None and stated.isdigit() else -1
 
     def _keep(self, piece: bytes) -> None:

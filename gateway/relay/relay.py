@@ -11,7 +11,7 @@ from gateway.call import Reply
 from gateway.relay.catalogue import relay_models
 from gateway.relay.client import ClientReply, Send
 from gateway.relay.failures import as_gateway_error, kind_of
-from gateway.relay.headers import is_event_stream, reply_headers, value_of
+from gateway.relay.headers import is_event_stream, reply_headers
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
 from gateway.relay.plain import PlainRelay
@@ -44,14 +44,12 @@ class Relay:
             reply.close()
 
     async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send, *, remove_usage: bool) -> None:
-        request_id = value_of(reply.headers, b"x-request-id")
-        call.upstream_request_id = None if request_id is None else request_id.decode("latin-1")
-        stream = is_event_stream(reply.headers) and value_of(reply.headers, b"content-encoding") is None
+        fields = dict(reply.headers)
+        call.upstream_request_id = fields.get(b"x-request-id", b"").decode("latin-1") or None
+        stream = is_event_stream(fields)
         call.streamed = stream
         adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
-        headers = reply_headers(
-            reply.headers, call.id, self.api_key, stream=stream, length_changes=adds_aliases
-        )
+        headers = reply_headers(reply.headers, call.id, self.api_key, stream=stream, length_changes=adds_aliases)
         client = ClientReply(call, send, reply.status, headers)
         if stream:
             await EventRelay(call, reply, client, self.mask, self.streams, remove_usage=remove_usage).run()

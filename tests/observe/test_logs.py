@@ -4,9 +4,9 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.observe.logs import HumanFormatter, JsonFormatter, call_logger
 from gateway.settings import Log

@@ -1,7 +1,6 @@
 """Metrics out of call records."""
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.call import CallRecord, Principal, Usage

@@ -25,7 +25,9 @@ def test_an_alias_that_upstream_lists_itself_is_not_listed_twice() -> None:
     assert add_aliases(LIST, {"openai/gpt-5.2": "x"}) == LIST
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'{"data":{}}', b'{"data":1}', b'{"object":"list"}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"nonsense", b"[]", b'{"data":{}}', b'{"data":1}', b'{"object":"list"}', b"\xff"]
+)
 def test_what_is_no_list_of_models_stays_as_it_is(body: bytes) -> None:
     assert add_aliases(body, {"a": "b"}) == body
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.call import Principal
-from gateway.relay.headers import RequestHeaders, is_event_stream, reply_headers, value_of
+from gateway.relay.headers import RequestHeaders, is_event_stream, reply_headers
 
 ADA = Principal("ada", "engines")
 KEY = b"sk-upstream-secret"
@@ -14,6 +14,12 @@ Fields = list[tuple[bytes, bytes]]
 
 def upstream(*fields: tuple[bytes, bytes], principal: Principal = ADA, length: int | None = 2) -> Fields:
     return HEADERS.build(fields, principal, content_length=length)
+
+
+def value_of(headers: Fields, name: bytes) -> bytes | None:
+    values = [value for key, value in headers if key == name]
+    assert len(values) < 2
+    return values[0] if values else None
 
 
 OWN = {b"host", b"authorization", b"accept-encoding", b"content-length"}
@@ -187,6 +193,10 @@ def test_upstreams_own_cache_control_stands() -> None:
 
 
 def test_a_stream_is_told_by_its_content_type() -> None:
-    assert is_event_stream([(b"content-type", b"Text/Event-Stream; charset=utf-8")])
-    assert not is_event_stream([(b"content-type", b"application/json")])
-    assert not is_event_stream([])
+    assert is_event_stream({b"content-type": b"Text/Event-Stream; charset=utf-8"})
+    assert not is_event_stream({b"content-type": b"application/json"})
+    assert not is_event_stream({})
+
+
+def test_a_compressed_stream_is_none_that_could_be_cut_at_its_events() -> None:
+    assert not is_event_stream({b"content-type": b"text/event-stream", b"content-encoding": b"gzip"})

@@ -108,7 +108,14 @@ def test_a_secret_never_shows_in_the_repr() -> None:
 
 
 @pytest.mark.parametrize(
-    "shown", [b"sk-canar***********&", b"sk-****=/&", b"sk-c...", b"sk-canary-0123\xe2\x80\xa6\xe2\x80\xa6\xe2\x80\xa6yz", b"sk-c\\u2026\\u2026\\u2026ef"]
+    "shown",
+    [
+        b"sk-canar***********&",
+        b"sk-****=/&",
+        b"sk-c...",
+        b"sk-canary-0123\xe2\x80\xa6\xe2\x80\xa6\xe2\x80\xa6yz",
+        b"sk-c\\u2026\\u2026\\u2026ef",
+    ],
 )
 def test_what_an_api_shows_of_a_refused_key_is_masked_in_errors(shown: bytes) -> None:
     masked = SecretMask([KEY]).mask_error(b'{"message":"Incorrect API key provided: ' + shown + b' ."}')
