@@ -1,0 +1,419 @@
+"""The table of errors at the face, row by row: status, the four members, headers, and that upstream was not called."""
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests.faults.face import (
+    AUTHORIZATION,
+    CHAT,
+    RESPONSES,
+    TRANSPORTS,
+    Answer,
+    ask,
+    connected,
+    post,
+    request,
+)
+from tests.support.gateway import KEY, UPSTREAM_KEY, RunningGateway, running_gateway
+from tests.support.wire import Fin, Reset, Script, Stall, Step, WireUpstream, chunked, reply, sse
+
+OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
+MAX_BODY_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the client must be told."""
+
+    status: int
+    type: str
+    code: str | None
+    headers: dict[str, str]
+
+
+NO_KEY = Row(401, "invalid_request_error", None, {"x-should-retry": "false"})
+WRONG_KEY = Row(401, "invalid_request_error", "invalid_api_key", {"x-should-retry": "false"})
+BAD_REQUEST = Row(400, "invalid_request_error", None, {})
+UNKNOWN_ROUTE = Row(404, "invalid_request_error", None, {})
+NOT_ALLOWED = Row(405, "invalid_request_error", None, {})
+TOO_LARGE = Row(413, "invalid_request_error", "request_too_large", {})
+UNKNOWN_CODING = Row(415, "invalid_request_error", "unsupported_content_encoding", {})
+WEBSOCKET = Row(426, "invalid_request_error", "websocket_not_supported", {})
+UNREACHABLE = Row(502, "upstream_error", "upstream_unreachable", {})
+NONSENSE = Row(502, "upstream_error", "upstream_protocol_error", {})
+TOO_SLOW = Row(504, "upstream_error", "upstream_timeout", {})
+OVERLOADED = Row(503, "server_error", "overloaded", {"retry-after": "1"})
+
+ALLOWED_HEADERS = {"content-type", "content-length", "x-request-id", "x-gateway-request-id", "connection"}
+
+
+def assert_refused(answer: Answer, row: Row) -> str:
+    """The message, once all else is as `row` says."""
+    error = answer.error
+    assert (answer.status, error["type"], error["code"]) == (row.status, row.type, row.code), error
+    assert answer.end == "complete"
+    assert answer.header("x-request-id") == answer.header("x-gateway-request-id")
+    assert (answer.header("x-request-id") or "").startswith("req_")
+    assert {name: answer.header(name) for name in row.headers} == row.headers
+    assert {name for name, _ in answer.headers} <= ALLOWED_HEADERS | set(row.headers)
+    message = str(error["message"])
+    assert message.rstrip().endswith(".")
+    assert UPSTREAM_KEY not in message
+    assert KEY not in message
+    return message
+
+
+@asynccontextmanager
+async def one_gateway(*scripts: Script, **sections: Any) -> AsyncIterator[tuple[WireUpstream, RunningGateway]]:
+    async with WireUpstream(*(scripts or (OK,))) as upstream:
+        with running_gateway(f"{upstream.url}/v1", **sections) as gateway:
+            yield upstream, gateway
+
+
+# Keys
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Basic eA==", KEY, "bearer\t"])
+async def test_no_key_is_401_and_not_to_be_retried(authorization: str | None) -> None:
+    headers = [] if authorization is None else [("Authorization", authorization)]
+    async with one_gateway() as (upstream, gateway):
+        answer = await ask(gateway.port, request("POST", CHAT, b"{}", headers))
+    assert "Authorization: Bearer" in assert_refused(answer, NO_KEY)
+    assert not upstream.requests
+
+
+async def test_every_wrong_key_gets_one_same_body() -> None:
+    wrong = ["x", KEY + "x", KEY[:-1], KEY.upper(), UPSTREAM_KEY, "sk-gw-" + "0" * 38, "\xff" * 40, "a b", "y" * 5000]
+    async with one_gateway() as (upstream, gateway):
+        bodies = set()
+        for token in wrong:
+            data = request("POST", CHAT, b"{}", [("Authorization", f"Bearer {token}")])
+            answer = await ask(gateway.port, data)
+            assert_refused(answer, WRONG_KEY)
+            bodies.add(answer.body)
+    assert len(bodies) == 1
+    assert not upstream.requests
+
+
+# Routes and paths
+
+UNKNOWN = [
+    ("GET", "/v1/organization/users"),
+    ("POST", "/v1/projects"),
+    ("GET", "/v1/nothing"),
+    ("PUT", CHAT),
+    ("PATCH", "/v1/models"),
+    ("OPTIONS", CHAT),
+    ("TRACE", "/v1/models"),
+    ("POST", "/v1/models"),
+    ("GET", "/v1"),
+    ("GET", "/v1/"),
+    ("GET", "/v1/models/"),
+    ("GET", "/V1/models"),
+    ("POST", "/v1/Chat/completions"),
+    ("GET", "/responsesx"),
+    ("GET", "/nowhere"),
+    ("GET", "/"),
+]
+
+
+async def test_a_route_that_is_not_in_the_table_is_404_with_and_without_a_key() -> None:
+    async with one_gateway() as (upstream, gateway):
+        for method, path in UNKNOWN:
+            for headers in ([AUTHORIZATION], []):
+                message = assert_refused(await ask(gateway.port, request(method, path, headers=headers)), UNKNOWN_ROUTE)
+                assert message.startswith(f"Invalid URL ({method} {path})")
+    assert not upstream.requests
+
+
+async def test_an_unclean_path_is_400() -> None:
+    unclean = [
+        "/v1/../admin",
+        "/v1/./models",
+        "/v1/models/%2e%2e/x",
+        "/v1/models/.%2E",
+        "/v1/%2e%2E%2fadmin",
+        "/v1//models",
+        "//v1/models",
+        "/v1/models%5cx",
+        "/v1/models\\x",
+        "/v1/models/%00",
+        "/v1/responses/a%2fb",
+        "/v1/models/%zz",
+        "/healthz/../v1/models",
+        "/%2e%2e/healthz",
+    ]
+    async with one_gateway() as (upstream, gateway):
+        for path in unclean:
+            assert_refused(await ask(gateway.port, request("GET", path)), BAD_REQUEST)
+    assert not upstream.requests
+
+
+async def test_pages_of_the_gateways_own_refuse_in_the_same_shape() -> None:
+    async with one_gateway() as (_, gateway):
+        for method, path in (("POST", "/healthz"), ("DELETE", "/metrics"), ("PUT", "/openapi.json")):
+            assert_refused(await ask(gateway.port, request(method, path)), NOT_ALLOWED)
+
+
+async def test_websocket_mode_is_426_and_says_what_to_do_instead() -> None:
+    upgrade = [AUTHORIZATION, ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    async with one_gateway() as (upstream, gateway):
+        for path in (RESPONSES, "/responses"):
+            answer = await ask(gateway.port, request("GET", path, headers=upgrade))
+            assert "stream: true" in assert_refused(answer, WEBSOCKET)
+    assert not upstream.requests
+
+
+# Bodies
+
+BAD_BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b'"text"',
+    b"null",
+    b"{}x",
+    b'{"model": m}',
+    b"\xff\xfe",
+    b'{"a": "\xff"}}',
+    b'{"model": "a", "model": "b"}',
+    b'{"model": "a", "mod\\u0065l": "b"}',
+    b'{"model": "a", "Model": "b"}',
+    b'{"stream": true, "stream": false}',
+    b'{"stream_options": {}, "stream_options": {}}',
+    b'{"previous_response_id": "a", "previous_response_id": "b"}',
+    b'{"conversation": "a", "conversation": "b"}',
+    b'{"max_tokens": 1, "max_tokens": 2}',
+    b'{"max_output_tokens": 1, "max_output_tokens": 2}',
+    b'{"model": 5}',
+    b'{"stream": "yes"}',
+    b'{"max_tokens": -1}',
+    b'{"max_tokens": 1e400}',
+    b'{"model": "\\ud800"}',
+    b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
+    b"[" * 50_000,
+]
+
+
+async def test_a_body_that_is_no_unambiguous_object_is_400() -> None:
+    async with one_gateway() as (upstream, gateway):
+        for body in BAD_BODIES:
+            for path in (CHAT, RESPONSES):
+                data = request("POST", path, body, [AUTHORIZATION, ("Content-Length", str(len(body)))], length=False)
+                assert_refused(await ask(gateway.port, data), BAD_REQUEST)
+    assert not upstream.requests
+
+
+async def test_the_member_that_is_wrong_is_named() -> None:
+    async with one_gateway() as (_, gateway):
+        answer = await ask(gateway.port, post(CHAT, b'{"model": "a", "model": "b"}'))
+    assert answer.error["param"] == "model"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/files", "/v1/responses/resp_1"])
+async def test_a_header_that_decides_something_may_come_once(path: str) -> None:
+    method = "GET" if path.startswith("/v1/responses/") else "POST"
+    async with one_gateway() as (upstream, gateway):
+        for name in ("Authorization", "Content-Type", "Content-Encoding", "Host"):
+            twice = [AUTHORIZATION, (name, "x"), (name, "y")]
+            assert (await ask(gateway.port, request(method, path, headers=twice))).status in (400, 401)
+    assert not upstream.requests
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
+}
+
+
+async def test_a_body_over_the_cap_is_413_whether_it_is_announced_or_not() -> None:
+    async with one_gateway(server={"max_body_bytes": MAX_BODY_BYTES}) as (upstream, gateway):
+        announced = [AUTHORIZATION, ("Content-Length", str(MAX_BODY_BYTES + 1))]
+        assert_refused(await ask(gateway.port, request("POST", CHAT, headers=announced)), TOO_LARGE)
+        framed = b"%x\r\n" % (MAX_BODY_BYTES + 1) + b"x" * (MAX_BODY_BYTES + 1) + b"\r\n0\r\n\r\n"
+        in_chunks = [AUTHORIZATION, ("Transfer-Encoding", "chunked")]
+        assert_refused(await ask(gateway.port, request("POST", CHAT, framed, in_chunks, length=False)), TOO_LARGE)
+        exact = json.dumps({"a": "x" * (MAX_BODY_BYTES - 9)}).encode()
+        assert len(exact) == MAX_BODY_BYTES
+        assert (await ask(gateway.port, post(CHAT, exact))).status == 200
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_an_upload_over_its_cap_is_413(length: bool) -> None:
+    fields = [AUTHORIZATION, ("Content-Type", "multipart/form-data; boundary=b")]
+    if length:
+        data = request("POST", "/v1/files", headers=[*fields, ("Content-Length", "5001")])
+    else:
+        framed = b"1389\r\n" + b"x" * 5001 + b"\r\n0\r\n\r\n"
+        data = request("POST", "/v1/files", framed, [*fields, ("Transfer-Encoding", "chunked")], length=False)
+    async with one_gateway(server={"max_upload_bytes": 5000}) as (upstream, gateway):
+        assert_refused(await ask(gateway.port, data), TOO_LARGE)
+    assert not [seen for seen in upstream.requests if seen.body]
+
+
+# Upstream
+
+RAW_NONSENSE: dict[str, Script] = {
+    "status line": b"HTTP/9.9 banana\r\n\r\n",
+    "no http": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "both lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "bad chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "huge head": b"HTTP/1.1 200 OK\r\nX: " + b"a" * (1 << 20) + b"\r\nContent-Length: 0\r\n\r\n",
+    "switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+    "control character": b"HTTP/1.1 200 OK\r\nX: a\x01b\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_nonsense_from_upstream_is_502_and_its_connection_is_dropped(transport: str) -> None:
+    scripts = list(RAW_NONSENSE.values())
+    async with one_gateway(*scripts, upstream={"transport": transport}) as (upstream, gateway):
+        for name in RAW_NONSENSE:
+            answer = await ask(gateway.port, post(CHAT, {"stream": True}))
+            assert answer.status == 502, name
+            assert_refused(answer, NONSENSE)
+        await upstream.closed(len(scripts))
+        records = await gateway.recorded(len(scripts))
+    assert {record.upstream_error for record in records} == {"protocol"}
+    assert len(upstream.connections) == len(scripts)
+
+
+BREAKS: dict[str, list[Step]] = {
+    "fin before the head": [Fin()],
+    "reset before the head": [Reset()],
+    "reset in the head": [b"HTTP/1.1 200 OK\r\nContent-Le", Reset()],
+    "reset after the head": [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Reset()],
+    "fin after a stream's head": [*sse([], end=False), Fin()],
+    "reset inside the first event": [*sse([b'data: {"n"'], end=False), Reset()],
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_upstream_that_breaks_off_before_the_first_byte_is_502(transport: str) -> None:
+    async with one_gateway(*BREAKS.values(), upstream={"transport": transport}) as (upstream, gateway):
+        for name in BREAKS:
+            answer = await ask(gateway.port, post(CHAT, {"stream": True}))
+            assert answer.status == 502, name
+            assert_refused(answer, UNREACHABLE)
+        records = await gateway.recorded(len(BREAKS))
+        assert len(upstream.requests) == len(BREAKS)
+    assert {record.upstream_error for record in records} == {"broken"}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_upstream_that_refuses_the_connection_is_502(transport: str) -> None:
+    async with one_gateway(upstream={"transport": transport}) as (upstream, gateway):
+        upstream.stop_listening()
+        answer = await ask(gateway.port, post(CHAT, {}))
+        assert "safe to try again" in assert_refused(answer, UNREACHABLE)
+        assert (await gateway.recorded(1))[0].upstream_error == "connect"
+
+
+STALLS: dict[str, list[Step]] = {
+    "headers": [Stall()],
+    "first_byte": [b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n", b"\r\n", Stall()],
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_upstream_that_is_too_slow_before_its_first_byte_is_504(transport: str) -> None:
+    limits = {"transport": transport, "first_byte_timeout_s": 0.2}
+    async with one_gateway(*STALLS.values(), upstream=limits) as (_, gateway):
+        for phase in STALLS:
+            answer = await ask(gateway.port, post(CHAT, {"stream": True}))
+            assert answer.status == 504, phase
+            assert_refused(answer, TOO_SLOW)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_call_beyond_the_last_connection_is_503_and_the_first_goes_on(transport: str) -> None:
+    limits = {"transport": transport, "max_connections": 1}
+    async with one_gateway(chunked([b"a", b"b"], end=False), OK, upstream=limits) as (upstream, gateway):
+        async with connected(gateway.port) as client:
+            client.send(post(CHAT, {}))
+            await client.head()
+            assert_refused(await ask(gateway.port, post(CHAT, {})), OVERLOADED)
+            upstream.drop_all()
+        assert (await ask(gateway.port, post(CHAT, {}))).status == 200
+    assert len(upstream.requests) == 2
+
+
+async def test_a_bug_is_500_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with one_gateway() as (_, gateway):
+
+        def fails(*_: Any) -> None:
+            raise RuntimeError(f"holds {UPSTREAM_KEY}")
+
+        monkeypatch.setattr(gateway.app.proxy, "_match", fails)
+        answer = await ask(gateway.port, post(CHAT, {}))
+        assert_refused(answer, Row(500, "server_error", "internal_error", {}))
+        assert (await gateway.recorded(1))[0].outcome == "failed"
+
+
+# Every reply
+
+
+async def test_every_reply_of_the_mirrored_surface_has_both_request_ids_and_they_are_unique() -> None:
+    async with one_gateway() as (_, gateway):
+        seen = set()
+        for _ in range(3):
+            for data in (post(CHAT, {}), post(CHAT, b"{"), request("GET", "/v1/x"), request("GET", "/x"), b"?\r\n\r\n"):
+                answer = await ask(gateway.port, data)
+                assert answer.header("x-request-id") is not None
+                seen.add(answer.header("x-gateway-request-id"))
+    assert None not in seen
+    assert len(seen) == 15
+
+
+async def test_an_error_before_the_body_was_read_leaves_the_connection_usable() -> None:
+    async with one_gateway() as (upstream, gateway), connected(gateway.port) as client:
+        for _ in range(3):
+            client.send(request("POST", CHAT, b"x" * 50_000, []))
+            assert (await client.answer()).status == 401
+        client.send(post(CHAT, {}))
+        assert (await client.answer()).status == 200
+        await asyncio.wait_for(upstream.received(1), 1)
+
+
+@pytest.mark.parametrize("coding", list(ENCODERS))
+async def test_a_body_that_inflates_over_the_cap_is_413(coding: str) -> None:
+    bomb = ENCODERS[coding](b'{"model": "' + b"a" * 50 * MAX_BODY_BYTES + b'"}')
+    assert len(bomb) < MAX_BODY_BYTES
+    async with one_gateway(server={"max_body_bytes": MAX_BODY_BYTES}) as (upstream, gateway):
+        answer = await ask(gateway.port, post(CHAT, bomb, [("Content-Encoding", coding)]))
+        assert_refused(answer, TOO_LARGE)
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize("coding", list(ENCODERS))
+async def test_an_encoded_body_reaches_upstream_decoded(coding: str) -> None:
+    plain = b'{"model": "m", "x": 1.0}'
+    encode = ENCODERS[coding]
+    async with one_gateway() as (upstream, gateway):
+        assert (await ask(gateway.port, post(CHAT, encode(plain), [("Content-Encoding", coding)]))).status == 200
+        broken = await ask(gateway.port, post(CHAT, encode(plain)[:-3], [("Content-Encoding", coding)]))
+        assert_refused(broken, BAD_REQUEST)
+        not_encoded = await ask(gateway.port, post(CHAT, plain, [("Content-Encoding", coding)]))
+        assert_refused(not_encoded, BAD_REQUEST)
+    assert upstream.requests[0].raw_body == plain
+    assert upstream.requests[0].header(b"content-encoding") is None
+    assert len(upstream.requests) == 1
+
+
+async def test_an_unknown_content_encoding_is_415() -> None:
+    async with one_gateway() as (upstream, gateway):
+        for coding in ("br", "compress", "gzip, br", "x"):
+            assert_refused(await ask(gateway.port, post(CHAT, b"{}", [("Content-Encoding", coding)])), UNKNOWN_CODING)
+    assert not upstream.requests
