@@ -13,9 +13,10 @@ import pytest
 import requests
 
 from tests.clients.conftest import MODEL, TIMEOUT_S
-from tests.clients.line import Line
+from tests.clients.line import RAW, RESPONSES, UNASKED, Line, Way
+from tests.clients.streams import SHORT
 from tests.support.gateway import BEARER, KEY, RunningGateway
-from tests.support.wire import reply
+from tests.support.wire import reply, sse
 
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello!"}]}
 STREAM = {**CHAT, "stream": True}
@@ -144,6 +145,18 @@ def test_a_plain_reply_to_http_1_0_ends_with_its_connection(gateway: RunningGate
 def test_an_error_reply_to_http_1_0_ends_with_its_connection(gateway: RunningGateway) -> None:
     _, body = over_http_1_0(gateway, b"{")
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("way", [UNASKED, RESPONSES, RAW], ids=["chat", "responses", "raw"])
+async def test_a_stream_to_http_1_0_which_knows_no_chunks_ends_with_its_connection(wire: Line, way: Way) -> None:
+    wire.upstream.scripts = [sse([SHORT["chat"]])]
+    head = f"POST /v1{way.path} HTTP/1.0\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(way.body)}\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.gateway.port)
+    writer.write(head.encode() + f"Content-Type: {way.content_type}\r\n\r\n".encode() + way.body)
+    got, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"transfer-encoding" not in got.lower()
+    assert body == SHORT["chat"]
 
 
 async def test_a_get_with_a_body_and_an_odd_query_reaches_upstream_as_it_was(wire: Line) -> None:
