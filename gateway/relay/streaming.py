@@ -12,7 +12,7 @@ from gateway.call import Dialect, Reply
 from gateway.errors import GatewayError
 from gateway.metering.usage import UsageScanner
 from gateway.relay.client import ClientReply
-from gateway.relay.events import EventCutter, sequence_number_after
+from gateway.relay.events import EventCutter, data_of, sequence_number_after, split_events
 from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.in_band import error_event
 from gateway.relay.include_usage import UsageRemover
@@ -22,7 +22,7 @@ from gateway.relay.mask import SecretMask
 from gateway.settings import Streams
 from gateway.upstream.transport import TransportError, UpstreamReply
 
-_DONE = b"data: [DONE]"
+_DONE = tuple(b"[DONE]" + end for end in (b"\n\n", b"\r\n\r\n", b"\r\r"))
 _UPSTREAM_END_S = 0.5
 """How long upstream may take to end its reply after `[DONE]` before its connection is dropped."""
 
@@ -78,10 +78,15 @@ class EventRelay:
                 call.first_byte_at = perf_counter()
             if not (block := feed(piece)):
                 continue
-            if is_chat and block.rstrip(b"\r\n").endswith(_DONE):
+            if is_chat and block.endswith(_DONE) and data_of(split_events(block)[-1]) == b"[DONE]":
                 await self._finish(block)
                 return
-            if out := self._prepare(block):
+            if not (out := self._prepare(block)):
+                continue
+            if client.started:  # as `write` does, without a coroutine more for each piece
+                await client.send({"type": "http.response.body", "body": out, "more_body": True})
+                call.sent_bytes += len(out)
+            else:
                 await client.write(out)
         await self._end(self._cutter.take())
 
