@@ -12,6 +12,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 _JOINED_BYTES = 64 * 1024
 """A larger piece is written without being copied behind what precedes it."""
 
+_HIGH_WATER_BYTES = 256 * 1024
+"""Unread bytes of a request's body above which its client is made to wait."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -22,6 +25,34 @@ class GatewayCycle(RequestResponseCycle):
     _ends_with_connection: bool = False
     """No length was stated and no chunks are understood: the connection's end is the body's."""
 
+    def __init__(self, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._pieces: list[bytes] = []
+        self._unread_bytes = 0
+
+    def hold(self, piece: bytes) -> None:
+        """A piece of the request's body has come; once much is unread, the client is made to wait."""
+        self._pieces.append(piece)
+        self._unread_bytes += len(piece)
+        if self._unread_bytes > _HIGH_WATER_BYTES:
+            self.flow.pause_reading()
+        self.message_event.set()
+
+    async def receive(self) -> Any:
+        """ASGI's `receive`. A body that came in one piece is handed on uncopied."""
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        pieces, self._pieces, self._unread_bytes = self._pieces, [], 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
     async def send(self, message: Any) -> None:
         """ASGI's `send`: returns silently once the client is gone."""
         if self.flow.write_paused and not self.disconnected:
@@ -29,7 +60,11 @@ class GatewayCycle(RequestResponseCycle):
         if self.disconnected:
             return
         if message["type"] == "http.response.body" and self.response_started and not self.response_complete:
-            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+            body, more = message.get("body", b""), message.get("more_body", False)
+            if self.chunked_encoding and more and body and not self._head and len(body) < _JOINED_BYTES:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))  # what a stream mostly is
+            else:
+                self._send_body(body, more=more)
         elif message["type"] == "http.response.start" and not self.response_started:
             self.response_started = True
             self.waiting_for_100_continue = False

@@ -39,6 +39,8 @@ _ids = CallIds()
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection. Its bounds come from the application's `limits`, a `gateway.settings.Server`."""
 
+    cycle: GatewayCycle
+
     def __init__(
         self,
         config: Config,
@@ -176,6 +178,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self.scope["raw_path"] = raw_path
         self.scope["path"] = unquote(raw_path.decode()) if b"%" in raw_path else raw_path.decode()
         self.scope["query_string"] = query
+
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            self.cycle.hold(body)
 
     def on_message_complete(self) -> None:
         self._in_request = False

@@ -40,6 +40,7 @@ _NOT_FOR_CLIENTS = HOP_BY_HOP | {
 }
 _NOT_FOR_CLIENTS_PREFIXES = (b"x-ratelimit-", b"x-gateway-")
 
+_ORDINARY_CONNECTION = frozenset((b"", b"keep-alive", b"Keep-Alive", b"close"))
 _LENGTH = frozenset((b"content-length",))
 _MAX_KNOWN_NAMES, _MAX_KNOWN_LENGTH = 1024, 64
 _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -48,6 +49,14 @@ _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"
 def named_by_connection(value: bytes) -> frozenset[bytes]:
     """The header names that a `Connection` value lists: they end here too."""
     return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def _listed(headers: Sequence[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]) -> frozenset[bytes] | None:
+    """What all `Connection` headers list, None in the ordinary case; `fields` is `headers` as a dict."""
+    last = fields.get(b"connection", b"")
+    if last in _ORDINARY_CONNECTION and len(fields) == len(headers):
+        return None
+    return named_by_connection(b",".join(value for name, value in headers if name == b"connection"))
 
 
 def _without(headers: RawHeaders, unwanted: frozenset[bytes]) -> RawHeaders:
@@ -112,8 +121,8 @@ class RequestHeaders:
         out, fields = _to_upstream(headers), dict(headers)
         if drop:
             out = _without(out, drop)
-        if b"connection" in fields:
-            out = _without(out, named_by_connection(_joined(headers, b"connection")))
+        if (listed := _listed(headers, fields)) is not None:
+            out = _without(out, listed)
         if b"idempotency-key" in fields:
             out = [self._namespaced(field, principal) for field in out]
         out.insert(0, (b"host", self.host))
@@ -150,8 +159,8 @@ def reply_headers(
     present = dict(upstream)
     if stream or length_changes:
         out = _without(out, _LENGTH)
-    if b"connection" in present:
-        out = _without(out, named_by_connection(_joined(upstream, b"connection")))
+    if (listed := _listed(upstream, present)) is not None:
+        out = _without(out, listed)
     if b"\n".join(present.values()).find(api_key) >= 0 or len(present) < len(upstream):
         out = [field for field in out if api_key not in field[1]]
     if b"x-request-id" not in present:
@@ -160,7 +169,3 @@ def reply_headers(
     if stream:
         out += [header for header in _STREAM_HEADERS if header[0] not in present]
     return out
-
-
-def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
-    return b",".join(value for key, value in headers if key == name)
