@@ -1,4 +1,4 @@
-"""One connection to upstream, and the reply that comes over it.
+"""One connection to upstream, which carries one call after the other.
 
 Knows when bytes come and go, how long that may take and how much is held
 meanwhile. What the bytes mean is `reply_parser`'s; who gets the connection
@@ -6,16 +6,19 @@ next is the pool's.
 """
 
 import asyncio
+import contextlib
 import math
+import socket
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
+from gateway.upstream.reply import Reply
 from gateway.upstream.reply_parser import ReplyParser
 from gateway.upstream.transport import (
     ConnectionBroken,
     Phase,
     ProtocolViolation,
-    RawHeaders,
     Timeouts,
     TransportError,
     TransportTimeout,
@@ -26,86 +29,6 @@ if TYPE_CHECKING:
 
 HIGH_WATER_BYTES = 64 * 1024
 """Unread bytes of a body above which upstream is made to wait."""
-
-
-class Reply:
-    """An `UpstreamReply`. Its connection goes back to the pool once the reply has come in full, read or not.
-
-    A cancelled `read` loses nothing and may be repeated.
-    """
-
-    __slots__ = ("_connection", "_error", "_pieces", "headers", "status", "waiter")
-
-    def __init__(self, connection: "Connection", pieces: list[bytes]) -> None:
-        self.status = 0
-        self.headers: RawHeaders = []
-        self.waiter: asyncio.Future[None] | None = None
-        self._connection: Connection | None = connection
-        self._pieces = pieces
-        self._error: TransportError | None = None
-
-    def __repr__(self) -> str:
-        if self._connection is not None:
-            state = "coming"
-        else:
-            state = "complete" if self._error is None else type(self._error).__name__
-        return f"<Reply {self.status or '-'}: {state}, {sum(map(len, self._pieces))} bytes unread>"
-
-    async def read(self) -> bytes:
-        """As `UpstreamReply.read`; all that has come since the last one is one piece."""
-        while not self._pieces:
-            connection = self._connection
-            if connection is None:
-                if self._error is not None:
-                    raise self._error
-                return b""
-            self.waiter = waiter = connection.loop.create_future()
-            await waiter
-        pieces = self._pieces
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        if self._connection is not None and self._connection.unread_bytes:
-            self._connection.on_drained()
-        return piece
-
-    def close(self) -> None:
-        """As `UpstreamReply.close`."""
-        if self._connection is not None:
-            self._connection.fail(ConnectionBroken("the call was closed before its reply was complete"))
-        if self._pieces:
-            self._pieces = []
-            self._error = ConnectionBroken("the call was closed before its reply was read")
-
-    async def head(self) -> None:
-        """Wait for the head. Raises the `TransportError` that kept it from coming."""
-        while not self.status:
-            if self._connection is None:
-                raise self._error or ConnectionBroken("upstream closed the connection without a reply")
-            await self.changed()
-
-    @property
-    def is_decided(self) -> bool:
-        """The head has come, or never will."""
-        return self.status != 0 or self._connection is None
-
-    async def changed(self) -> None:
-        """Wait until it is decided, or `wake` was called."""
-        if self._connection is not None and not self.status:
-            self.waiter = waiter = self._connection.loop.create_future()
-            await waiter
-
-    def wake(self) -> None:
-        """Let the one who waits look again."""
-        waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def detach(self, error: TransportError | None) -> None:
-        """The connection has no more to say to this reply: it is complete, or broke off with `error`."""
-        self._connection = None
-        self._pieces = self._pieces.copy()
-        self._error = error
-        self.wake()
 
 
 class Connection(asyncio.Protocol):
@@ -153,7 +76,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Future[None] | None = None
         self._started_at_s = self._sent_at_s = self._active_at_s = 0.0
-        self._is_sent = self._is_paused = self._is_closed = self._spoke_first = False
+        self._is_sent = True
+        self._is_paused = self._is_closed = self._spoke_first = False
 
     def __repr__(self) -> str:
         if self._is_closed or self._transport is None:
@@ -166,7 +90,13 @@ class Connection(asyncio.Protocol):
 
     def is_usable(self) -> bool:
         """Whether a request may be written to it."""
-        return not (self._is_closed or self._transport is None or self._transport.is_closing())
+        transport = self._transport
+        return not (self._is_closed or transport is None or transport.is_closing())
+
+    @property
+    def is_lost(self) -> bool:
+        """Its socket is closed, and the pool was told."""
+        return self._transport is None
 
     def drop(self) -> None:
         """Close the socket at once; a call that is still on it breaks."""
@@ -342,8 +272,11 @@ class Connection(asyncio.Protocol):
     def _abort(self) -> None:
         self._is_closed = True
         self._pool.forget(self)
-        if self._transport is not None:
-            self._transport.abort()
+        if self._transport is None:
+            return
+        if self.is_blocked or not self._is_sent:
+            _reset_on_close(self._transport)
+        self._transport.abort()
 
     def _wake_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -378,6 +311,13 @@ class Connection(asyncio.Protocol):
 
 def _shortest(*limits_s: float) -> float:
     return min((limit_s for limit_s in limits_s if limit_s), default=0.0)
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    """Closing throws away what the kernel has not sent: else upstream sees the close behind megabytes of request."""
+    with contextlib.suppress(OSError):
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _describe_loss(error: Exception | None, *, unanswered: bool) -> str:

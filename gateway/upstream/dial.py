@@ -6,6 +6,7 @@ eyeballs", RFC 8305; uvloop has none of its own). Knows nothing of HTTP.
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -105,6 +106,7 @@ def _all_failed(tasks: "list[asyncio.Task[Connected[P]]]") -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLError):
-        return str(error)  # says which check failed, and why
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    """What the system calls it; the loops add addresses, which is said already, or nothing at all."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError | socket.gaierror):
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

@@ -7,10 +7,11 @@ no outbound proxies and no HTTP/2: the httpx2 transport does those.
 import asyncio
 import ssl
 
-from gateway.upstream.connection import Connection, Reply
+from gateway.upstream.connection import Connection
 from gateway.upstream.dial import dial
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
+from gateway.upstream.reply import Reply
 from gateway.upstream.reply_parser import ReplyParser
 from gateway.upstream.request_writer import ONE_WRITE_BYTES, send_request, serialise_head
 from gateway.upstream.transport import (
@@ -103,7 +104,8 @@ class NativeTransport:
             self.pool.release()
             connection.drop()
             raise ConnectFailed("the transport is closed")
-        self.pool.add(connection)
+        if not connection.is_lost:
+            self.pool.add(connection)
         return connection
 
     async def _dial_in_time(self, started_at_s: float) -> Connection:

@@ -5,7 +5,7 @@ them: once upstream has replied, or the connection is gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 from gateway.upstream.transport import RawHeaders, UpstreamRequest
@@ -70,7 +70,7 @@ async def _send_slices(sink: Sink, outcome: Outcome, head: bytes, body: bytes) -
     sink.write(head)
     view = memoryview(body)
     for start in range(0, len(view), _SLICE_BYTES):
-        await sink.writable()
+        await _turn(sink)
         if outcome.is_decided:
             return
         sink.write(view[start : start + _SLICE_BYTES])
@@ -79,7 +79,7 @@ async def _send_slices(sink: Sink, outcome: Outcome, head: bytes, body: bytes) -
 
 async def _send_stream(sink: Sink, outcome: Outcome, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
     """A body that is still being made: its source may be slow, so the reply is watched at the same time."""
-    pump = asyncio.create_task(_pump(sink, framing, body))
+    pump = asyncio.create_task(_pump(sink, outcome, framing, body))
     pump.add_done_callback(lambda _: outcome.wake())
     try:
         await outcome.changed()
@@ -90,14 +90,26 @@ async def _send_stream(sink: Sink, outcome: Outcome, framing: "_Framing", body: 
         pump.result()
 
 
-async def _pump(sink: Sink, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
+async def _pump(sink: Sink, outcome: Outcome, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
     sink.write(framing.head)
-    async for piece in body:
-        if piece:
-            sink.write(framing.wrap(piece))
-            await sink.writable()
+    try:
+        async for piece in body:
+            if piece:
+                sink.write(framing.wrap(piece))
+                await _turn(sink)
+            if outcome.is_decided:
+                return
+    finally:
+        if isinstance(body, AsyncGenerator):
+            await body.aclose()
     sink.write(framing.end())
     sink.on_sent()
+
+
+async def _turn(sink: Sink) -> None:
+    """Let the loop look for a reply, even where body and socket are both so fast that neither has to wait."""
+    await asyncio.sleep(0)
+    await sink.writable()
 
 
 class _Framing:

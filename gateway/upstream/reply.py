@@ -1,0 +1,95 @@
+"""The reply that the native transport hands out.
+
+Knows what has come and who waits for more. How it comes is `connection`'s;
+this outlives it, for a reply may be read after its connection has gone on to
+the next call.
+"""
+
+from typing import TYPE_CHECKING
+
+from gateway.upstream.transport import ConnectionBroken, RawHeaders, TransportError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.upstream.connection import Connection
+
+
+class Reply:
+    """An `UpstreamReply`. Its connection goes back to the pool once the reply has come in full, read or not.
+
+    A cancelled `read` loses nothing and may be repeated.
+    """
+
+    __slots__ = ("_connection", "_error", "_pieces", "headers", "status", "waiter")
+
+    def __init__(self, connection: "Connection", pieces: list[bytes]) -> None:
+        self.status = 0
+        self.headers: RawHeaders = []
+        self.waiter: asyncio.Future[None] | None = None
+        self._connection: Connection | None = connection
+        self._pieces = pieces
+        self._error: TransportError | None = None
+
+    def __repr__(self) -> str:
+        if self._connection is not None:
+            state = "coming"
+        else:
+            state = "complete" if self._error is None else type(self._error).__name__
+        return f"<Reply {self.status or '-'}: {state}, {sum(map(len, self._pieces))} bytes unread>"
+
+    async def read(self) -> bytes:
+        """As `UpstreamReply.read`; all that has come since the last one is one piece."""
+        while not self._pieces:
+            connection = self._connection
+            if connection is None:
+                if self._error is not None:
+                    raise self._error
+                return b""
+            self.waiter = waiter = connection.loop.create_future()
+            await waiter
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._connection is not None and self._connection.unread_bytes:
+            self._connection.on_drained()
+        return piece
+
+    def close(self) -> None:
+        """As `UpstreamReply.close`."""
+        if self._connection is not None:
+            self._connection.fail(ConnectionBroken("the call was closed before its reply was complete"))
+        if self._pieces:
+            self._pieces = []
+            self._error = ConnectionBroken("the call was closed before its reply was read")
+
+    async def head(self) -> None:
+        """Wait for the head. Raises the `TransportError` that kept it from coming."""
+        while not self.status:
+            if self._connection is None:
+                raise self._error or ConnectionBroken("upstream closed the connection without a reply")
+            await self.changed()
+
+    @property
+    def is_decided(self) -> bool:
+        """The head has come, or never will."""
+        return self.status != 0 or self._connection is None
+
+    async def changed(self) -> None:
+        """Wait until it is decided, or `wake` was called."""
+        if self._connection is not None and not self.status:
+            self.waiter = waiter = self._connection.loop.create_future()
+            await waiter
+
+    def wake(self) -> None:
+        """Let the one who waits look again."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def detach(self, error: TransportError | None) -> None:
+        """The connection has no more to say to this reply: it is complete, or broke off with `error`."""
+        self._connection = None
+        self._pieces = self._pieces.copy()
+        self._error = error
+        self.wake()
