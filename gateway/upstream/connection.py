@@ -184,6 +184,8 @@ class Connection(asyncio.Protocol):
             self._active_at_s = self.time()
             if not reply.status:
                 self._announce(reply)
+            if reply.offer():
+                return
             waiter = reply.waiter
             if waiter is None:
                 self._hold(len(data))

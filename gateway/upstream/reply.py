@@ -7,7 +7,7 @@ the next call.
 
 from typing import TYPE_CHECKING
 
-from gateway.upstream.transport import ConnectionBroken, RawHeaders, TransportError
+from gateway.upstream.transport import ConnectionBroken, RawHeaders, Sink, TransportError
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +21,7 @@ class Reply:
     A cancelled `read` loses nothing and may be repeated.
     """
 
-    __slots__ = ("_connection", "_error", "_pieces", "headers", "status", "waiter")
+    __slots__ = ("_connection", "_error", "_pieces", "_sink", "_sink_error", "headers", "status", "waiter")
 
     def __init__(self, connection: "Connection", pieces: list[bytes]) -> None:
         self.status = 0
@@ -30,6 +30,8 @@ class Reply:
         self._connection: Connection | None = connection
         self._pieces = pieces
         self._error: TransportError | None = None
+        self._sink: Sink | None = None
+        self._sink_error: Exception | None = None
 
     def __repr__(self) -> str:
         if self._connection is not None:
@@ -48,12 +50,43 @@ class Reply:
                 return b""
             self.waiter = waiter = connection.loop.create_future()
             await waiter
-        pieces = self._pieces
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        if self._connection is not None and self._connection.unread_bytes:
-            self._connection.on_drained()
-        return piece
+        return self._take()
+
+    async def pump(self, sink: Sink) -> None:
+        """As `UpstreamReply.pump`; one future serves for all pieces until `sink` wants no more."""
+        while True:
+            while self._pieces:
+                if not sink(self._take()):
+                    return
+            connection = self._connection
+            if connection is None:
+                if self._error is not None:
+                    raise self._error
+                return
+            self.waiter = waiter = connection.loop.create_future()
+            self._sink, self._sink_error = sink, None
+            try:
+                await waiter
+            finally:
+                is_sated, self._sink = self._sink is None, None
+            if self._sink_error is not None:
+                raise self._sink_error
+            if is_sated:
+                return
+
+    def offer(self) -> bool:
+        """Give what has come straight to a sink that waits for it; False if there is none."""
+        sink = self._sink
+        if sink is None or self.waiter is None or self.waiter.done():
+            return False
+        try:
+            wants_more = sink(self._take())
+        except Exception as error:  # it is for the caller of `pump`, not for the socket's call-back
+            self._sink_error, wants_more = error, False
+        if not wants_more:
+            self._sink = None
+            self.wake()
+        return True
 
     def close(self) -> None:
         """As `UpstreamReply.close`."""
@@ -86,6 +119,15 @@ class Reply:
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _take(self) -> bytes:
+        """All that has come, as one piece."""
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._connection is not None and self._connection.unread_bytes:
+            self._connection.on_drained()
+        return piece
 
     def detach(self, error: TransportError | None) -> None:
         """The connection has no more to say to this reply: it is complete, or broke off with `error`."""

@@ -16,7 +16,7 @@ ONE_WRITE_BYTES = 64 * 1024
 _SLICE_BYTES = 256 * 1024
 
 
-class Sink(Protocol):
+class Outlet(Protocol):
     """Where a request goes: a connection, as this file sees it."""
 
     def write(self, data: bytes | memoryview) -> None:
@@ -54,62 +54,62 @@ def serialise_head(request: UpstreamRequest) -> bytes:
     return head
 
 
-async def send_request(sink: Sink, outcome: Outcome, request: UpstreamRequest, head: bytes) -> None:
+async def send_request(outlet: Outlet, outcome: Outcome, request: UpstreamRequest, head: bytes) -> None:
     """Send what is more than one write: returns when all is written or upstream has replied early.
 
     Raises what the body's iterator raises, and ValueError when it does not yield what Content-Length states.
     """
     if isinstance(request.body, bytes):
-        await _send_slices(sink, outcome, head, request.body)
+        await _send_slices(outlet, outcome, head, request.body)
     else:
-        await _send_stream(sink, outcome, _Framing(request.headers, head), request.body)
+        await _send_stream(outlet, outcome, _Framing(request.headers, head), request.body)
 
 
-async def _send_slices(sink: Sink, outcome: Outcome, head: bytes, body: bytes) -> None:
+async def _send_slices(outlet: Outlet, outcome: Outcome, head: bytes, body: bytes) -> None:
     """A large body, in slices, so that an early reply is noticed and little of it is copied."""
-    sink.write(head)
+    outlet.write(head)
     view = memoryview(body)
     for start in range(0, len(view), _SLICE_BYTES):
-        await _turn(sink)
+        await _turn(outlet)
         if outcome.is_decided:
             return
-        sink.write(view[start : start + _SLICE_BYTES])
-    sink.on_sent()
+        outlet.write(view[start : start + _SLICE_BYTES])
+    outlet.on_sent()
 
 
-async def _send_stream(sink: Sink, outcome: Outcome, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
+async def _send_stream(outlet: Outlet, outcome: Outcome, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
     """A body that is still being made: its source may be slow, so the reply is watched at the same time."""
-    pump = asyncio.create_task(_pump(sink, outcome, framing, body))
-    pump.add_done_callback(lambda _: outcome.wake())
+    sending = asyncio.create_task(_send_pieces(outlet, outcome, framing, body))
+    sending.add_done_callback(lambda _: outcome.wake())
     try:
         await outcome.changed()
     finally:
-        pump.cancel()
-        await asyncio.wait({pump})
-    if not pump.cancelled():
-        pump.result()
+        sending.cancel()
+        await asyncio.wait({sending})
+    if not sending.cancelled():
+        sending.result()
 
 
-async def _pump(sink: Sink, outcome: Outcome, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
-    sink.write(framing.head)
+async def _send_pieces(outlet: Outlet, outcome: Outcome, framing: "_Framing", body: AsyncIterator[bytes]) -> None:
+    outlet.write(framing.head)
     try:
         async for piece in body:
             if piece:
-                sink.write(framing.wrap(piece))
-                await _turn(sink)
+                outlet.write(framing.wrap(piece))
+                await _turn(outlet)
             if outcome.is_decided:
                 return
     finally:
         if isinstance(body, AsyncGenerator):
             await body.aclose()
-    sink.write(framing.end())
-    sink.on_sent()
+    outlet.write(framing.end())
+    outlet.on_sent()
 
 
-async def _turn(sink: Sink) -> None:
+async def _turn(outlet: Outlet) -> None:
     """Let the loop look for a reply, even where body and socket are both so fast that neither has to wait."""
     await asyncio.sleep(0)
-    await sink.writable()
+    await outlet.writable()
 
 
 class _Framing:

@@ -7,12 +7,13 @@ import pytest
 
 from gateway.upstream.connection import HIGH_WATER_BYTES
 from gateway.upstream.transport import (
+    ConnectionBroken,
     ProtocolViolation,
     Timeouts,
     TransportTimeout,
     UpstreamRequest,
 )
-from tests.support.wire import Stall, WireRequest, WireUpstream, chunked, reply
+from tests.support.wire import Fin, Reset, Stall, Step, Wait, WireRequest, WireUpstream, chunked, reply
 from tests.upstream.calls import HOST, Connect, Source, body_of, call, get, post, until, upload
 
 # Requests.
@@ -168,3 +169,122 @@ async def test_a_cap_of_the_head_may_be_set(connect: Connect) -> None:
 async def test_a_large_body_behind_a_small_head_is_under_the_cap(connect: Connect) -> None:
     async with WireUpstream(reply(body=bytes(1_000_000))) as upstream:
         assert len(await call(connect(upstream.url, max_head_bytes=1024), get())) == 1_000_000
+
+
+class Taker:
+    """A sink that keeps what it is given, and refuses more after `count` pieces."""
+
+    def __init__(self, count: int = 1_000_000) -> None:
+        self.pieces: list[bytes] = []
+        self.left = count
+
+    def __call__(self, piece: bytes) -> bool:
+        self.pieces.append(piece)
+        self.left -= 1
+        return self.left > 0
+
+
+class Steps:
+    """A script of chunks, each sent when the one before has arrived."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.gates = [asyncio.Event() for _ in range(len(pieces) + 1)]
+        head, *chunks = chunked(pieces)
+        self.script: list[Step] = [head]
+        for gate, piece in zip(self.gates, chunks, strict=True):
+            self.script += [Wait(gate), piece]
+
+    def let(self, count: int) -> None:
+        for gate in self.gates[:count]:
+            gate.set()
+
+
+async def test_a_pump_gets_every_piece_as_it_comes_and_returns_at_the_end(connect: Connect) -> None:
+    steps, sink = Steps(b"a", b"b", b"c"), Taker()
+    async with WireUpstream(steps.script) as upstream:
+        transport = connect(upstream.url)
+        stream = await transport.send(get())
+        pumping = asyncio.create_task(stream.pump(sink))
+        for count in (1, 2, 3):
+            steps.let(count)
+            await until(lambda: len(sink.pieces) == count)  # noqa: B023 - awaited within the round
+        assert not pumping.done()
+        steps.let(4)
+        await pumping
+        assert (sink.pieces, await stream.read()) == ([b"a", b"b", b"c"], b"")
+        assert transport.pool.idle == 1
+
+
+async def test_a_sink_that_is_sated_gets_no_more_and_nothing_is_lost(connect: Connect) -> None:
+    steps, sink = Steps(b"a", b"b", b"c"), Taker(1)
+    async with WireUpstream(steps.script) as upstream:
+        transport = connect(upstream.url)
+        stream = await transport.send(get())
+        pumping = asyncio.create_task(stream.pump(sink))
+        await until(lambda: stream.waiter is not None)
+        steps.let(1)
+        await pumping
+        steps.let(4)
+        await until(lambda: transport.pool.idle == 1)
+        assert sink.pieces == [b"a"]
+        sink.left = 1
+        await stream.pump(sink)
+        assert (sink.pieces, await stream.read()) == ([b"a", b"bc"], b"")
+
+
+async def test_what_a_sink_raises_is_raised_where_it_pumps(connect: Connect) -> None:
+    steps = Steps(b"a", b"b")
+
+    def burst(_: bytes) -> bool:
+        raise ClientLeft
+
+    async with WireUpstream(steps.script) as upstream:
+        stream = await connect(upstream.url).send(get())
+        pumping = asyncio.create_task(stream.pump(burst))
+        await until(lambda: stream.waiter is not None)
+        steps.let(1)
+        with pytest.raises(ClientLeft):
+            await pumping
+        steps.let(3)
+        assert await body_of(stream) == b"b"
+
+
+async def test_a_cancelled_pump_loses_nothing(connect: Connect) -> None:
+    steps, sink = Steps(b"a", b"b"), Taker()
+    async with WireUpstream(steps.script) as upstream:
+        stream = await connect(upstream.url).send(get())
+        pumping = asyncio.create_task(stream.pump(sink))
+        steps.let(1)
+        await until(lambda: sink.pieces == [b"a"])
+        pumping.cancel()
+        steps.let(3)
+        with pytest.raises(asyncio.CancelledError):
+            await pumping
+        assert await body_of(stream) == b"b"
+
+
+@pytest.mark.parametrize("ending", [Fin(), Reset()])
+async def test_a_pump_tells_of_a_break_after_what_had_come(connect: Connect, ending: Fin | Reset) -> None:
+    sink = Taker()
+    async with WireUpstream([*chunked([b"a"], end=False), ending]) as upstream:
+        stream = await connect(upstream.url).send(get())
+        with pytest.raises(ConnectionBroken):
+            await stream.pump(sink)
+        assert sink.pieces == [b"a"]
+
+
+async def test_a_reply_may_be_closed_from_within_its_sink(connect: Connect) -> None:
+    steps = Steps(b"a", b"b")
+    async with WireUpstream(steps.script) as upstream:
+        stream = await connect(upstream.url).send(get())
+
+        def leave(_: bytes) -> bool:
+            stream.close()
+            return True
+
+        pumping = asyncio.create_task(stream.pump(leave))
+        await until(lambda: stream.waiter is not None)
+        steps.let(1)
+        with pytest.raises(ConnectionBroken):
+            await pumping
+        await upstream.closed(1)
