@@ -72,6 +72,17 @@ class GatewayCycle(RequestResponseCycle):
         else:
             raise RuntimeError(f"ASGI message {message['type']!r} is out of order")
 
+    def write_now(self, piece: bytes) -> bool:
+        """Send a further piece of a chunked body without waiting; False if the client is too slow for that.
+
+        A client that is gone takes all.
+        """
+        if not self.chunked_encoding or (self.flow.write_paused and not self.disconnected):
+            return False
+        if not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
+
     def _head_of(self, status: int, headers: Headers) -> bytes:
         fields = dict(headers)
         length = fields.get(b"content-length")

@@ -150,7 +150,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     def _new_cycle(self, *, keep_alive: bool) -> GatewayCycle:
-        return GatewayCycle(
+        cycle = GatewayCycle(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -163,6 +163,8 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
+        self.scope["cycle"] = cycle  # type: ignore[typeddict-unknown-key]
+        return cycle
 
     def _read_target(self) -> None:
         """Split the request target; the path stays raw, since that is what is authorised and sent on."""

@@ -71,7 +71,7 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
         connection: GatewayProtocol = scope["connection"]
-        call = LiveCall(self._ids.next(), scope["method"], connection.abort)
+        call = LiveCall(self._ids.next(), scope["method"], connection.abort, scope["cycle"].write_now)
         call.task = asyncio.current_task(connection.loop)
         self.open_calls.add(call)
         connection.watch(call.client_left)

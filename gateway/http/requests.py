@@ -1,10 +1,14 @@
 """Read one request off ASGI: its head at a glance, its body under a cap."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.relay.encoding import decode_body
+
+_DECODED_INLINE_BYTES = 4 * 1024
+"""A larger compressed body is decoded in a thread: it may hold a thousand times as much, and other calls do not wait."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -54,9 +58,11 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes:
         body = await _read_rest(receive, body, max_bytes)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
-    if head.content_encoding is not None:
-        body = decode_body(body, head.content_encoding, max_bytes)
-    return body
+    if head.content_encoding is None:
+        return body
+    if len(body) < _DECODED_INLINE_BYTES:
+        return decode_body(body, head.content_encoding, max_bytes)
+    return await asyncio.to_thread(decode_body, body, head.content_encoding, max_bytes)
 
 
 async def _read_rest(receive: Receive, first: bytes, max_bytes: int) -> bytes:

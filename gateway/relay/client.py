@@ -14,13 +14,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class ClientReply:
-    """One reply to the client: head once, then pieces, then the end. `send` is ASGI's, for pieces after the first."""
+    """One reply to the client: head once, then pieces, then the end."""
 
-    __slots__ = ("_call", "_headers", "_status", "send", "started")
+    __slots__ = ("_call", "_headers", "_send", "_status", "started")
 
     def __init__(self, call: LiveCall, send: Send, status: int, headers: RawHeaders) -> None:
         self._call = call
-        self.send = send
+        self._send = send
         self._status = status
         self._headers = headers
         self.started = False
@@ -29,11 +29,18 @@ class ClientReply:
         """Send `data` at once; the head goes first, if it has not. `more=False` ends the reply."""
         if not self.started:
             await self._start()
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._call.sent_bytes += len(data)
+
+    def write_now(self, data: bytes) -> bool:
+        """Send `data` without waiting, or return False: before the first `write`, and while the client is slow."""
+        if self.started and self._call.write_now(data):
+            self._call.sent_bytes += len(data)
+            return True
+        return False
 
     async def _start(self) -> None:
         self.started = True
         self._call.status = self._status
         self._call.first_write_at = perf_counter()
-        await self.send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+        await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})

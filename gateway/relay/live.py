@@ -27,7 +27,11 @@ class CallIds:
 
 
 class LiveCall:
-    """One call in flight. `abort` drops the client's connection, which is the only honest end of a broken reply."""
+    """One call in flight.
+
+    `abort` drops the client's connection, which is the only honest end of a broken reply. `write_now` sends a piece of
+    a chunked reply without waiting, or returns False.
+    """
 
     __slots__ = (
         "abort",
@@ -53,12 +57,16 @@ class LiveCall:
         "upstream_error",
         "upstream_request_id",
         "usage",
+        "write_now",
     )
 
-    def __init__(self, call_id: bytes, method: str, abort: Callable[[], None]) -> None:
+    def __init__(
+        self, call_id: bytes, method: str, abort: Callable[[], None], write_now: Callable[[bytes], bool]
+    ) -> None:
         self.id = call_id
         self.method = method
         self.abort = abort
+        self.write_now = write_now
         self.started_at = perf_counter()
         self.task: asyncio.Task[object] | None = None
         self.route: Route | None = None

@@ -49,7 +49,10 @@ class EventRelay:
         metered = call.route is not None and call.route.reply is Reply.USAGE
         self._scanner = UsageScanner() if metered else None
         self._remover = UsageRemover() if remove_usage else None
+        self._is_chat = self._dialect is Dialect.CHAT
         self._last = b""
+        self._unsent = b""
+        self._is_done = False
         self._keepalive = KeepAlive(streams.keepalive_s, self._comment) if streams.keepalive_s else None
 
     async def run(self) -> None:
@@ -71,24 +74,32 @@ class EventRelay:
                 self._call.usage = self._scanner.usage
 
     async def _pump(self) -> None:
-        call, read, feed, client = self._call, self._reply.read, self._cutter.feed, self._client
-        is_chat = self._dialect is Dialect.CHAT
-        while piece := await read():
-            if call.first_byte_at is None:
-                call.first_byte_at = perf_counter()
-            if not (block := feed(piece)):
-                continue
-            if is_chat and block.endswith(_DONE) and data_of(split_events(block)[-1]) == b"[DONE]":
-                await self._finish(block)
+        while True:
+            self._unsent = b""
+            await self._reply.pump(self._take)
+            if self._is_done:
+                await self._finish(self._unsent)
                 return
-            if not (out := self._prepare(block)):
-                continue
-            if client.started:  # as `write` does, without a coroutine more for each piece
-                await client.send({"type": "http.response.body", "body": out, "more_body": True})
-                call.sent_bytes += len(out)
-            else:
-                await client.write(out)
-        await self._end(self._cutter.take())
+            if not self._unsent:
+                await self._end(self._cutter.take())
+                return
+            await self._client.write(self._unsent)
+
+    def _take(self, piece: bytes) -> bool:
+        """Pass a piece on without waiting; False where its whole events are `_unsent` and somebody has to wait."""
+        if self._call.first_byte_at is None:
+            self._call.first_byte_at = perf_counter()
+        block = self._cutter.feed(piece)
+        if not block:
+            return True
+        if self._is_chat and block.endswith(_DONE) and data_of(split_events(block)[-1]) == b"[DONE]":
+            self._is_done, self._unsent = True, self._prepare(block)
+            return False
+        out = self._prepare(block)
+        if not out or self._client.write_now(out):
+            return True
+        self._unsent = out
+        return False
 
     def _prepare(self, block: bytes) -> bytes:
         """Look at a block of whole events, and take out of it what the client must not see."""
@@ -101,9 +112,10 @@ class EventRelay:
             self._keepalive.sent()
         return self._mask.mask(block)
 
-    async def _finish(self, block: bytes) -> None:
-        """The block ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""
-        await self._end(block)
+    async def _finish(self, last: bytes) -> None:
+        """`last` ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""
+        await self._client.write(last, more=False)
+        self._call.end("done")
         try:
             async with asyncio.timeout(_UPSTREAM_END_S):
                 while await self._reply.read():
@@ -112,6 +124,7 @@ class EventRelay:
             pass  # the client has all of it; the connection is dropped
 
     async def _end(self, rest: bytes) -> None:
+        """Upstream's reply has ended, and `rest` is an event that it did not finish."""
         await self._client.write(self._prepare(rest) if rest else b"", more=False)
         self._call.end("done")
 

@@ -23,7 +23,6 @@ class Call:
         self.asked = False
         """Bytes of the request may have reached upstream."""
         self.found_closed = False
-        self.refused = False
         self.is_reuse = False
         self._connection: WatchedConnection | None = None
 
@@ -44,8 +43,6 @@ class Call:
         match event:
             case "connection.connect_tcp.complete" if self._connection is not None:
                 self._connection.socket = info["return_value"]
-            case "connection.connect_tcp.failed":
-                self.refused = isinstance(info["exception"], ConnectionRefusedError)
             case "http11.send_request_headers.started" if info["request"].method != b"CONNECT":
                 self._before_the_first_byte()
             case "http11.receive_response_headers.started" if info["request"].method != b"CONNECT":

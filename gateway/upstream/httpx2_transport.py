@@ -31,6 +31,7 @@ from gateway.upstream.transport import (
     PoolExhausted,
     ProtocolViolation,
     RawHeaders,
+    Sink,
     Timeouts,
     TransportError,
     UpstreamReply,
@@ -159,7 +160,7 @@ def _is_framed(headers: RawHeaders) -> bool:
 
 def _may_go_again(request: UpstreamRequest, call: Call, error: TransportError) -> bool:
     if not call.asked:
-        return call.found_closed or call.refused
+        return call.found_closed
     repeatable = request.method == b"GET" and isinstance(request.body, bytes)
     stale = call.is_reuse and isinstance(error, ConnectionBroken) and not call.stream.reply_begun
     return repeatable and stale
@@ -257,6 +258,11 @@ class _Reply:
             self._reading = False
             if self._outcome is not None or self._ended:
                 self._release()
+
+    async def pump(self, sink: Sink) -> None:
+        """As `UpstreamReply.pump`."""
+        while (piece := await self.read()) and sink(piece):
+            pass
 
     async def _next_piece(self) -> bytes:
         try:

@@ -5,11 +5,15 @@ one can fail. Knows nothing of keys, routes, JSON or ASGI. `native` and
 `httpx2` implement it and pass the same suite (tests/contract/).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+Sink = Callable[[bytes], bool]
+"""Takes a piece of a body; False asks for no more for now."""
+
 Phase = Literal["connect", "headers", "first_byte", "stream", "total"]
 
 
@@ -56,6 +60,14 @@ class UpstreamReply(Protocol):
         whatever has come so far: transfer coding is taken off, content coding is not touched.
         """
 
+    async def pump(self, sink: Sink) -> None:
+        """Hand every further piece to `sink` as it comes, until it returns False or the body has ended.
+
+        What a loop over `read` does, without a wake-up for each piece: `sink` may be called from the socket's own
+        call-back, so it must not wait; what it raises is raised here. Raises as `read` does. After it has returned,
+        failed or been cancelled, `read` and `pump` go on with the next piece; none is lost.
+        """
+
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else drop it at once. Idempotent, never waits."""
 
@@ -68,7 +80,8 @@ class Transport(Protocol):
 
         Raises a `TransportError`. A cancelled `send` leaves no connection behind. A request whose bytes may have reached
         upstream is never sent twice, but for a GET that met a kept-alive connection which upstream had
-        closed; a connection that was refused, or found closed before a byte was written, is tried anew.
+        closed; a kept-alive connection that is found closed before a byte was written is replaced by a new one.
+        A refused connection is not tried again: where else to go is the caller's to know.
         """
 
     async def close(self) -> None:
