@@ -140,7 +140,7 @@ class Proxy:
     ) -> list[tuple[bytes, bytes]]:
         if call.principal is None:
             raise InternalError(_BUG)
-        return self._headers.build(head.headers, call.principal, content_length=length, drop=drop)
+        return self._headers.build(head.headers, head.fields, call.principal, content_length=length, drop=drop)
 
     def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> tuple[bytes, bool]:
         """The body that goes upstream, and whether usage that was not asked for must be taken out of the reply."""

@@ -21,18 +21,17 @@ class ClientLeft(Exception):
 class Head:
     """The few headers that decide what happens to a request."""
 
-    __slots__ = ("authorization", "content_encoding", "content_length", "headers", "is_websocket")
+    __slots__ = ("authorization", "content_encoding", "content_length", "fields", "headers")
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.headers = headers
-        fields = dict(headers)
+        self.fields = fields = dict(headers)
         if len(fields) < len(headers):
             _refuse_ambiguous(headers)
         self.authorization = fields.get(b"authorization")
         self.content_encoding = fields.get(b"content-encoding")
         length = fields.get(b"content-length")
         self.content_length = None if length is None else int(length)
-        self.is_websocket = fields.get(b"upgrade", b"").lower() == b"websocket"
 
 
 def _refuse_ambiguous(headers: list[tuple[bytes, bytes]]) -> None:

@@ -109,16 +109,17 @@ class RequestHeaders:
     def build(
         self,
         headers: Sequence[tuple[bytes, bytes]],
+        fields: Mapping[bytes, bytes],
         principal: Principal,
         *,
         content_length: int | None,
         drop: frozenset[bytes] = frozenset(),
     ) -> RawHeaders:
-        """`content_length` None: the body streams, and the client's own Content-Length, if any, stands.
+        """`fields` is `headers` as a dict. `content_length` None: the body streams, and the client's own Content-Length, if any, stands.
 
         `drop` holds more names to leave out, such as a Content-Encoding that was taken off.
         """
-        out, fields = _to_upstream(headers), dict(headers)
+        out = _to_upstream(headers)
         if drop:
             out = _without(out, drop)
         if (listed := _listed(headers, fields)) is not None:
@@ -149,23 +150,25 @@ def is_event_stream(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def reply_headers(
-    upstream: RawHeaders, request_id: bytes, api_key: bytes, *, stream: bool = False, length_changes: bool = False
+    upstream: RawHeaders, fields: Mapping[bytes, bytes], request_id: bytes, api_key: bytes, *, keep_length: bool
 ) -> RawHeaders:
     """The headers of the reply to the client, `x-gateway-request-id` and `x-request-id` among them.
 
-    A stream's length is unknown even where upstream states it: an in-band error may have to be added.
+    `fields` is `upstream` as a dict. A stream's length is unknown even where upstream states it, since an in-band
+    error may have to be added: `keep_length` is False then.
     """
     out = _to_client(upstream)
-    present = dict(upstream)
-    if stream or length_changes:
+    if not keep_length:
         out = _without(out, _LENGTH)
-    if (listed := _listed(upstream, present)) is not None:
+    listed = _listed(upstream, fields)
+    if listed is not None:
         out = _without(out, listed)
-    if b"\n".join(present.values()).find(api_key) >= 0 or len(present) < len(upstream):
+    if b"\n".join(fields.values()).find(api_key) >= 0 or len(fields) < len(upstream):
         out = [field for field in out if api_key not in field[1]]
-    if b"x-request-id" not in present:
+        fields = dict(out)
+    if b"x-request-id" not in fields or (listed is not None and b"x-request-id" in listed):
         out.append((b"x-request-id", request_id))
     out.append((b"x-gateway-request-id", request_id))
-    if stream:
-        out += [header for header in _STREAM_HEADERS if header[0] not in present]
+    if is_event_stream(fields):
+        out += [header for header in _STREAM_HEADERS if header[0] not in fields]
     return out

@@ -27,11 +27,15 @@ MAX_ERROR_BYTES = 1024 * 1024
 class PlainRelay:
     """Carries one reply from `reply` to `client`."""
 
-    def __init__(self, call: LiveCall, reply: UpstreamReply, client: ClientReply, mask: SecretMask) -> None:
+    def __init__(
+        self, call: LiveCall, reply: UpstreamReply, client: ClientReply, mask: SecretMask, length: bytes | None
+    ) -> None:
         self._call = call
         self._reply = reply
         self._client = client
         self._mask = mask
+        self._length = -1 if length is None or not length.isdigit() else int(length)
+        """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
         self._masked = MaskedStream(mask)
         self._is_error = reply.status >= 400
         metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
@@ -52,7 +56,7 @@ class PlainRelay:
             self._break_off(self._call.cut_by, "drained")
 
     async def _pump(self) -> None:
-        left = self._length()
+        left = self._length
         piece = await self._first_piece()
         while piece:
             left -= len(piece)
@@ -92,11 +96,6 @@ class PlainRelay:
         self._call.fail(error)
         self._call.end(outcome)
         self._call.abort()
-
-    def _length(self) -> int:
-        """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
-        stated = dict(self._reply.headers).get(b"content-length")
-        return int(stated) if stated is not None and stated.isdigit() else -1
 
     def _keep(self, piece: bytes) -> None:
         if self._kept is None:

@@ -49,11 +49,13 @@ class Relay:
         stream = is_event_stream(fields)
         call.streamed = stream
         adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
-        headers = reply_headers(reply.headers, call.id, self.api_key, stream=stream, length_changes=adds_aliases)
+        headers = reply_headers(
+            reply.headers, fields, call.id, self.api_key, keep_length=not (stream or adds_aliases)
+        )
         client = ClientReply(call, send, reply.status, headers)
         if stream:
             await EventRelay(call, reply, client, self.mask, self.streams, remove_usage=remove_usage).run()
         elif adds_aliases and reply.status == 200:
             await relay_models(call, reply, client, self.aliases)
         else:
-            await PlainRelay(call, reply, client, self.mask).run()
+            await PlainRelay(call, reply, client, self.mask, fields.get(b"content-length")).run()

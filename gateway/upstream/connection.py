@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
         self.unread_bytes = 0
         if self._parser.reusable and self._is_sent and not self.is_blocked and self.is_usable():
             if self._is_paused:
-                self._resume()
+                self._resume()  # an idle connection that does not listen would not see its end
             self._pool.give_back(self, self.time())
         else:
             self._pool.release()

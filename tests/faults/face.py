@@ -130,6 +130,8 @@ async def connected(port: int, *, limit_bytes: int = 2**16) -> AsyncIterator[Cli
         yield Client(reader, writer)
     finally:
         writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()  # the socket closes with the loop's next turn, not with the call
 
 
 def request(

@@ -1,14 +1,8 @@
 """SIGTERM: not ready at once, open calls finish, stuck ones are cut in-band at the deadline, exit status 0."""
 
 import asyncio
-import os
-import re
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,11 +19,11 @@ from tests.faults.face import (
     post,
     request,
 )
-from tests.support.gateway import UPSTREAM_KEY, running_gateway
-from tests.support.wire import Script, Stall, Step, WireRequest, WireUpstream, reply, sse
+from tests.faults.process import serving
+from tests.support.gateway import running_gateway
+from tests.support.wire import Stall, Step, WireRequest, WireUpstream, reply, sse
 
 OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
-ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize("transport", TRANSPORTS)
 READY = request("GET", "/readyz")
 
@@ -164,66 +158,17 @@ async def test_after_the_drain_the_transport_is_closed() -> None:
 # As a process
 
 
-@asynccontextmanager
-async def serving(script: Script, *arguments: str, **environment: str) -> AsyncIterator[tuple[Any, int]]:
-    """`python -m gateway serve` in front of `script`, and its port; killed at the end if it is still there."""
-    async with WireUpstream(script) as upstream, process(upstream.url, arguments, environment) as running:
-        yield running
-
-
-@asynccontextmanager
-async def process(
-    base_url: str, arguments: Sequence[str], environment: Mapping[str, str]
-) -> AsyncIterator[tuple[Any, int]]:
-    settings = {
-        "PATH": os.environ["PATH"],
-        "GMI_BASE_URL": base_url,
-        "GMI_API_KEY": UPSTREAM_KEY,
-        "PYTHONUNBUFFERED": "1",
-        **environment,
-    }
-    command = (sys.executable, "-m", "gateway", "serve", "--port", str(_free_port()), *arguments)
-    running = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        yield running, await _port_of(running)
-    finally:
-        if running.returncode is None:
-            running.kill()
-            await running.wait()
-        running._transport.close()  # type: ignore[attr-defined]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-async def _port_of(running: Any) -> int:
-    said = b""
-    async with asyncio.timeout(20):
-        while (match := re.search(rb"http://127\.0\.0\.1:(\d+)", said)) is None:
-            line = await running.stdout.readline()
-            assert line, said
-            said += line
-    port = int(match[1])
-    async with asyncio.timeout(20):
-        await ask(port, READY, within_s=20)  # the socket listens before a worker accepts
-    return port
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_process_that_is_told_to_stop_finishes_its_streams_and_exits_with_0(workers: int) -> None:
     go = asyncio.Event()
-    async with serving(ends_when(go), "--workers", str(workers)) as (running, port):
-        async with opened(port, 12) as clients:
-            running.send_signal(signal.SIGTERM)
-            refused = await _refusal(port)
+    async with serving(ends_when(go), arguments=("--workers", str(workers))) as running:
+        async with opened(running.port, 12) as clients:
+            running.terminate()
+            refused = await _refusal(running.port)
             assert refused is None or refused.error["code"] == "draining"
             go.set()
             assert [await rest_of(client) for client in clients] == [b"data: [DONE]\n\n"] * 12
-        assert await asyncio.wait_for(running.wait(), 10) == 0
+        assert await running.status() == 0
 
 
 async def _refusal(port: int) -> Answer | None:
@@ -236,9 +181,9 @@ async def _refusal(port: int) -> Answer | None:
 
 async def test_a_process_cuts_stuck_streams_at_the_deadline_and_exits_with_0() -> None:
     stuck = [*sse([{"n": 1}], end=False), Stall()]
-    async with serving(stuck, GATEWAY_SERVER_DRAIN_S="0.5") as (running, port):
-        async with opened(port, 3) as clients:
-            running.send_signal(signal.SIGTERM)
+    async with serving(stuck, GATEWAY_SERVER_DRAIN_S="0.5") as running:
+        async with opened(running.port, 3) as clients:
+            running.terminate()
             for client in clients:
                 assert b'"code":"draining"' in await rest_of(client)
-        assert await asyncio.wait_for(running.wait(), 10) == 0
+        assert await running.status() == 0

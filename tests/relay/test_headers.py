@@ -13,7 +13,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 def upstream(*fields: tuple[bytes, bytes], principal: Principal = ADA, length: int | None = 2) -> Fields:
-    return HEADERS.build(fields, principal, content_length=length)
+    return HEADERS.build(fields, dict(fields), principal, content_length=length)
 
 
 def value_of(headers: Fields, name: bytes) -> bytes | None:
@@ -113,7 +113,8 @@ def test_a_streamed_body_keeps_the_length_that_its_client_stated() -> None:
 
 
 def test_an_organisation_is_ours_to_name() -> None:
-    headers = RequestHeaders(b"h", KEY, b"org-1").build([(b"x-organization-id", b"evil")], ADA, content_length=0)
+    sent = [(b"x-organization-id", b"evil")]
+    headers = RequestHeaders(b"h", KEY, b"org-1").build(sent, dict(sent), ADA, content_length=0)
     assert [value for name, value in headers if name == b"x-organization-id"] == [b"org-1"]
 
 
@@ -126,8 +127,11 @@ def test_equal_idempotency_keys_of_two_teams_differ_upstream_and_of_one_team_do_
     assert sent("a") not in (None, b"abc")
 
 
-def reply(*fields: tuple[bytes, bytes], stream: bool = False) -> Fields:
-    return reply_headers(list(fields), b"req_1", KEY, stream=stream)
+def reply(*fields: tuple[bytes, bytes], keep_length: bool = True) -> Fields:
+    return reply_headers(list(fields), dict(fields), b"req_1", KEY, keep_length=keep_length)
+
+
+EVENT_STREAM = (b"content-type", b"text/event-stream")
 
 
 @pytest.mark.parametrize(
@@ -175,20 +179,32 @@ def test_a_reply_header_that_holds_the_upstream_key_is_dropped() -> None:
     assert b"x-echo" not in {name for name, _ in reply((b"x-echo", b"got " + KEY + b"!"))}
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"x-request-id", b"it is " + KEY)],
+        [(b"connection", b"x-request-id"), (b"x-request-id", b"up")],
+        [(b"connection", b"x-request-id"), (b"connection", b"close"), (b"x-request-id", b"up")],
+    ],
+)
+def test_where_upstreams_request_id_must_not_pass_ours_stands_in(fields: Fields) -> None:
+    assert value_of(reply(*fields), b"x-request-id") == b"req_1"
+
+
 def test_both_request_ids_are_always_there_and_upstreams_stands() -> None:
     assert reply() == [(b"x-request-id", b"req_1"), (b"x-gateway-request-id", b"req_1")]
     assert reply((b"x-request-id", b"up")) == [(b"x-request-id", b"up"), (b"x-gateway-request-id", b"req_1")]
 
 
 def test_a_stream_is_neither_cached_nor_buffered_nor_of_stated_length() -> None:
-    headers = reply((b"content-length", b"5"), stream=True)
+    headers = reply((b"content-length", b"5"), EVENT_STREAM, keep_length=False)
     assert (b"cache-control", b"no-cache") in headers
     assert (b"x-accel-buffering", b"no") in headers
     assert value_of(headers, b"content-length") is None
 
 
 def test_upstreams_own_cache_control_stands() -> None:
-    headers = reply((b"cache-control", b"no-store"), stream=True)
+    headers = reply((b"cache-control", b"no-store"), EVENT_STREAM)
     assert [value for name, value in headers if name == b"cache-control"] == [b"no-store"]
 
 

@@ -97,7 +97,7 @@ async def test_the_connection_is_free_once_the_reply_has_come_read_or_not(connec
         assert len(upstream.connections) == 1
 
 
-async def test_a_fresh_connection_takes_the_place_of_an_idle_one_at_the_cap(connect: Connect) -> None:
+async def test_one_call_over_the_cap_is_refused_and_a_second_try_stays_under_it(connect: Connect) -> None:
     go = asyncio.Event()
     scripts: list[Script] = [[Wait(go), reply()], [Wait(go), reply()], [Fin()], reply(body=b"again")]
     async with WireUpstream(*scripts) as upstream:
@@ -109,7 +109,8 @@ async def test_a_fresh_connection_takes_the_place_of_an_idle_one_at_the_cap(conn
         go.set()
         await asyncio.gather(*pair)
         assert await call(transport, get()) == b"again"
-        assert transport.pool.in_use + transport.pool.idle <= 2
+        await upstream.closed(1)
+        assert (len(upstream.connections), transport.pool.idle) == (3, 2)
 
 
 # What may be sent twice.

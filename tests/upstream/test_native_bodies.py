@@ -1,6 +1,7 @@
 """Requests that are slow or large or refused early, and replies that are held, broken or illegal."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -81,6 +82,29 @@ async def test_an_upload_waits_for_an_upstream_that_does_not_read(connect: Conne
         assert source.given < 20_000_000  # what the two sockets' buffers hold
 
 
+async def read_to_the_end(upstream: socket.socket) -> None:
+    while await asyncio.get_running_loop().sock_recv(upstream, 1_000_000):
+        pass
+
+
+async def test_a_request_that_is_given_up_is_reset_not_finished_in_the_background(connect: Connect) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        transport = connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        sending = asyncio.create_task(transport.send(post(bytes(50_000_000))))
+        upstream, _ = await loop.sock_accept(listener)
+        with upstream:
+            upstream.setblocking(False)
+            await until(lambda: "sending" in repr(transport.pool._open))
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await until(lambda: not transport.pool._open)
+            with pytest.raises(ConnectionResetError):
+                await read_to_the_end(upstream)
+
+
 class ClientLeft(Exception):
     pass
 
@@ -129,6 +153,8 @@ async def test_a_slow_reader_slows_upstream_and_little_is_held(connect: Connect)
         stream = await transport.send(get())
         await until(lambda: "paused" in repr(transport.pool._open))
         (connection,) = transport.pool._open
+        for _ in range(200):
+            await asyncio.sleep(0)  # turns in which more would come, were it asked for
         assert repr(connection) == "<Connection reading, paused>"
         assert HIGH_WATER_BYTES < connection.unread_bytes < HIGH_WATER_BYTES + 300_000
         assert upstream.connections[0].sent_bytes == 0  # the one write is not through
