@@ -1,0 +1,97 @@
+"""The gateway as a process of its own, as `python -m gateway serve` starts it; all that it writes is kept."""
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.faults.face import ask, request
+from tests.support.gateway import UPSTREAM_KEY
+from tests.support.wire import Script, WireUpstream
+
+ROOT = Path(__file__).parents[2]
+START_S = 20.0
+
+
+class GatewayProcess:
+    """One process; `output` is what it has written to its terminal by now."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.port, self.pid = port, process.pid
+        self.output = b""
+        self._process = process
+        self._ready = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while piece := await self._process.stdout.read(4096):
+            self.output += piece
+            if re.search(rb"http://127\.0\.0\.1:\d+", self.output):
+                self._ready.set()
+        self._ready.set()
+
+    async def ready(self) -> None:
+        """Wait until a call is answered; the socket listens before a worker accepts."""
+        await asyncio.wait_for(self._ready.wait(), START_S)
+        assert self._process.returncode is None, self.output
+        await ask(self.port, request("GET", "/readyz"), within_s=START_S)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+    async def status(self) -> int:
+        """The exit status, once it has ended by itself and all of its output is there."""
+        async with asyncio.timeout(10):
+            status = await self._process.wait()
+            await self._reading
+        return status
+
+    async def close(self) -> None:
+        """Kill it if it is still there."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+
+@asynccontextmanager
+async def serving(
+    *scripts: Script, arguments: tuple[str, ...] = (), directory: Path = ROOT, **environment: str
+) -> AsyncIterator[GatewayProcess]:
+    """A gateway in front of a wire upstream; `directory` is its working directory and its TMPDIR."""
+    async with WireUpstream(*scripts) as upstream:
+        running = await _start(f"{upstream.url}/v1", arguments, directory, environment)
+        try:
+            await running.ready()
+            yield running
+        finally:
+            await running.close()
+
+
+async def _start(
+    base_url: str, arguments: tuple[str, ...], directory: Path, environment: dict[str, str]
+) -> GatewayProcess:
+    settings = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(directory),
+        "GMI_BASE_URL": base_url,
+        "GMI_API_KEY": UPSTREAM_KEY,
+        **environment,
+    }
+    port = _free_port()
+    command = (sys.executable, "-u", "-m", "gateway", "serve", "--port", str(port), *arguments)
+    process = await asyncio.create_subprocess_exec(*command, cwd=directory, env=settings, stdout=PIPE, stderr=STDOUT)
+    return GatewayProcess(process, port)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,114 @@
+"""Clients that read slowly: what is held for each is bounded, and upstream is made to wait."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.face import CHAT, TRANSPORTS, Client, connected, post
+from tests.faults.process import serving
+from tests.support.gateway import running_gateway
+from tests.support.wire import WireRequest, WireUpstream, chunk
+
+HEADS = {
+    "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "plain": b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+EVENT = b"data: " + b"x" * 16_000 + b"\n\n"
+ENDLESS_BYTES = 1 << 30
+HELD_BYTES = 6 << 20
+"""What may lie in the sockets' buffers of both sides, which are the kernel's, and in the gateway."""
+
+
+class Endless:
+    """A reply of 1 GiB; `sent_bytes` is how much of it went out by now, over all calls."""
+
+    def __init__(self, kind: str) -> None:
+        self._head = HEADS[kind]
+        self.sent_bytes = 0
+
+    async def __call__(
+        self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _request: WireRequest
+    ) -> None:
+        writer.write(self._head)
+        piece = chunk(EVENT)
+        for _ in range(ENDLESS_BYTES // len(EVENT)):
+            writer.write(piece)
+            await writer.drain()
+            self.sent_bytes += len(EVENT)
+
+    async def stands_still(self, *, within_s: float = 10.0) -> int:
+        """How much has gone out, once no more does."""
+        before = -1
+        async with asyncio.timeout(within_s):
+            while before != self.sent_bytes:
+                before = self.sent_bytes
+                await asyncio.sleep(0.2)
+        return before
+
+
+@asynccontextmanager
+async def unread(port: int, count: int) -> AsyncIterator[list[Client]]:
+    """So many clients that asked for the reply and do not read it."""
+    clients = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        client = Client(reader, writer)
+        client.send(post(CHAT, {"stream": True}))
+        clients.append(client)
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.leave()
+        await asyncio.gather(*(client.writer.wait_closed() for client in clients), return_exceptions=True)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("kind", HEADS)
+async def test_a_client_that_does_not_read_makes_upstream_wait(kind: str, transport: str) -> None:
+    endless = Endless(kind)
+    async with WireUpstream(endless) as upstream:
+        with running_gateway(f"{upstream.url}/v1", upstream={"transport": transport}) as gateway:
+            async with unread(gateway.port, 1):
+                await upstream.received(1)
+                held = await endless.stands_still()
+            await upstream.closed(1)
+    assert 0 < held < 2 * HELD_BYTES
+
+
+async def test_a_slow_reader_gets_every_byte_at_its_own_pace() -> None:
+    endless = Endless("stream")
+    async with WireUpstream(endless) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port, limit_bytes=1024) as client:
+                client.send(post(CHAT, {"stream": True}))
+                await client.head()
+                received = b""
+                while len(received) < 20 * len(EVENT):
+                    received += await client.chunk()
+    assert received == EVENT * (len(received) // len(EVENT))
+    assert endless.sent_bytes < len(received) + 2 * HELD_BYTES
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+async def test_many_unread_streams_cost_the_process_little_memory_each(is_long: bool) -> None:
+    count, endless = (100 if is_long else 25), Endless("stream")
+    async with serving(endless) as running:
+        async with unread(running.port, 2):
+            await endless.stands_still()
+        before = rss_bytes(running.pid)
+        async with unread(running.port, count):
+            await endless.stands_still(within_s=60)
+            grown = rss_bytes(running.pid) - before
+    assert grown / count < 1 << 20
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,182 @@
+"""Bounds on what a client may send and how slowly: 431, 414, 408, and valid calls go on meanwhile."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.faults.face import AUTHORIZATION, CHAT, Answer, Client, ask, connected, post, request
+from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.wire import WireRequest, WireUpstream, reply
+
+OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
+LIMIT_S = 0.5
+
+
+@asynccontextmanager
+async def one_gateway(**server: Any) -> AsyncIterator[tuple[WireUpstream, RunningGateway]]:
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server=server) as gateway:
+            yield upstream, gateway
+
+
+async def pushed(port: int, data: bytes) -> Answer:
+    """The answer to more bytes than the gateway is willing to read."""
+    async with connected(port) as client:
+        client.send(data)
+        return await client.answer()
+
+
+# Heads
+
+TOO_LARGE = {
+    "one header of 1 MiB": request("GET", "/v1/models", headers=[AUTHORIZATION, ("X", "a" * (1 << 20))]),
+    "a name of 1 MiB": request("GET", "/v1/models", headers=[AUTHORIZATION, ("X" * (1 << 20), "a")]),
+    "10,000 headers": request("GET", "/v1/models", headers=[AUTHORIZATION, *((f"X-{n}", "") for n in range(10_000))]),
+    "101 headers": request("GET", "/v1/models", headers=[AUTHORIZATION, *((f"X-{n}", "") for n in range(99))]),
+    "a head that never ends": request("GET", "/v1/models")[:-2] + b"X: a\r\n" * 100_000,
+    "a header that never ends": request("GET", "/v1/models")[:-2] + b"X: " + b"a" * (1 << 20),
+}
+
+
+async def test_a_head_over_the_cap_is_431_and_upstream_is_not_called() -> None:
+    async with one_gateway() as (upstream, gateway):
+        for name, data in TOO_LARGE.items():
+            answer = await pushed(gateway.port, data)
+            assert (answer.status, answer.error["code"]) == (431, "headers_too_large"), name
+            assert answer.header("connection") == "close"
+            assert answer.header("x-request-id") == answer.header("x-gateway-request-id") is not None
+        assert (await ask(gateway.port, post(CHAT, {}))).status == 200
+    assert len(upstream.requests) == 1
+
+
+async def test_a_url_over_the_cap_is_414() -> None:
+    async with one_gateway() as (upstream, gateway):
+        for target in ("/v1/models/" + "a" * 8192, "/v1/models?" + "a" * 8192, "/" + "a" * (1 << 20), "/x" * 8192):
+            answer = await pushed(gateway.port, request("GET", target))
+            assert (answer.status, answer.error["code"]) == (414, "url_too_long"), target[:20]
+        longest = "/v1/models?" + "a" * (8192 - len("/v1/models?"))
+        assert (await ask(gateway.port, request("GET", longest))).status == 200
+    assert len(upstream.requests) == 1
+
+
+async def test_the_caps_are_the_ones_in_the_settings() -> None:
+    async with one_gateway(max_head_bytes=2048, max_headers=10, max_url_bytes=300) as (_, gateway):
+        assert (await pushed(gateway.port, request("GET", "/v1/models", headers=[("X", "a" * 2048)]))).status == 431
+        many = [(f"X-{n}", "") for n in range(10)]
+        assert (await pushed(gateway.port, request("GET", "/v1/models", headers=many))).status == 431
+        assert (await pushed(gateway.port, request("GET", "/v1/" + "m" * 300))).status == 414
+        fits = [AUTHORIZATION, ("X", "a" * 1500)]
+        assert (await pushed(gateway.port, request("GET", "/v1/models", headers=fits))).status == 200
+
+
+async def test_a_large_body_is_not_counted_as_head() -> None:
+    async with one_gateway(max_head_bytes=2048) as (_, gateway):
+        data = post(CHAT, {"a": "x" * 200_000})
+        assert (await pushed(gateway.port, data)).status == 200
+        async with connected(gateway.port) as client:
+            client.send(data + data)
+            assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+
+
+async def test_refused_heads_leave_no_memory_behind() -> None:
+    async with one_gateway() as (_, gateway):
+        await pushed(gateway.port, TOO_LARGE["10,000 headers"])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(20):
+            for data in TOO_LARGE.values():
+                await pushed(gateway.port, data)
+        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 10 * 1024
+
+
+# Slow clients
+
+HALF_REQUESTS = {
+    "a head without an end": request("POST", CHAT)[:-2],
+    "a request line alone": b"POST /v1/chat",
+    "half a body": request("POST", CHAT, b"{", [AUTHORIZATION, ("Content-Length", "100")], length=False),
+    "half a chunk": request("POST", CHAT, b"5\r\n{", [AUTHORIZATION, ("Transfer-Encoding", "chunked")], length=False),
+    "half an upload": request(
+        "POST",
+        "/v1/files",
+        b"x",
+        [AUTHORIZATION, ("Content-Type", "multipart/form-data; boundary=b"), ("Content-Length", "100")],
+        length=False,
+    ),
+}
+
+
+async def _drip(client: Client, data: bytes, stop: asyncio.Event) -> None:
+    """Send a byte now and then, so that the connection never looks idle."""
+    for byte in data:
+        client.send(bytes([byte]))
+        try:
+            await asyncio.wait_for(stop.wait(), 0.05)
+        except TimeoutError:
+            continue
+        return
+
+
+async def _cut_after_s(client: Client, data: bytes, more: bytes) -> tuple[Answer, float]:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    began_s = loop.time()
+    client.send(data)
+    drip = asyncio.create_task(_drip(client, more, stop))
+    answer = await client.answer()
+    stop.set()
+    await drip
+    return answer, loop.time() - began_s
+
+
+@pytest.mark.parametrize("is_dripping", [False, True])
+async def test_a_request_that_is_not_complete_in_time_is_408(is_dripping: bool) -> None:
+    more = b"X" * 100 if is_dripping else b""
+    async with one_gateway(request_timeout_s=LIMIT_S) as (upstream, gateway):
+        for name, data in HALF_REQUESTS.items():
+            async with connected(gateway.port) as client:
+                answer, took_s = await _cut_after_s(client, data, more if "chunk" not in name else b"")
+                assert (answer.status, answer.error["code"]) == (408, "request_timeout"), name
+                assert LIMIT_S * 0.9 < took_s < LIMIT_S + 1, name
+                await client.ended(within_s=1)
+        assert not [seen for seen in upstream.requests if seen.target != b"/v1/files"]
+
+
+async def test_a_connection_that_sends_nothing_is_closed_in_time() -> None:
+    async with one_gateway(request_timeout_s=LIMIT_S) as (_, gateway), connected(gateway.port) as client:
+        assert await client.ended(within_s=LIMIT_S + 1) == b""
+
+
+async def test_a_slow_answer_is_not_the_clients_fault() -> None:
+    go = asyncio.Event()
+
+    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: WireRequest) -> None:
+        await go.wait()
+        writer.write(OK)
+
+    async with WireUpstream(slow, OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server={"request_timeout_s": 0.2}) as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, {}))
+                await upstream.received(1)
+                asyncio.get_running_loop().call_later(0.5, go.set)
+                assert (await client.answer()).status == 200
+
+
+async def test_valid_calls_go_on_while_many_clients_are_slow(is_long: bool) -> None:
+    count = 1_000 if is_long else 100
+    async with one_gateway(request_timeout_s=1) as (upstream, gateway):
+        async with asyncio.TaskGroup() as group:
+            slow = [
+                group.create_task(pushed(gateway.port, data))
+                for _ in range(count // len(HALF_REQUESTS))
+                for data in HALF_REQUESTS.values()
+            ]
+            valid = [group.create_task(ask(gateway.port, post(CHAT, {"n": number}))) for number in range(200)]
+        assert {task.result().status for task in valid} == {200}
+        assert {task.result().status for task in slow} == {408}
+        assert gateway.ask(lambda: len(gateway.app.proxy.open_calls)) == 0
+    assert sum(seen.target == b"/v1/chat/completions" for seen in upstream.requests) == 200
