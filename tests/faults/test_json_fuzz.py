@@ -118,8 +118,11 @@ def _running() -> Iterator[_Face]:
 
 
 def read_by(body: bytes, *, first: bool) -> Any:
-    """The model as a reader sees it who takes the first, or the last, of several equal keys."""
-    pairs = json.loads(body, object_pairs_hook=lambda each: each)
+    """The model as a reader sees it who takes the first, or the last, of several equal keys.
+
+    Bytes that are no UTF-8 pass where they decide nothing; this reader is lenient about them.
+    """
+    pairs = json.loads(body.decode(errors="replace"), object_pairs_hook=lambda each: each)
     models = [value for key, value in pairs if key == "model"]
     return (models[0] if first else models[-1]) if models else None
 

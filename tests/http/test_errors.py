@@ -184,7 +184,7 @@ BAD_BODIES = [
     b"{}x",
     b'{"model": m}',
     b"\xff\xfe",
-    b'{"a": "\xff"}}',
+    b'{"model": "\xff"}',
     b'{"model": "a", "model": "b"}',
     b'{"model": "a", "mod\\u0065l": "b"}',
     b'{"model": "a", "Model": "b"}',
