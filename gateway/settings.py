@@ -115,7 +115,7 @@ class Server(_Section):
         default=60.0, description="Time a client has to send a whole request, in seconds; 0 for no limit."
     )
     keep_alive_s: Seconds = Field(
-        default=75.0, description="How long an idle client connection is kept open, in seconds."
+        default=75.0, ge=1, description="How long an idle client connection is kept open, in seconds."
     )
 
 

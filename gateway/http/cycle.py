@@ -15,6 +15,8 @@ _JOINED_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
 """Unread bytes of a request's body above which its client is made to wait."""
 
+_END_OF_HEAD = (b"", b"")
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -72,34 +74,48 @@ class GatewayCycle(RequestResponseCycle):
         else:
             raise RuntimeError(f"ASGI message {message['type']!r} is out of order")
 
-    def write_now(self, piece: bytes) -> bool:
-        """Send a further piece of a chunked body without waiting; False if the client is too slow for that.
+    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """As `gateway.relay.live.Wire`: `send` for a whole reply."""
+        if self.disconnected:
+            return True
+        if self.flow.write_paused or self.response_started:
+            return False
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self._head = self._head_of(status, headers)
+        self._send_body(body, more=False)
+        return True
 
-        A client that is gone takes all.
-        """
+    def write_now(self, piece: bytes) -> bool:
+        """As `gateway.relay.live.Wire`: `send` for one more piece."""
         if not self.chunked_encoding or (self.flow.write_paused and not self.disconnected):
             return False
         if not self.disconnected:
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return True
 
+    def abort(self) -> None:
+        """As `gateway.relay.live.Wire`."""
+        self.disconnected = True
+        self.transport.close()
+
     def _head_of(self, status: int, headers: Headers) -> bytes:
         fields = dict(headers)
-        length = fields.get(b"content-length")
         lines = [STATUS_LINE[status][:-2], *map(b": ".join, headers)]
-        if length is not None:
+        if (length := fields.get(b"content-length")) is not None:
             self.chunked_encoding, self.expected_content_length = False, int(length)
         elif status not in (204, 304) and self.scope["method"] != "HEAD":
             self.chunked_encoding = self.scope["http_version"] != "1.0"
             self._ends_with_connection = not self.chunked_encoding
             if self.chunked_encoding:
                 lines.append(b"transfer-encoding: chunked")
-        if b"close" in fields.get(b"connection", b""):
-            self.keep_alive = False
+        if b"connection" in fields:
+            self.keep_alive = self.keep_alive and b"close" not in fields[b"connection"]
         elif not self.keep_alive and not fields.get(b"content-type", b"").startswith(b"text/event-stream"):
             lines.append(b"connection: close")
-        head = b"\r\n".join((*lines, b"", b""))
-        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
+        lines += _END_OF_HEAD
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
             raise RuntimeError("a line break in a response header")
         return head
 

@@ -7,6 +7,7 @@ call-back for a client that leaves. The parsing and the ASGI cycle stay uvicorn'
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -52,17 +53,18 @@ class GatewayProtocol(HttpToolsProtocol):
         self._limits: Server = app_state["limits"]
         self._in_head = True
         self._in_request = True
-        self._head_bytes = 0
+        self._head_bytes = self._segment_bytes = 0
         self._received_bytes = 0
         self._began_s = self.loop.time()
+        self._idle_since_s = 0.0
+        self._tick_s = min(limit_s for limit_s in (self._limits.request_timeout_s, self._limits.keep_alive_s) if limit_s)
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: GatewayError | None = None
         self._on_leave: Callable[[], None] | None = None
-        self.timed_out = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._arm()
+        self._tick()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -82,17 +84,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._on_leave == on_leave:
             self._on_leave = None
 
-    def abort(self) -> None:
-        """Drop the connection in the middle of a reply, so that it cannot be taken for a complete one."""
-        if self._has_cycle():
-            self.cycle.disconnected = True
-        self.transport.close()
-
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        size = self._segment_bytes = len(data)
+        self._received_bytes += size
         if self._in_head:
-            self._head_bytes += len(data)
-        self._received_bytes += len(data)
+            self._head_bytes += size
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -110,8 +106,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self._in_head = self._in_request = True
             self._head_bytes = self._received_bytes = 0
             self._began_s = self.loop.time()
-            if self._timer is None:
-                self._arm()
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -190,7 +184,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _is_head_too_large(self) -> bool:
-        if self._head_bytes <= self._limits.max_head_bytes:
+        if self._head_bytes + self._segment_bytes <= self._limits.max_head_bytes:
             return False  # all that came, body included, is within the cap
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         return size > self._limits.max_head_bytes
@@ -207,7 +201,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._is_answering():
-            self.abort()
+            self.cycle.abort()
             return
         if self._has_cycle() and not self.cycle.response_complete:
             self.cycle.disconnected = True
@@ -223,25 +217,38 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle: object = self.cycle  # None before the first request, which uvicorn's annotation leaves out
         return cycle is not None
 
-    def _arm(self) -> None:
-        if self._limits.request_timeout_s:
-            self._timer = self.loop.call_at(self._deadline_s(), self._check_deadline)
-
-    def _deadline_s(self) -> float:
-        return self._began_s + self._limits.request_timeout_s + self._received_bytes / MIN_RATE_BYTES_S
-
-    def _check_deadline(self) -> None:
-        self._timer = None
-        if not self._in_request:
-            return  # armed again by the next request
-        if self.flow.read_paused:
-            self._began_s = self.loop.time()  # it is not the client who is slow
-        if self.loop.time() < self._deadline_s():
-            self._arm()
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
             return
-        if not self._received_bytes:
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since_s = self.loop.time()
+
+    def _tick(self) -> None:
+        """One timer for both limits, which looks at the clock when it fires: a request need not set any."""
+        now_s = self.loop.time()
+        if self._in_request and self.flow.read_paused:
+            self._began_s = now_s  # it is not the client who is slow
+        due_s = self._due_s()
+        if due_s <= now_s:
+            self._expire()
+        if not self.transport.is_closing():
+            self._timer = self.loop.call_at(min(due_s, now_s + self._tick_s), self._tick)
+
+    def _due_s(self) -> float:
+        """When this connection has had its time; infinite while a reply is under way."""
+        limits = self._limits
+        if self._in_request:
+            allowed_s = limits.request_timeout_s + self._received_bytes / MIN_RATE_BYTES_S
+            return self._began_s + allowed_s if limits.request_timeout_s else math.inf
+        return math.inf if self._is_answering() else self._idle_since_s + limits.keep_alive_s
+
+    def _expire(self) -> None:
+        if not self._in_request or not self._received_bytes:
             self.transport.close()
             return
-        self.timed_out = True
         limit_s = self._limits.request_timeout_s
         self._refuse(RequestTimeout(f"The request was not complete within {limit_s:g} s; send it again, faster."))

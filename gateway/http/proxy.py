@@ -71,7 +71,7 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
         connection: GatewayProtocol = scope["connection"]
-        call = LiveCall(self._ids.next(), scope["method"], connection.abort, scope["cycle"].write_now)
+        call = LiveCall(self._ids.next(), scope["method"], scope["cycle"])
         call.task = asyncio.current_task(connection.loop)
         self.open_calls.add(call)
         connection.watch(call.client_left)
@@ -167,7 +167,7 @@ class Proxy:
 
     async def _refuse(self, call: LiveCall, error: GatewayError, send: Send) -> None:
         if call.outcome is not None or call.status:
-            call.abort()  # the reply has begun: its end can only be broken off
+            call.wire.abort()  # the reply has begun: its end can only be broken off
         else:
             await send_error(error, call.id, send)
             call.status = error.status

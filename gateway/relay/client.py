@@ -28,19 +28,19 @@ class ClientReply:
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send `data` at once; the head goes first, if it has not. `more=False` ends the reply."""
         if not self.started:
-            await self._start()
+            self.started = True
+            self._call.status = self._status
+            self._call.first_write_at = perf_counter()
+            if not more and self._call.wire.respond_now(self._status, self._headers, data):
+                self._call.sent_bytes = len(data)
+                return
+            await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._call.sent_bytes += len(data)
 
     def write_now(self, data: bytes) -> bool:
         """Send `data` without waiting, or return False: before the first `write`, and while the client is slow."""
-        if self.started and self._call.write_now(data):
+        if self.started and self._call.wire.write_now(data):
             self._call.sent_bytes += len(data)
             return True
         return False
-
-    async def _start(self) -> None:
-        self.started = True
-        self._call.status = self._status
-        self._call.first_write_at = perf_counter()
-        await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})

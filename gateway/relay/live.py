@@ -6,12 +6,25 @@ knows the task that carries the call, so that a leaving client or a shutdown can
 
 import asyncio
 import time
-from collections.abc import Callable
 from os import urandom
 from time import perf_counter
+from typing import Protocol
 
 from gateway.call import CallRecord, Outcome, Principal, Route, Usage
 from gateway.errors import GatewayError
+
+
+class Wire(Protocol):
+    """What a call can do to its client's connection without waiting. A client that is gone takes all."""
+
+    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole reply; False if nothing was sent because the client is too slow for that."""
+
+    def write_now(self, piece: bytes) -> bool:
+        """Send a further piece of a chunked reply; False if nothing was sent because it must be waited for."""
+
+    def abort(self) -> None:
+        """Drop the connection: the only honest end of a reply that broke off."""
 
 
 class CallIds:
@@ -27,14 +40,9 @@ class CallIds:
 
 
 class LiveCall:
-    """One call in flight.
-
-    `abort` drops the client's connection, which is the only honest end of a broken reply. `write_now` sends a piece of
-    a chunked reply without waiting, or returns False.
-    """
+    """One call in flight; `wire` is its client's connection."""
 
     __slots__ = (
-        "abort",
         "cut_by",
         "detail",
         "error",
@@ -57,16 +65,13 @@ class LiveCall:
         "upstream_error",
         "upstream_request_id",
         "usage",
-        "write_now",
+        "wire",
     )
 
-    def __init__(
-        self, call_id: bytes, method: str, abort: Callable[[], None], write_now: Callable[[bytes], bool]
-    ) -> None:
+    def __init__(self, call_id: bytes, method: str, wire: Wire) -> None:
         self.id = call_id
         self.method = method
-        self.abort = abort
-        self.write_now = write_now
+        self.wire = wire
         self.started_at = perf_counter()
         self.task: asyncio.Task[object] | None = None
         self.route: Route | None = None

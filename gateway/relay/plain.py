@@ -95,7 +95,7 @@ class PlainRelay:
             raise error
         self._call.fail(error)
         self._call.end(outcome)
-        self._call.abort()
+        self._call.wire.abort()
 
     def _keep(self, piece: bytes) -> None:
         if self._kept is None:

@@ -137,7 +137,7 @@ class EventRelay:
             event = error_event(error, self._dialect, sequence_number_after(self._last))
             await self._client.write(event, more=False)
         else:
-            self._call.abort()
+            self._call.wire.abort()
 
     async def _comment(self) -> None:
         if self._cutter.at_boundary and self._call.outcome is None:
