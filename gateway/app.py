@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.access.directory import KeyDirectory
@@ -22,6 +22,7 @@ from gateway.http.errors import error_reply, send_error
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
 from gateway.http.proxy import Proxy, target_base
+from gateway.http.requests import Head
 from gateway.http.routes import check_clean, is_mirrored
 from gateway.http.server import DrainingServer, server_config
 from gateway.http.workers import Workers
@@ -50,17 +51,34 @@ class GatewayApp(FastAPI):
             if is_mirrored(raw_path):
                 await self.proxy(scope, receive, send)
                 return
+            call_id = self.ids.next()
             try:
                 check_clean(raw_path)
+                Head(scope["headers"], scope["http_version"])
             except GatewayError as error:
-                await send_error(error, self.ids.next(), send)
+                await send_error(error, call_id, send)
                 return
+            send = _with_ids(send, call_id)
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             self.openapi_schema = add_mirrored_routes(super().openapi())
         return self.openapi_schema
+
+
+def _with_ids(send: Send, call_id: bytes) -> Send:
+    """`send`, with the ids that every reply carries on the pages that FastAPI answers."""
+
+    async def send_with_ids(message: Message) -> None:
+        if message["type"] == "http.response.start" and not any(
+            name == b"x-request-id" for name, _ in message["headers"]
+        ):
+            ids = [(b"x-request-id", call_id), (b"x-gateway-request-id", call_id)]
+            message = {**message, "headers": [*message["headers"], *ids]}
+        await send(message)
+
+    return send_with_ids
 
 
 def build_app(settings: Settings) -> GatewayApp:
@@ -93,11 +111,13 @@ def build_app(settings: Settings) -> GatewayApp:
     app.proxy = Proxy(
         settings,
         KeyDirectory(settings.keys, open_to_all=not settings.keys),
-        Relay(transport, api_key, SecretMask((api_key,)), settings.streams, settings.models.aliases),
+        Relay(transport, SecretMask((api_key,)), settings.streams, settings.models.aliases),
         _request_headers(settings, api_key),
         target_base(urlsplit(upstream.base_url).path),
-        (metrics.observe,) if log_call is None else (metrics.observe, log_call),
     )
+    app.proxy.add_observer(metrics.observe)
+    if log_call is not None:
+        app.proxy.add_observer(log_call)
     app.include_router(ops_router(lambda: app.proxy.draining, metrics.render))
     _shape_errors(app)
     return app
@@ -141,7 +161,9 @@ def _shape_errors(app: GatewayApp) -> None:
         if error.status_code == 404:
             return respond(UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs."))
         if error.status_code == 405:
-            return respond(MethodNotAllowed(f"Not allowed {where}. See /docs for the methods that are."))
+            response = respond(MethodNotAllowed(f"Not allowed {where}. See /docs for the methods that are."))
+            response.headers.update(error.headers or {})
+            return response
         return respond(BadRequest(f"The request was refused {where}. See /docs for what is expected."))
 
     @app.exception_handler(RequestValidationError)

@@ -36,7 +36,7 @@ class Dialect(Enum):
 class Reply(Enum):
     """What the gateway does with a reply besides passing it on."""
 
-    PASS = "pass"
+    FORWARD = "forward"
     USAGE = "usage"
     """It reports usage that this call caused (re-reading an object does not)."""
     MODELS = "models"
@@ -52,7 +52,7 @@ class Route:
     method: str
     pattern: str
     body: Body = Body.NONE
-    reply: Reply = Reply.PASS
+    reply: Reply = Reply.FORWARD
     dialect: Dialect = Dialect.OTHER
     group: str = ""
     path: str = field(init=False)

@@ -43,9 +43,7 @@ def _is_http_url(value: str) -> str:
 def _is_proxy_url(value: str) -> str:
     url = _parse_http_url(value)
     if url.path not in ("", "/") or "?" in value or "#" in value:
-        raise ValueError(
-            "must be scheme, host and port alone, with user:password@ before the host if need be"
-        )
+        raise ValueError("must be scheme, host and port alone, with user:password@ before the host if need be")
     return value
 
 
@@ -92,9 +90,7 @@ class Server(_Section):
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(default=1, ge=1, le=256, description="Processes that share the port.")
-    drain_s: Seconds = Field(
-        default=30.0, description="How long open calls may go on after SIGTERM, in seconds."
-    )
+    drain_s: Seconds = Field(default=30.0, description="How long open calls may go on after SIGTERM, in seconds.")
     max_body_bytes: Bytes = Field(
         default=64 * 1024 * 1024, description="Largest request body, sent or decoded, in bytes."
     )
@@ -112,7 +108,13 @@ class Server(_Section):
         default=8 * 1024, description="Longest request target (path and query), in bytes."
     )
     request_timeout_s: Seconds = Field(
-        default=60.0, description="Time a client has to send a whole request, in seconds; 0 for no limit."
+        default=60.0,
+        description="Time a client has to send a whole request, in seconds, and one more for each 64 KiB sent; "
+        "0 for no limit.",
+    )
+    send_timeout_s: Seconds = Field(
+        default=300.0,
+        description="Time after which a client that takes nothing of its reply is dropped, in seconds; 0 for no limit.",
     )
     keep_alive_s: Seconds = Field(
         default=75.0, ge=1, description="How long an idle client connection is kept open, in seconds."
@@ -126,9 +128,7 @@ class Upstream(_Section):
         default="https://api.gmi-serving.com/v1",
         description="Base URL of the API, as an OpenAI SDK would take it.",
     )
-    api_key: SecretHeaderValue | None = Field(
-        default=None, description="The account's key; GMI_API_KEY sets it too."
-    )
+    api_key: SecretHeaderValue | None = Field(default=None, description="The account's key; GMI_API_KEY sets it too.")
     api_key_file: FilePath | None = Field(
         default=None, description="File that holds the key; GMI_API_KEY_FILE sets it too."
     )

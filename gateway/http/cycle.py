@@ -15,6 +15,8 @@ _JOINED_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
 """Unread bytes of a request's body above which its client is made to wait."""
 
+_BODILESS = (204, 304)
+"""Their Content-Length, which upstream may state, is no promise of a body and is left out."""
 _END_OF_HEAD = (b"", b"")
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -101,16 +103,19 @@ class GatewayCycle(RequestResponseCycle):
 
     def _head_of(self, status: int, headers: Headers) -> bytes:
         fields = dict(headers)
+        if status in _BODILESS:
+            headers = [field for field in headers if field[0] != b"content-length"]
+            fields.pop(b"content-length", None)
         lines = [STATUS_LINE[status][:-2], *map(b": ".join, headers)]
         if (length := fields.get(b"content-length")) is not None:
             self.chunked_encoding, self.expected_content_length = False, int(length)
-        elif status not in (204, 304) and self.scope["method"] != "HEAD":
+        elif status not in _BODILESS and self.scope["method"] != "HEAD":
             self.chunked_encoding = self.scope["http_version"] != "1.0"
             self._ends_with_connection = not self.chunked_encoding
             if self.chunked_encoding:
                 lines.append(b"transfer-encoding: chunked")
-        if b"connection" in fields:
-            self.keep_alive = self.keep_alive and b"close" not in fields[b"connection"]
+        if b"close" in fields.get(b"connection", b""):
+            self.keep_alive = False
         elif not self.keep_alive and not fields.get(b"content-type", b"").startswith(b"text/event-stream"):
             lines.append(b"connection: close")
         lines += _END_OF_HEAD

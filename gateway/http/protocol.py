@@ -34,6 +34,13 @@ _MAX_KNOWN_NAMES, _MAX_KNOWN_LENGTH = 1024, 64
 _lowered: dict[bytes, bytes] = {}
 """Header names as they come, and in lower case: the same few come with every request."""
 
+_UPGRADE_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
+_MOST_PIPELINED = 16
+"""Requests that may wait behind one; until then reading goes on, so that a client that leaves is noticed."""
+
+_LEAST_TICK_S = 0.01
+_MAYBE_BLANK = (b" ", b"\t", b" \r", b"\t\r")
+
 _ids = CallIds()
 
 
@@ -57,9 +64,17 @@ class GatewayProtocol(HttpToolsProtocol):
         self._received_bytes = 0
         self._began_s = self.loop.time()
         self._idle_since_s = 0.0
-        self._tick_s = min(limit_s for limit_s in (self._limits.request_timeout_s, self._limits.keep_alive_s) if limit_s)
+        limits = self._limits
+        self._tick_s = min(filter(None, (limits.request_timeout_s, limits.keep_alive_s, limits.send_timeout_s)))
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: GatewayError | None = None
+        self._upgrade = b""
+        self._has_blanks = False
+        """Some header's value may end in blanks, which are no part of it; the parser leaves them there."""
+        self._unsent_bytes = 0
+        self._unsent_since_s = self._began_s
+        self.refusal: GatewayError | None = None
+        """What the request under way was refused with, where it was this connection that refused it."""
         self._on_leave: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,7 +91,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def watch(self, on_leave: Callable[[], None]) -> None:
         """Call `on_leave` when this connection is lost; reading goes on, since that is how a loss is noticed."""
         self._on_leave = on_leave
-        if not self.pipeline:
+        if len(self.pipeline) < _MOST_PIPELINED:
             self.flow.resume_reading()
 
     def unwatch(self, on_leave: Callable[[], None]) -> None:
@@ -89,29 +104,42 @@ class GatewayProtocol(HttpToolsProtocol):
         self._received_bytes += size
         if self._in_head:
             self._head_bytes += size
+            if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0 or data.endswith(_MAYBE_BLANK):
+                self._has_blanks = True
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # the request goes on as an ordinary one, which its route refuses
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._refusal or BadRequest("This is not a valid HTTP/1.1 request; check the client."))
         else:
             if self._in_head and self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(self._too_large())
 
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read the request on as if it had not asked for an upgrade, which the parser takes for its end.
+
+        Clients that would rather speak HTTP/2 in the clear ask so with every first request, a POST's body behind it.
+        """
+        kept = [field for field in self.headers if field[0] not in _UPGRADE_HEADERS]
+        line = b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)
+        head = b"\r\n".join((line, *map(b": ".join, kept), b"", b""))
+        self._upgrade = dict(self.headers).get(b"upgrade", b"").lower()
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]
         if not self._in_request:
             self._in_head = self._in_request = True
-            self._head_bytes = self._received_bytes = 0
+            self._head_bytes, self._received_bytes = 0, self._segment_bytes
             self._began_s = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         self.url += url
         if len(self.url) > self._limits.max_url_bytes:
-            self._refusal = UrlTooLong(f"The URL is longer than {self._limits.max_url_bytes} bytes; shorten it.")
-            raise self._refusal
+            raise self._refused(UrlTooLong(f"The URL is over {self._limits.max_url_bytes} bytes; shorten it."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # trailers are dropped: a call's headers do not change after it was let in
@@ -127,21 +155,29 @@ class GatewayProtocol(HttpToolsProtocol):
         return lower
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return  # it is declined, and read again
         self._in_head = False
         if len(self.headers) > self._limits.max_headers or self._is_head_too_large():
-            self._refusal = self._too_large()
-            raise self._refusal
+            raise self._refused(self._too_large())
+        if self._has_blanks:
+            self._has_blanks = False
+            self.headers[:] = [(name, value.rstrip(b" \t")) for name, value in self.headers]
         self._read_target()
         scope, version = self.scope, self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode()
+        if version not in ("1.0", "1.1"):
+            raise self._refused(BadRequest("This server speaks HTTP/1.1."))
         scope["http_version"] = version
+        scope["upgrade"], self._upgrade = self._upgrade, b""  # type: ignore[typeddict-unknown-key]
         is_busy = self._has_cycle() and not self.cycle.response_complete
         cycle = self.cycle = self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
         if not is_busy:
             self._start_asgi_task(cycle, self.app)
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            if len(self.pipeline) >= _MOST_PIPELINED:
+                self.flow.pause_reading()
 
     def _new_cycle(self, *, keep_alive: bool) -> GatewayCycle:
         cycle = GatewayCycle(
@@ -164,8 +200,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Split the request target; the path stays raw, since that is what is authorised and sent on."""
         target = self.url
         if not target.isascii():
-            self._refusal = BadRequest("The URL holds bytes that are not ASCII; percent-encode them.")
-            raise self._refusal
+            raise self._refused(BadRequest("The URL holds bytes that are not ASCII; percent-encode them."))
         if target.startswith(b"/") and b"#" not in target:
             raw_path, _, query = target.partition(b"?")
         else:
@@ -180,14 +215,23 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.hold(body)
 
     def on_message_complete(self) -> None:
+        if self._in_head:
+            return  # an upgrade that is declined
         self._in_request = False
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def _is_head_too_large(self) -> bool:
         if self._head_bytes + self._segment_bytes <= self._limits.max_head_bytes:
             return False  # all that came, body included, is within the cap
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         return size > self._limits.max_head_bytes
+
+    def _refused(self, error: GatewayError) -> GatewayError:
+        """Note why the parser is about to be stopped; it reports nothing but that it was."""
+        self._refusal = error
+        return error
 
     def _too_large(self) -> HeadersTooLarge:
         limits = self._limits
@@ -206,6 +250,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._has_cycle() and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self.refusal = error
         self.transport.write(raw_error_reply(error, _ids.next()))
         self.transport.close()
 
@@ -233,10 +278,18 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._in_request and self.flow.read_paused:
             self._began_s = now_s  # it is not the client who is slow
         due_s = self._due_s()
-        if due_s <= now_s:
+        if due_s <= now_s and not self.transport.is_closing():
             self._expire()
-        if not self.transport.is_closing():
-            self._timer = self.loop.call_at(min(due_s, now_s + self._tick_s), self._tick)
+        self._drop_if_stuck(now_s)
+        self._timer = self.loop.call_at(min(max(due_s, now_s + _LEAST_TICK_S), now_s + self._tick_s), self._tick)
+
+    def _drop_if_stuck(self, now_s: float) -> None:
+        """A client that takes nothing of what it asked for holds a call upstream, and memory."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since_s = unsent, now_s
+        elif now_s - self._unsent_since_s >= self._limits.send_timeout_s > 0:
+            self.transport.abort()
 
     def _due_s(self) -> float:
         """When this connection has had its time; infinite while a reply is under way."""

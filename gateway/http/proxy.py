@@ -6,7 +6,7 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
@@ -47,13 +47,12 @@ class Proxy:
         relay: Relay,
         headers: RequestHeaders,
         base_path: bytes,
-        observers: Iterable[Observer],
     ) -> None:
         self._directory = directory
         self._relay = relay
         self._headers = headers
         self._base_path = base_path
-        self._observers = tuple(observers)
+        self._observers: tuple[Observer, ...] = ()
         self._routes = RouteTable()
         self._ids = CallIds()
         self._aliases = settings.models.aliases
@@ -81,9 +80,9 @@ class Proxy:
             await self._refuse(call, error, send)
         except ClientLeft:
             call.left = True
-            call.end("client_left")
+            await self._broken_off(call, connection.refusal, send)
         except asyncio.CancelledError:
-            await self._cancelled(call, send)
+            await self._broken_off(call, connection.refusal, send)
         except Exception as error:
             _log.exception("call %s failed on a bug", call.id.decode())
             await self._refuse(call, InternalError(_BUG, detail=repr(type(error))), send)
@@ -96,17 +95,17 @@ class Proxy:
         call.route = match.route
         if self.draining:
             raise Draining("This gateway is shutting down; send the request again, another one will take it.")
-        head = Head(scope["headers"])
+        head = Head(scope["headers"], scope["http_version"])
         call.principal = self._directory.authenticate(head.authorization)
-        request, remove_usage = await self._request(call, match, head, scope, receive)
-        await self._relay.carry(call, request, send, remove_usage=remove_usage)
+        request = await self._request(call, match, head, scope, receive)
+        await self._relay.carry(call, request, send)
 
     def _match(self, call: LiveCall, scope: Scope) -> Match:
         raw_path: bytes = scope["raw_path"]
         match = self._routes.match(call.method, raw_path)
         if match is not None:
             return match
-        if call.method == "GET" and raw_path in (b"/v1/responses", b"/responses") and _wants_websocket(scope):
+        if call.method == "GET" and raw_path in (b"/v1/responses", b"/responses") and scope["upgrade"] == b"websocket":
             raise UpgradeRequired(
                 "WebSocket mode is not offered by this gateway; send POST /v1/responses with stream: true instead."
             )
@@ -117,17 +116,16 @@ class Proxy:
 
     async def _request(
         self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
-    ) -> tuple[UpstreamRequest, bool]:
+    ) -> UpstreamRequest:
         if match.route.body is Body.RAW:
-            return self._raw_request(call, match, head, scope, receive), False
+            return self._raw_request(call, match, head, scope, receive)
         body = await read_body(receive, head, self._max_body_bytes)
-        remove_usage = False
         if match.route.body is Body.JSON:
-            body, remove_usage = self._apply_policy(call, match, peek(body), body)
+            body = self._apply_policy(call, match, peek(body), body)
         drop = _NOTHING if head.content_encoding is None else _DECODED
         length = len(body) if body or call.method == "POST" else None
         headers = self._upstream_headers(call, head, length, drop)
-        return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body), remove_usage
+        return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
     def _raw_request(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
         headers = self._upstream_headers(call, head, None, _NOTHING)
@@ -142,8 +140,8 @@ class Proxy:
             raise InternalError(_BUG)
         return self._headers.build(head.headers, head.fields, call.principal, content_length=length, drop=drop)
 
-    def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> tuple[bytes, bool]:
-        """The body that goes upstream, and whether usage that was not asked for must be taken out of the reply."""
+    def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> bytes:
+        """The body that goes upstream; the call is told what it asks for."""
         call.outlives_client = self._drains or seen.background
         model = seen.model
         if model is not None:
@@ -153,8 +151,9 @@ class Proxy:
             call.model = model[:_LONGEST_NAME]
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
         if is_chat_stream and self._include_usage and not seen.include_usage:
-            return ask_for_usage(body), True
-        return body, False
+            call.removes_usage = True
+            return ask_for_usage(body)
+        return body
 
     def _target(self, match: Match, scope: Scope) -> bytes:
         subpath = match.subpath
@@ -174,8 +173,13 @@ class Proxy:
         call.fail(error)
         call.end("refused" if error.status < 500 else "drained" if isinstance(error, Draining) else "failed")
 
-    async def _cancelled(self, call: LiveCall, send: Send) -> None:
-        if call.left:
+    async def _broken_off(self, call: LiveCall, refusal: GatewayError | None, send: Send) -> None:
+        """The call was ended from outside: by its client, by the connection itself, or by a shutdown."""
+        if refusal is not None:
+            call.left, call.status = False, refusal.status
+            call.fail(refusal)
+            call.end("refused")
+        elif call.left:
             call.end("client_left")
         elif call.cut_by is not None:
             call.uncancel()
@@ -192,11 +196,6 @@ class Proxy:
 
 
 _BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."
-
-
-def _wants_websocket(scope: Scope) -> bool:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 
 def target_base(base_url_path: str) -> bytes:

@@ -1,14 +1,14 @@
 """Read one request off ASGI: its head at a glance, its body under a cap."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.relay.encoding import decode_body
 
 _DECODED_INLINE_BYTES = 4 * 1024
-"""A larger compressed body is decoded in a thread: it may hold a thousand times as much, and other calls do not wait."""
+"""A larger compressed body is decoded in a thread: it may hold a thousand times as much, and others must not wait."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -23,15 +23,26 @@ class Head:
 
     __slots__ = ("authorization", "content_encoding", "content_length", "fields", "headers")
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
         self.headers = headers
         self.fields = fields = dict(headers)
         if len(fields) < len(headers):
             _refuse_ambiguous(headers)
+        if b"transfer-encoding" in fields or b"host" not in fields:
+            _check_framing(fields, http_version)
         self.authorization = fields.get(b"authorization")
         self.content_encoding = fields.get(b"content-encoding")
         length = fields.get(b"content-length")
         self.content_length = None if length is None else int(length)
+
+
+def _check_framing(fields: Mapping[bytes, bytes], http_version: str) -> None:
+    """What HTTP/1.1 demands of a request and a parser lets pass (RFC 9112, sections 3.2 and 6.1)."""
+    if b"host" not in fields and http_version != "1.0":
+        raise BadRequest("The Host header is missing; an HTTP/1.1 client sends one.")
+    coding = fields.get(b"transfer-encoding")
+    if coding is not None and (coding.lower() != b"chunked" or http_version == "1.0"):
+        raise BadRequest("Of transfer codings only chunked is understood, in HTTP/1.1; send Content-Length instead.")
 
 
 def _refuse_ambiguous(headers: list[tuple[bytes, bytes]]) -> None:

@@ -8,7 +8,6 @@ from types import FrameType
 from typing import Protocol
 
 import uvicorn
-from uvicorn._types import ASGIApplication
 
 from gateway.errors import Draining
 from gateway.http.protocol import GatewayProtocol
@@ -52,7 +51,7 @@ class DrainingServer(uvicorn.Server):
         """Wait until no call is open, or `limit_s` is over, or a second signal came."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while self._proxy.open_calls and not self.force_exit:
+                while self._proxy.open_calls and not self.force_exit:  # noqa: ASYNC110 - calls do not pay to tell
                     await asyncio.sleep(0.05)
 
     @contextlib.contextmanager

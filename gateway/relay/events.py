@@ -137,6 +137,10 @@ def data_of(event: bytes) -> bytes | None:
 
 class _Numbered(msgspec.Struct):
     sequence_number: Any = None
+    type: Any = None
+
+
+_LAST_OF_RESPONSE = ("response.completed", "response.incomplete", "response.failed", "error")
 
 
 _NUMBERED = msgspec.json.Decoder(_Numbered)
@@ -152,6 +156,15 @@ def sequence_number_after(block: bytes) -> int | None:
         if number is not None:
             return number
     return None
+
+
+def ends_response(block: bytes) -> bool:
+    """Whether the last event in `block` is the one that a responses stream ends with."""
+    events = split_events(block)
+    try:
+        return bool(events) and _NUMBERED.decode(data_of(events[-1]) or b"").type in _LAST_OF_RESPONSE
+    except (ValueError, RecursionError):
+        return False
 
 
 def _sequence_number(event: bytes) -> int | None:

@@ -4,10 +4,11 @@ Pure. Names are in lower case, as ASGI gives them. Knows nothing of bodies.
 """
 
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.call import Principal
+from gateway.relay.mask import SecretMask
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -96,9 +97,9 @@ class RequestHeaders:
     """Makes the headers of the request to upstream: what the client sent, stripped first, then ours."""
 
     host: bytes
-    api_key: bytes
+    api_key: bytes = field(repr=False)
     organization_id: bytes | None = None
-    _own: RawHeaders = field(init=False)
+    _own: RawHeaders = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         own = [(b"authorization", b"Bearer " + self.api_key), (b"accept-encoding", b"identity")]
@@ -115,9 +116,9 @@ class RequestHeaders:
         content_length: int | None,
         drop: frozenset[bytes] = frozenset(),
     ) -> RawHeaders:
-        """`fields` is `headers` as a dict. `content_length` None: the body streams, and the client's own Content-Length, if any, stands.
+        """`fields` is `headers` as a dict; `drop` holds more names to leave out.
 
-        `drop` holds more names to leave out, such as a Content-Encoding that was taken off.
+        `content_length` None: the body streams, and the client's own Content-Length, if any, stands.
         """
         out = _to_upstream(headers)
         if drop:
@@ -150,7 +151,7 @@ def is_event_stream(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def reply_headers(
-    upstream: RawHeaders, fields: Mapping[bytes, bytes], request_id: bytes, api_key: bytes, *, keep_length: bool
+    upstream: RawHeaders, fields: Mapping[bytes, bytes], request_id: bytes, mask: SecretMask, *, keep_length: bool
 ) -> RawHeaders:
     """The headers of the reply to the client, `x-gateway-request-id` and `x-request-id` among them.
 
@@ -163,8 +164,8 @@ def reply_headers(
     listed = _listed(upstream, fields)
     if listed is not None:
         out = _without(out, listed)
-    if b"\n".join(fields.values()).find(api_key) >= 0 or len(fields) < len(upstream):
-        out = [field for field in out if api_key not in field[1]]
+    if mask.is_in(b"\n".join((*fields, *fields.values()))) or len(fields) < len(upstream):
+        out = [field for field in out if not (mask.is_in(field[0]) or mask.is_in(field[1]))]
         fields = dict(out)
     if b"x-request-id" not in fields or (listed is not None and b"x-request-id" in listed):
         out.append((b"x-request-id", request_id))

@@ -4,14 +4,16 @@ A `LiveCall` collects facts as floors learn them and becomes a `CallRecord` exac
 knows the task that carries the call, so that a leaving client or a shutdown can end it.
 """
 
-import asyncio
 import time
 from os import urandom
 from time import perf_counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.call import CallRecord, Outcome, Principal, Route, Usage
 from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Wire(Protocol):
@@ -55,6 +57,7 @@ class LiveCall:
         "outcome",
         "outlives_client",
         "principal",
+        "removes_usage",
         "route",
         "sent_at",
         "sent_bytes",
@@ -81,6 +84,7 @@ class LiveCall:
         self.outcome: Outcome | None = None
         self.streamed = False
         self.outlives_client = False
+        self.removes_usage = False
         self.left = False
         self.cut_by: GatewayError | None = None
         self.sent_at: float | None = None

@@ -38,6 +38,10 @@ class SecretMask:
     def __repr__(self) -> str:
         return f"SecretMask({len(self.needles)} spellings)"
 
+    def is_in(self, data: bytes) -> bool:
+        """Whether any of the secrets occurs in `data`."""
+        return self.mask(data) is not data
+
     def mask(self, data: bytes) -> bytes:
         """`data` with `*` for each byte of each occurrence; `data` itself if there is none."""
         find = data.find

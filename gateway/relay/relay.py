@@ -25,12 +25,11 @@ class Relay:
     """Carries calls to one upstream."""
 
     transport: Transport
-    api_key: bytes
     mask: SecretMask
     streams: Streams
     aliases: dict[str, str]
 
-    async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send, *, remove_usage: bool) -> None:
+    async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send) -> None:
         """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
         call.sent_at = perf_counter()
         try:
@@ -39,22 +38,22 @@ class Relay:
             call.upstream_error = kind_of(error)
             raise as_gateway_error(error) from error
         try:
-            await self._relay(call, reply, send, remove_usage=remove_usage)
+            await self._relay(call, reply, send)
         finally:
             reply.close()
 
-    async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send, *, remove_usage: bool) -> None:
+    async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send) -> None:
         fields = dict(reply.headers)
-        call.upstream_request_id = fields.get(b"x-request-id", b"").decode("latin-1") or None
         stream = is_event_stream(fields)
         call.streamed = stream
         adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
-        headers = reply_headers(
-            reply.headers, fields, call.id, self.api_key, keep_length=not (stream or adds_aliases)
-        )
+        headers = reply_headers(reply.headers, fields, call.id, self.mask, keep_length=not (stream or adds_aliases))
+        request_id = (b"x-request-id", fields.get(b"x-request-id", b""))
+        if request_id in headers:  # else it must not be repeated, in a log neither
+            call.upstream_request_id = request_id[1].decode("latin-1")
         client = ClientReply(call, send, reply.status, headers)
         if stream:
-            await EventRelay(call, reply, client, self.mask, self.streams, remove_usage=remove_usage).run()
+            await EventRelay(call, reply, client, self.mask, self.streams).run()
         elif adds_aliases and reply.status == 200:
             await relay_models(call, reply, client, self.aliases)
         else:

@@ -12,7 +12,7 @@ from gateway.call import Dialect, Reply
 from gateway.errors import GatewayError
 from gateway.metering.usage import UsageScanner
 from gateway.relay.client import ClientReply
-from gateway.relay.events import EventCutter, data_of, sequence_number_after, split_events
+from gateway.relay.events import EventCutter, data_of, ends_response, sequence_number_after, split_events
 from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.in_band import error_event
 from gateway.relay.include_usage import UsageRemover
@@ -37,8 +37,6 @@ class EventRelay:
         client: ClientReply,
         mask: SecretMask,
         streams: Streams,
-        *,
-        remove_usage: bool,
     ) -> None:
         self._call = call
         self._reply = reply
@@ -48,7 +46,7 @@ class EventRelay:
         self._cutter = EventCutter(streams.max_event_bytes)
         metered = call.route is not None and call.route.reply is Reply.USAGE
         self._scanner = UsageScanner() if metered else None
-        self._remover = UsageRemover() if remove_usage else None
+        self._remover = UsageRemover() if call.removes_usage else None
         self._is_chat = self._dialect is Dialect.CHAT
         self._last = b""
         self._unsent = b""
@@ -131,6 +129,9 @@ class EventRelay:
     async def _break_off(self, error: GatewayError) -> None:
         if not self._client.started:
             raise error
+        if self._dialect is Dialect.RESPONSES and self._cutter.at_boundary and ends_response(self._last):
+            await self._end(b"")  # the client has all of it
+            return
         self._call.fail(error)
         self._call.end("drained" if error is self._call.cut_by else "cut")
         if self._cutter.at_boundary:

@@ -78,10 +78,10 @@ class Transport(Protocol):
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Send the request and wait for the reply's head.
 
-        Raises a `TransportError`. A cancelled `send` leaves no connection behind. A request whose bytes may have reached
-        upstream is never sent twice, but for a GET that met a kept-alive connection which upstream had
-        closed; a kept-alive connection that is found closed before a byte was written is replaced by a new one.
-        A refused connection is not tried again: where else to go is the caller's to know.
+        Raises a `TransportError`. A cancelled `send` leaves no connection behind. A request whose bytes may have
+        reached upstream is never sent twice, but for a GET that met a kept-alive connection which upstream had closed;
+        a kept-alive connection that is found closed before a byte was written is replaced by a new one. A refused
+        connection is not tried again: where else to go is the caller's to know.
         """
 
     async def close(self) -> None:
