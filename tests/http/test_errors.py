@@ -44,7 +44,7 @@ NO_KEY = Row(401, "invalid_request_error", None, {"x-should-retry": "false"})
 WRONG_KEY = Row(401, "invalid_request_error", "invalid_api_key", {"x-should-retry": "false"})
 BAD_REQUEST = Row(400, "invalid_request_error", None, {})
 UNKNOWN_ROUTE = Row(404, "invalid_request_error", None, {})
-NOT_ALLOWED = Row(405, "invalid_request_error", None, {"allow": "GET"})
+NOT_ALLOWED = Row(405, "invalid_request_error", None, {})
 TOO_LARGE = Row(413, "invalid_request_error", "request_too_large", {})
 UNKNOWN_CODING = Row(415, "invalid_request_error", "unsupported_content_encoding", {})
 WEBSOCKET = Row(426, "invalid_request_error", "websocket_not_supported", {})
@@ -53,7 +53,7 @@ NONSENSE = Row(502, "upstream_error", "upstream_protocol_error", {})
 TOO_SLOW = Row(504, "upstream_error", "upstream_timeout", {})
 OVERLOADED = Row(503, "server_error", "overloaded", {"retry-after": "1"})
 
-ALLOWED_HEADERS = {"content-type", "content-length", "x-request-id", "x-gateway-request-id", "connection"}
+ALLOWED_HEADERS = {"content-type", "content-length", "x-request-id", "x-gateway-request-id", "connection", "allow"}
 
 
 def assert_refused(answer: Answer, row: Row) -> str:
