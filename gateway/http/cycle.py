@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 _JOINED_BYTES = 64 * 1024
 """A larger piece is written without being copied behind what precedes it."""
 
-_HIGH_WATER_BYTES = 256 * 1024
+_HIGH_WATER_BYTES = 64 * 1024
 """Unread bytes of a request's body above which its client is made to wait."""
 
 _BODILESS = (204, 304)

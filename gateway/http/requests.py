@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from io import BytesIO
 from typing import Any
 
 from gateway.errors import BadRequest, RequestTooLarge
@@ -76,16 +77,17 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes:
 
 
 async def _read_rest(receive: Receive, first: bytes, max_bytes: int) -> bytes:
-    pieces, size, more = [first], len(first), True
+    body, size, more = BytesIO(), len(first), True  # grows in place: a large body is held once, not in pieces as well
+    body.write(first)
     while more:
         message = await receive()
         _check_connected(message)
-        pieces.append(message["body"])
         size += len(message["body"])
         if size > max_bytes:
             raise _too_large(max_bytes)
+        body.write(message["body"])
         more = message["more_body"]
-    return b"".join(pieces)
+    return body.getvalue()
 
 
 async def stream_body(receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
 """Several processes on one listening socket.
 
-Knows how to start workers, to replace one that died, and to stop all. The work is sent to each process whole, so that
-no secret passes through an environment or a file.
+Knows how to start workers, to replace one that died, to give up when none can start, and to stop all. The work is
+sent to each process whole, so that no secret passes through an environment or a file.
 """
 
 import logging
@@ -11,55 +11,129 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
 Work = Callable[[list[socket.socket]], None]
-_RESTART_AFTER_S = 1.0
+_EARLY_S = 5.0
+"""A worker that ends sooner could not start: to import the gateway on a busy machine alone takes a second or two."""
+_MAX_EARLY_ENDS = 4
 _log = logging.getLogger("gateway")
 
 
 class Workers:
-    """`count` processes that run `work([listener])`; `work` must be picklable."""
+    """`count` processes that run `work([listener])`; `work` must be picklable.
 
-    def __init__(self, work: Work, listener: socket.socket, count: int) -> None:
-        self._work, self._listener = work, listener
-        self._context = multiprocessing.get_context("spawn")
-        self._count = count
-        self._processes: list[BaseProcess] = []
+    One that ends is replaced after `restart_after_s` seconds, so that one that cannot start does not spin.
+    """
+
+    def __init__(self, work: Work, listener: socket.socket, count: int, *, restart_after_s: float = 1.0) -> None:
+        self._workers = [_Worker(work, listener) for _ in range(count)]
+        self._restart_after_s = restart_after_s
         self._stopping = False
+        self._told, self._tell = socket.socketpair()
 
     def run(self) -> None:
-        """Keep them all running until SIGTERM or SIGINT, then until each has drained."""
+        """Keep all running until SIGTERM or SIGINT, then until each has drained. Only in the main thread.
+
+        SystemExit with status 1 when no worker can start.
+        """
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
-        self._processes = [self._start() for _ in range(self._count)]
-        while not self._stopping:
-            wait([process.sentinel for process in self._processes])
+        try:
+            self._start(self._workers)
+            while not self._stopping:
+                self._wait([worker.sentinel for worker in self._workers])
+                self._replace([worker for worker in self._workers if worker.has_ended])
+        finally:
+            self._end_all()
+
+    def _start(self, workers: Iterable["_Worker"]) -> None:
+        for worker in workers:
             if not self._stopping:
-                self._replace_dead()
-        for process in self._processes:
-            process.join()
+                worker.start()
 
-    def _start(self) -> BaseProcess:
-        process = self._context.Process(target=_run, args=(self._work, self._listener))
-        process.start()
-        return process
+    def _replace(self, ended: Iterable["_Worker"]) -> None:
+        if self._stopping:
+            return
+        for worker in ended:
+            worker.note_end()
+        if all(worker.cannot_start for worker in self._workers):
+            text = "no worker can start: each of %s ended within %g s at least %s times in a row"
+            _log.critical(text, len(self._workers), _EARLY_S, _MAX_EARLY_ENDS)
+            raise SystemExit(1)
+        self._wait((), self._restart_after_s)
+        self._start(ended)
 
-    def _replace_dead(self) -> None:
-        time.sleep(_RESTART_AFTER_S)  # a worker that cannot start must not be started in a tight loop
-        for index, process in enumerate(self._processes):
-            if not process.is_alive() and not self._stopping:
-                _log.error("worker %s ended with status %s; starting another", process.pid, process.exitcode)
-                self._processes[index] = self._start()
+    def _end_all(self) -> None:
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join()
+
+    def _wait(self, sentinels: Iterable[int], limit_s: float | None = None) -> None:
+        """Until one of `sentinels` is ready, or a signal has come, or `limit_s` is over."""
+        wait([self._told, *sentinels], limit_s)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stopping = True
-        for process in self._processes:
-            if process.is_alive():
-                process.terminate()
+        # A wait goes on when a signal's handler has run, unless what it waits for is there. And only what is there
+        # by now could be stopped from here: a worker that is just being started could not.
+        if not self._stopping:
+            self._stopping = True
+            self._tell.send(b"x")
+
+
+class _Worker:
+    """One of the workers, through all its restarts."""
+
+    def __init__(self, work: Work, listener: socket.socket) -> None:
+        self._work, self._listener = work, listener
+        self._process: BaseProcess | None = None
+        self._started_at_s = 0.0
+        self._early_ends = 0
+
+    @property
+    def process(self) -> BaseProcess:
+        if self._process is None:
+            raise RuntimeError("not started yet")
+        return self._process
+
+    @property
+    def sentinel(self) -> int:
+        """Ready to be read once the process has ended."""
+        return self.process.sentinel
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.process.is_alive()
+
+    @property
+    def cannot_start(self) -> bool:
+        """It has ended early so many times in a row that another start would do no better."""
+        return self._early_ends >= _MAX_EARLY_ENDS and self._is_young()
+
+    def start(self) -> None:
+        process = multiprocessing.get_context("spawn").Process(target=_run, args=(self._work, self._listener))
+        process.start()
+        self._process, self._started_at_s = process, time.monotonic()
+
+    def note_end(self) -> None:
+        self._early_ends = self._early_ends + 1 if self._is_young() else 0
+        _log.error("worker %s ended with status %s", self.process.pid, self.process.exitcode)
+
+    def terminate(self) -> None:
+        """Tell it to stop; nothing if it is not there."""
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+
+    def join(self) -> None:
+        if self._process is not None:
+            self._process.join()
+
+    def _is_young(self) -> bool:
+        return time.monotonic() - self._started_at_s < _EARLY_S
 
 
 def _run(work: Work, listener: socket.socket) -> None:
