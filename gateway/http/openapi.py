@@ -18,8 +18,17 @@ _WEATHER: dict[str, Any] = {
     },
     "required": ["location"],
 }
+_WEATHER_OF_RESPONSES: dict[str, Any] = {
+    **_WEATHER,
+    "properties": {
+        **_WEATHER["properties"],
+        "unit": {"type": "string", "description": "Temperature unit", "enum": ["celsius", "fahrenheit"]},
+    },
+    "required": ["location", "unit"],
+}
 _ABOUT_WEATHER = {"name": "get_current_weather", "description": "Get the current weather in a given location"}
-_IMAGE_URL = "https://example.com/picture.jpeg"
+_IMAGE_URL = "https://qianwen-res.oss-cn-beijing.aliyuncs.com/Qwen-VL/assets/demo.jpeg"
+_FILE_URL = "https://www.berkshirehathaway.com/letters/2024ltr.pdf"
 _GREETING = [
     {"role": "developer", "content": "You are a helpful assistant."},
     {"role": "user", "content": "Hello!"},
@@ -28,7 +37,7 @@ _GREETING = [
 _CHAT_EXAMPLES: dict[str, dict[str, Any]] = {
     "Default": {"model": _MODEL, "messages": _GREETING},
     "Streaming": {"model": _MODEL, "messages": _GREETING, "stream": True},
-    "Image input": {
+    "Image Input": {
         "model": _MODEL,
         "messages": [
             {
@@ -47,7 +56,7 @@ _CHAT_EXAMPLES: dict[str, dict[str, Any]] = {
         "tools": [{"type": "function", "function": {**_ABOUT_WEATHER, "parameters": _WEATHER}}],
         "tool_choice": "auto",
     },
-    "Sampling": {
+    "Python": {
         "model": _MODEL,
         "messages": [
             {"role": "system", "content": "You are a helpful AI assistant"},
@@ -79,16 +88,16 @@ _RESPONSES_EXAMPLES: dict[str, dict[str, Any]] = {
     "Functions": {
         "model": _MODEL,
         "input": "What is the weather like in Boston today?",
-        "tools": [{"type": "function", **_ABOUT_WEATHER, "parameters": _WEATHER}],
+        "tools": [{"type": "function", **_ABOUT_WEATHER, "parameters": _WEATHER_OF_RESPONSES}],
         "tool_choice": "auto",
     },
-    "Image input": {
+    "Image Input": {
         "model": _MODEL,
         "input": _asked("what is in this image?", {"type": "input_image", "image_url": _IMAGE_URL}),
     },
-    "File input": {
+    "File Input": {
         "model": _MODEL,
-        "input": _asked("what is in this file?", {"type": "input_file", "file_url": "https://example.com/letter.pdf"}),
+        "input": _asked("what is in this file?", {"type": "input_file", "file_url": _FILE_URL}),
     },
     "Web search": {
         "model": _MODEL,
