@@ -38,6 +38,8 @@ _UPGRADE_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
 _MOST_PIPELINED = 16
 """Requests that may wait behind one; until then reading goes on, so that a client that leaves is noticed."""
 
+_MOST_PIPELINED_EVER = 256
+"""One piece off the network may hold many, past the point where reading stops; at this the connection is dropped."""
 _LEAST_TICK_S = 0.01
 _MAYBE_BLANK = (b" ", b"\t", b" \r", b"\t\r")
 
@@ -106,27 +108,31 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_bytes += size
             if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0 or data.endswith(_MAYBE_BLANK):
                 self._has_blanks = True
+        while data:
+            data = self._parse(data)
+        if self._in_head and self._head_bytes > self._limits.max_head_bytes:
+            self._refuse(self._too_large())
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser; what comes back is to be parsed anew."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
+            return self._without_upgrade() + data[upgrade.args[0] :]
         except httptools.HttpParserError:
             self._refuse(self._refusal or BadRequest("This is not a valid HTTP/1.1 request; check the client."))
-        else:
-            if self._in_head and self._head_bytes > self._limits.max_head_bytes:
-                self._refuse(self._too_large())
+        return b""
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Read the request on as if it had not asked for an upgrade, which the parser takes for its end.
+    def _without_upgrade(self) -> bytes:
+        """The head that was just read as if it had not asked for an upgrade, which the parser takes for its end.
 
         Clients that would rather speak HTTP/2 in the clear ask so with every first request, a POST's body behind it.
         """
         kept = [field for field in self.headers if field[0] not in _UPGRADE_HEADERS]
         line = b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)
-        head = b"\r\n".join((line, *map(b": ".join, kept), b"", b""))
         self._upgrade = dict(self.headers).get(b"upgrade", b"").lower()
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(head + rest)
+        return b"\r\n".join((line, *map(b": ".join, kept), b"", b""))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -155,7 +161,9 @@ class GatewayProtocol(HttpToolsProtocol):
         return lower
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        if self.parser.get_method() == b"CONNECT":
+            raise self._refused(BadRequest("This is no forward proxy; send requests to its own URL."))
+        if self.parser.should_upgrade():
             return  # it is declined, and read again
         self._in_head = False
         if len(self.headers) > self._limits.max_headers or self._is_head_too_large():
@@ -178,6 +186,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
             if len(self.pipeline) >= _MOST_PIPELINED:
                 self.flow.pause_reading()
+            if len(self.pipeline) > _MOST_PIPELINED_EVER:
+                raise self._refused(BadRequest("Too many requests wait on this connection; open more of them."))
 
     def _new_cycle(self, *, keep_alive: bool) -> GatewayCycle:
         cycle = GatewayCycle(
@@ -255,6 +265,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _is_answering(self) -> bool:
+        """A reply is under way, or is owed to a request that came whole: nothing else may be written now."""
+        if self.pipeline:
+            return True
         cycle = self.cycle
         return self._has_cycle() and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
 

@@ -1,6 +1,7 @@
 """Requests and replies that are odd, yet sent by real clients and upstreams; and some that are refused."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -127,3 +128,21 @@ async def test_a_break_after_the_last_event_of_a_response_is_no_error(transport:
         with running_gateway(f"{upstream.url}/v1", upstream={"transport": transport}) as gateway:
             answer = await ask(gateway.port, post(RESPONSES, {"stream": True}))
     assert answer.body == event
+
+
+async def test_a_flood_of_upgrades_in_one_piece_loses_its_connection_and_does_no_other_harm() -> None:
+    one = request("GET", "/healthz", headers=[("Connection", "upgrade"), ("Upgrade", "h2c")])
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        async with connected(gateway.port) as client:
+            client.send(one * 3000)
+            async with asyncio.timeout(5):
+                with contextlib.suppress(ConnectionError):
+                    await client.reader.read()
+        assert (await ask(gateway.port, request("GET", "/healthz"))).status == 200
+        assert not gateway.ask(lambda: gateway.app.proxy.open_calls)
+
+
+async def test_connect_is_refused() -> None:
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        for target in ("example.com:443", "/v1/models"):
+            assert (await ask(gateway.port, request("CONNECT", target))).status == 400
