@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 import uvloop
@@ -30,10 +31,19 @@ class _Server(DrainingServer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.listening = threading.Event()
+        self._told = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Waits to be told, where uvicorn looks ten times a second."""
+        await self._told.wait()
 
 
 class RunningGateway:
@@ -71,6 +81,11 @@ class RunningGateway:
 
         assert self.loop is not None
         return asyncio.run_coroutine_threadsafe(answer(), self.loop).result(5)
+
+    def has_pipelined(self) -> bool:
+        """Whether a request waits behind another one on some connection; for `ask`."""
+        connections: set[Any] = self._server.server_state.connections
+        return any(connection.pipeline for connection in connections)
 
     def stop(self) -> None:
         """What SIGTERM does."""
