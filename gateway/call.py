@@ -94,7 +94,8 @@ class CallRecord(msgspec.Struct, frozen=True):
 
     Times are in seconds, None where the phase was not reached. `error` is the code of the error that the client
     saw, `upstream_error` what went wrong on the way to upstream: `connect`, `pool`, `broken`, `protocol`,
-    `timeout_connect`, `timeout_headers`, `timeout_first_byte`, `timeout_stream` or `timeout_total`.
+    `key_refused` (the account's), `timeout_connect`, `timeout_headers`, `timeout_first_byte`, `timeout_stream` or
+    `timeout_total`.
     """
 
     id: str

@@ -65,12 +65,6 @@ class UnknownRoute(GatewayError):
     status, type, code = 404, "invalid_request_error", None
 
 
-class ModelNotFound(GatewayError):
-    """The gateway itself knows that there is no such model."""
-
-    status, type, code = 404, "invalid_request_error", "model_not_found"
-
-
 class MethodNotAllowed(GatewayError):
     """A page of the gateway's own that does not take this method."""
 

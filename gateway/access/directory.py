@@ -36,10 +36,12 @@ class KeyDirectory:
         A token is asked for even where any will do: a browser cannot send one to another origin unasked, so no
         web page can spend the account through an open gateway on loopback.
         """
-        scheme, _, token = (authorization or b"").partition(b" ")
+        if authorization is None:
+            raise MissingKey(f"No API key was sent. {_HOW}.")
+        scheme, _, token = authorization.partition(b" ")
         token = token.strip()
         if scheme.lower() != b"bearer" or not token:
-            raise MissingKey(f"No API key was sent. {_HOW}.")
+            raise MissingKey(f"The Authorization header holds no bearer token. {_HOW}.")
         if self._open:
             return LOCAL
         principal = self._principals.get(digest(token))

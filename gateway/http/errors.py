@@ -25,11 +25,12 @@ def error_reply(error: GatewayError, call_id: bytes) -> tuple[int, list[tuple[by
     return error.status, headers, body
 
 
-async def send_error(error: GatewayError, call_id: bytes, send: Send) -> None:
-    """Send `error` as the whole reply of an ASGI call."""
+async def send_error(error: GatewayError, call_id: bytes, send: Send) -> int:
+    """Send `error` as the whole reply of an ASGI call; the size of its body in bytes."""
     status, headers, body = error_reply(error, call_id)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+    return len(body)
 
 
 def raw_error_reply(error: GatewayError, call_id: bytes) -> bytes:

@@ -34,7 +34,7 @@ _log = logging.getLogger("gateway")
 _DECODED = frozenset((b"content-encoding",))
 _NOTHING: frozenset[bytes] = frozenset()
 _LONGEST_NAME = 200
-"""What is kept of a model's name for logs and metrics; clients choose it."""
+"""What is kept of a name that a client chose, such as a model's, for logs and metrics."""
 
 
 class Proxy:
@@ -109,9 +109,10 @@ class Proxy:
             raise UpgradeRequired(
                 "WebSocket mode is not offered by this gateway; send POST /v1/responses with stream: true instead."
             )
-        shown = raw_path.decode("ascii", "replace")
+        shown = raw_path[:_LONGEST_NAME].decode("ascii", "replace")
         raise UnknownRoute(
-            f"Invalid URL ({call.method} {shown}). Check the method and the base URL of your client: it ends in /v1."
+            f"Invalid URL ({call.method} {shown}). Check the method and the base URL of your client: it ends in /v1.",
+            detail=f"{call.method} {shown}",
         )
 
     async def _request(
@@ -168,8 +169,8 @@ class Proxy:
         if call.outcome is not None or call.status:
             call.wire.abort()  # the reply has begun: its end can only be broken off
         else:
-            await send_error(error, call.id, send)
             call.status = error.status
+            call.sent_bytes = await send_error(error, call.id, send)
         call.fail(error)
         call.end("refused" if error.status < 500 else "drained" if isinstance(error, Draining) else "failed")
 

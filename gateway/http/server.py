@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from types import FrameType
@@ -14,6 +15,7 @@ from gateway.http.protocol import GatewayProtocol
 from gateway.http.proxy import Proxy
 from gateway.settings import Server as ServerSettings
 
+_log = logging.getLogger("gateway")
 _CUT_GRACE_S = 2.0
 """How long cut streams have to get their in-band error out."""
 
@@ -41,6 +43,8 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._proxy.draining = True
+        if count := len(self._proxy.open_calls):
+            _log.info("draining: %d open, at most %g s; a second interrupt ends it now", count, self._drain_s)
         await self._drain(self._drain_s)
         for call in tuple(self._proxy.open_calls):
             call.cut(Draining("This gateway is shutting down and cannot finish this call; send it again."))

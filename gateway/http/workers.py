@@ -45,8 +45,8 @@ class Workers:
         try:
             self._start(self._workers)
             while not self._stopping:
-                self._wait([worker.sentinel for worker in self._workers])
-                self._replace([worker for worker in self._workers if worker.has_ended])
+                ready = self._wait([worker.sentinel for worker in self._workers])
+                self._replace([worker for worker in self._workers if worker.sentinel in ready])
         finally:
             self._end_all()
 
@@ -73,9 +73,9 @@ class Workers:
         for worker in self._workers:
             worker.join()
 
-    def _wait(self, sentinels: Iterable[int], limit_s: float | None = None) -> None:
-        """Until one of `sentinels` is ready, or a signal has come, or `limit_s` is over."""
-        wait([self._told, *sentinels], limit_s)
+    def _wait(self, sentinels: Iterable[int], limit_s: float | None = None) -> list[object]:
+        """Those of `sentinels` that are ready, once one is; none when a signal has come or `limit_s` is over."""
+        return list(wait([self._told, *sentinels], limit_s))
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         # A wait goes on when a signal's handler has run, unless what it waits for is there. And only what is there
@@ -106,10 +106,6 @@ class _Worker:
         return self.process.sentinel
 
     @property
-    def has_ended(self) -> bool:
-        return not self.process.is_alive()
-
-    @property
     def cannot_start(self) -> bool:
         """It has ended early so many times in a row that another start would do no better."""
         return self._early_ends >= _MAX_EARLY_ENDS and self._is_young()
@@ -120,6 +116,8 @@ class _Worker:
         self._process, self._started_at_s = process, time.monotonic()
 
     def note_end(self) -> None:
+        """Its sentinel is ready: count what that was."""
+        self.process.join()  # the sentinel may be a moment ahead of the exit status
         self._early_ends = self._early_ends + 1 if self._is_young() else 0
         _log.error("worker %s ended with status %s", self.process.pid, self.process.exitcode)
 

@@ -1,5 +1,7 @@
 """From what went wrong on the way upstream to what the client is told."""
 
+import msgspec
+
 from gateway.errors import GatewayError, Overloaded, UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from gateway.upstream.transport import (
     ConnectFailed,
@@ -20,6 +22,31 @@ _TIMEOUTS = {
     "stream": f"The upstream API fell silent in the middle of its answer. {_MAYBE_SENT}.",
     "total": f"The call took longer than this gateway allows. {_MAYBE_SENT}.",
 }
+
+
+KEY_REFUSED = "key_refused"
+"""Upstream answered 401: it is the account's key that is wrong, not the client's."""
+
+_LONGEST_CODE = 64
+
+
+class _ErrorObject(msgspec.Struct):
+    code: str | int | None = None
+    type: str | None = None
+
+
+class _ErrorReply(msgspec.Struct):
+    error: _ErrorObject
+
+
+def error_code(body: bytes) -> str | None:
+    """The code, or else the type, of an error reply in OpenAI's shape; None if it has neither."""
+    try:
+        error = msgspec.json.decode(body, type=_ErrorReply).error
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    code = error.code if error.code is not None else error.type
+    return None if code is None else str(code)[:_LONGEST_CODE]
 
 
 def kind_of(error: TransportError) -> str:

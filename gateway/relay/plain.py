@@ -11,7 +11,7 @@ from gateway.call import Outcome, Reply, Usage
 from gateway.errors import GatewayError
 from gateway.metering.usage import usage_of_reply
 from gateway.relay.client import ClientReply
-from gateway.relay.failures import as_gateway_error, kind_of
+from gateway.relay.failures import KEY_REFUSED, as_gateway_error, error_code, kind_of
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import MaskedStream, SecretMask
 from gateway.upstream.transport import TransportError, UpstreamReply
@@ -81,7 +81,17 @@ class PlainRelay:
         while size <= MAX_ERROR_BYTES and (piece := await self._reply.read()):
             pieces.append(piece)
             size += len(piece)
-        return self._mask.mask_error(b"".join(pieces))
+        body = b"".join(pieces)
+        self._note(body)
+        return self._mask.mask_error(body)
+
+    def _note(self, body: bytes) -> None:
+        """What upstream says is wrong, for the log; its text stays out, since it may repeat what was sent."""
+        code = error_code(body)
+        self._call.error = None if code is None else self._mask.mask_error(code.encode()).decode()
+        if self._reply.status == 401:
+            self._call.upstream_error = KEY_REFUSED
+            self._call.detail = "upstream refuses the account's key; no client can mend this: gmi-gateway doctor"
 
     async def _end(self, rest: bytes) -> None:
         self._call.usage = self._usage()

@@ -417,3 +417,15 @@ async def test_an_unknown_content_encoding_is_415() -> None:
         for coding in ("br", "compress", "gzip, br", "x"):
             assert_refused(await ask(gateway.port, post(CHAT, b"{}", [("Content-Encoding", coding)])), UNKNOWN_CODING)
     assert not upstream.requests
+
+
+async def test_a_refused_account_key_passes_to_the_client_and_is_named_for_whoever_runs_the_gateway() -> None:
+    body = b'{"error":{"message":"Incorrect API key provided","type":"t","param":null,"code":"invalid_api_key"}}'
+    async with WireUpstream(reply(401, [(b"Content-Type", b"application/json")], body)) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            answer = await ask(gateway.port, post(CHAT, {}))
+            record = (await gateway.recorded(1))[0]
+            metrics = await ask(gateway.port, request("GET", "/metrics"))
+    assert (answer.status, answer.body) == (401, body)
+    assert (record.outcome, record.error, record.upstream_error) == ("upstream_error", "invalid_api_key", "key_refused")
+    assert b'gmi_gateway_upstream_errors_total{kind="key_refused"} 1.0' in metrics.body
