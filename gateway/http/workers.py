@@ -74,7 +74,7 @@ class Workers:
             worker.join()
 
     def _wait(self, sentinels: Iterable[int], limit_s: float | None = None) -> list[object]:
-        """Those of `sentinels` that are ready, once one is; none when a signal has come or `limit_s` is over."""
+        """Wait for one of `sentinels`, for a signal, or until `limit_s` is over; what is ready by then."""
         return list(wait([self._told, *sentinels], limit_s))
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
@@ -19,10 +18,11 @@ START_S = 20.0
 
 
 class GatewayProcess:
-    """One process; `output` is what it has written to its terminal by now."""
+    """One process; `output` is what it has written to its terminal by now. `port` is 0 until it has said where."""
 
-    def __init__(self, process: Process, port: int) -> None:
-        self.port, self.pid = port, process.pid
+    def __init__(self, process: Process) -> None:
+        self.pid = process.pid
+        self.port = 0
         self.output = b""
         self._process = process
         self._ready = asyncio.Event()
@@ -32,13 +32,18 @@ class GatewayProcess:
         assert self._process.stdout is not None
         while piece := await self._process.stdout.read(4096):
             self.output += piece
-            if re.search(rb"http://127\.0\.0\.1:\d+", self.output):
+            if not self.port and (said := re.search(rb"http://127\.0\.0\.1:(\d+)/v1", self.output)):
+                self.port = int(said[1])
                 self._ready.set()
         self._ready.set()
 
+    async def spoken(self) -> None:
+        """Wait until it has said where it listens, which it does before it starts a worker."""
+        await asyncio.wait_for(self._ready.wait(), START_S)
+
     async def ready(self) -> None:
         """Wait until a call is answered; the socket listens before a worker accepts."""
-        await asyncio.wait_for(self._ready.wait(), START_S)
+        await self.spoken()
         assert self._process.returncode is None, self.output
         await ask(self.port, request("GET", "/readyz"), within_s=START_S)
 
@@ -63,13 +68,20 @@ class GatewayProcess:
 
 @asynccontextmanager
 async def serving(
-    *scripts: Script, arguments: tuple[str, ...] = (), directory: Path = ROOT, **environment: str
+    *scripts: Script,
+    arguments: tuple[str, ...] = (),
+    directory: Path = ROOT,
+    until_ready: bool = True,
+    **environment: str,
 ) -> AsyncIterator[GatewayProcess]:
-    """A gateway in front of a wire upstream; `directory` is its working directory and its TMPDIR."""
+    """A gateway in front of a wire upstream; `directory` is its working directory and its TMPDIR.
+
+    `until_ready`: it answers by then; else it has just said where it is going to.
+    """
     async with WireUpstream(*scripts) as upstream:
         running = await _start(f"{upstream.url}/v1", arguments, directory, environment)
         try:
-            await running.ready()
+            await (running.ready() if until_ready else running.spoken())
             yield running
         finally:
             await running.close()
@@ -86,12 +98,6 @@ async def _start(
         "GMI_API_KEY": UPSTREAM_KEY,
         **environment,
     }
-    port = _free_port()
-    command = (sys.executable, "-u", "-m", "gateway", "serve", "--port", str(port), *arguments)
+    command = (sys.executable, "-u", "-m", "gateway", "serve", "--port", "0", *arguments)
     process = await asyncio.create_subprocess_exec(*command, cwd=directory, env=settings, stdout=PIPE, stderr=STDOUT)
-    return GatewayProcess(process, port)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return GatewayProcess(process)
