@@ -49,15 +49,6 @@ def _open_to_all(settings: Settings) -> Iterator[Conflict]:
     )
 
 
-def _workers_on_any_port(settings: Settings) -> Iterator[Conflict]:
-    if settings.server.workers > 1 and settings.server.port == 0:
-        yield Conflict(
-            (("server", "port"), ("server", "workers")),
-            "cannot be 0 with several workers, since each would take a port of its own",
-            "name a port, or set server.workers to 1",
-        )
-
-
 def _native_with_proxy(settings: Settings) -> Iterator[Conflict]:
     if settings.upstream.transport == "native" and settings.upstream.proxy is not None:
         yield Conflict(
@@ -136,7 +127,6 @@ def _upstream_without_key(upstream: Upstream, *, was_given: bool) -> Iterator[Co
 
 _CHECKS = (
     _open_to_all,
-    _workers_on_any_port,
     _native_with_proxy,
     _aliases_of_aliases,
     _twins_in_a_team,

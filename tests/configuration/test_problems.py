@@ -57,7 +57,6 @@ from tests.configuration.conftest import Read, Refuse
         ("upstream: {ca_file: no.pem}", "upstream.ca_file: cannot be read: No such file or directory"),
         ("upstream: {ca_file: gateway.yaml}", "upstream.ca_file: holds no certificate that can be read"),
         ("upstream: {base_url: 'http://x/v1'}", "upstream.base_url: is set, but there is no key for it"),
-        ("server: {workers: 2, port: 0}", "server.port: cannot be 0 with several workers"),
         ("models: {aliases: {a: a}}", "models.aliases.a: points to itself"),
         ("models: {aliases: {a: b, b: c}}", "models.aliases.a: points to another alias"),
     ],
@@ -110,6 +109,11 @@ def test_on_loopback_no_keys_are_needed(read: Read, host: str) -> None:
 
 def test_with_a_key_the_gateway_listens_anywhere(read: Read) -> None:
     assert read("keys: [{name: a, team: t, secret: 0123456789abcdef}]", server__host="0.0.0.0").keys
+
+
+def test_several_workers_may_share_a_free_port_since_they_share_one_socket(read: Read) -> None:
+    server = read("server: {workers: 2, port: 0}").server
+    assert (server.workers, server.port) == (2, 0)
 
 
 def test_bad_keys_are_not_taken_for_none(refuse: Refuse) -> None:
