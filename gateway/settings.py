@@ -4,6 +4,7 @@ Knows what a valid setting is. Where settings come from (file, environment,
 secret files) and how a bad one is reported is `gateway.configuration`.
 """
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -70,11 +71,18 @@ def _is_printable(value: str) -> str:
     return value
 
 
+def _is_sha256(value: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", value) is None:
+        raise ValueError('must be 64 hex digits, as `printf %s "$KEY" | sha256sum | cut -c1-64` prints')
+    return value.lower()
+
+
 HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
 ProxyUrl = Annotated[str, AfterValidator(_is_proxy_url)]
 HeaderValue = Annotated[str, AfterValidator(_is_header_value)]
 SecretHeaderValue = Annotated[SecretStr, AfterValidator(_is_secret_header_value)]
 Host = Annotated[str, AfterValidator(_is_host)]
+Sha256 = Annotated[str, AfterValidator(_is_sha256)]
 FilePath = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_printable)]
@@ -202,10 +210,9 @@ class Key(_Section):
         default=None,
         description="The key itself, at least 16 characters; write `${NAME}` to read the environment.",
     )
-    secret_sha256: str | None = Field(
+    secret_sha256: Sha256 | None = Field(
         default=None,
-        pattern=r"^[0-9a-f]{64}$",
-        description="Or its SHA-256 in hex, so that the file holds no secret.",
+        description="In place of `secret`, its SHA-256 in hex, so that the file holds no secret.",
     )
 
     @model_validator(mode="after")

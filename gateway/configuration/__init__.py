@@ -46,7 +46,6 @@ __all__ = [
 ]
 
 _FILE_RANK, _GMI_RANK, _ENVIRONMENT_RANK, _COMMAND_LINE_RANK = 1, 2, 3, 4
-_BASE_URL = ("upstream", "base_url")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +107,10 @@ def _validate(layer: Layer) -> Settings:
 
 def _check(settings: Settings, layer: Layer) -> Settings:
     failed = [problem.path for problem in layer.problems]
-    for conflict in find_conflicts(settings, base_url_was_given=_was_given(settings, layer)):
+    for conflict in find_conflicts(settings):
         if not any(overlap(path, bad) for path in conflict.paths for bad in failed):
             origin = layer.origin_of(conflict.paths[0])
             layer.problems.append(Problem(conflict.paths[0], conflict.reason, conflict.cure, origin))
     if layer.problems:
         raise SettingsError(layer.problems)
     return settings
-
-
-def _was_given(settings: Settings, layer: Layer) -> bool:
-    # A file may spell the default out, as the one that is shipped does.
-    default = Settings().upstream.base_url
-    origin = layer.origins.get(_BASE_URL)
-    return settings.upstream.base_url != default or (origin is not None and origin.rank > _FILE_RANK)

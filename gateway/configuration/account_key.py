@@ -58,6 +58,12 @@ def _key_in(name: str) -> str:
     try:
         with FilePath(name).open("rb") as file:
             data = file.read(_MAX_BYTES)
+    except IsADirectoryError:
+        raise _BadFileError(
+            "names a directory",
+            "name the file that holds the key"
+            " (a container engine makes a directory where the file to mount is missing)",
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _BadFileError(
             f"cannot be read: {getattr(error, 'strerror', 'not a path')}",

@@ -1,10 +1,12 @@
 """What no single setting shows: settings that do not go together.
 
-Pure but for the last check, which loads the file of certificate authorities.
+Pure but for two checks: one loads the file of certificate authorities, one
+looks a host name up that is about to be refused anyway, to say why.
 Each check yields the paths that it looked at, the one to report first.
 """
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,10 +25,9 @@ class Conflict:
     cure: str
 
 
-def find_conflicts(settings: Settings, *, base_url_was_given: bool) -> list[Conflict]:
-    """All conflicts. `base_url_was_given`: someone named an upstream, rather than let it be the default."""
-    conflicts = [conflict for check in _CHECKS for conflict in check(settings)]
-    return [*conflicts, *_upstream_without_key(settings.upstream, was_given=base_url_was_given)]
+def find_conflicts(settings: Settings) -> list[Conflict]:
+    """All conflicts, in no order that matters."""
+    return [conflict for check in _CHECKS for conflict in check(settings)]
 
 
 def is_loopback(host: str) -> bool:
@@ -40,6 +41,10 @@ def is_loopback(host: str) -> bool:
 def _open_to_all(settings: Settings) -> Iterator[Conflict]:
     if settings.keys or is_loopback(settings.server.host):
         return
+    if (reason := _why_unresolved(settings.server.host)) is not None:
+        cure = "write an address of this machine, such as 127.0.0.1"
+        yield Conflict((("server", "host"),), f"does not resolve: {reason}", cure)
+        return
     yield Conflict(
         (("server", "host"), ("keys",)),
         "listens beyond this machine while no keys are configured, so that whoever reaches it could spend the"
@@ -47,6 +52,14 @@ def _open_to_all(settings: Settings) -> Iterator[Conflict]:
         "add a key under `keys:` (or in GATEWAY_KEYS) with name, team and secret; make the secret with:"
         " openssl rand -hex 24",
     )
+
+
+def _why_unresolved(host: str) -> str | None:
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        return getattr(error, "strerror", None) or "not a host name"
+    return None
 
 
 def _native_with_proxy(settings: Settings) -> Iterator[Conflict]:
@@ -116,8 +129,10 @@ def _unusable_authorities(settings: Settings) -> Iterator[Conflict]:
     yield Conflict((("upstream", "ca_file"),), reason, "name a PEM file of certificates, readable by this user")
 
 
-def _upstream_without_key(upstream: Upstream, *, was_given: bool) -> Iterator[Conflict]:
-    if was_given and upstream.api_key is None:
+def _upstream_without_key(settings: Settings) -> Iterator[Conflict]:
+    # The default may be spelled out: the file that is shipped does so, and runs the simulator.
+    upstream = settings.upstream
+    if upstream.api_key is None and upstream.base_url != Upstream().base_url:
         yield Conflict(
             (("upstream", "base_url"), ("upstream", "api_key"), ("upstream", "api_key_file")),
             "is set, but there is no key for it",
@@ -132,4 +147,5 @@ _CHECKS = (
     _twins_in_a_team,
     _twin_secrets,
     _unusable_authorities,
+    _upstream_without_key,
 )

@@ -29,7 +29,6 @@ _REASONS = {
     "string_type": "is not text",
     "string_too_short": "is empty",
     "string_too_long": "is longer than {max_length} characters",
-    "string_pattern_mismatch": "is not 64 digits of lower-case hex",
     "greater_than_equal": "is less than {ge}",
     "less_than_equal": "is more than {le}",
     "literal_error": "is not one of {expected}",
@@ -39,6 +38,7 @@ _REASONS = {
     "tuple_type": "is not a list",
     "value_error": "{error}",
 }
+_KEY_SHAPE = "{name: me, team: us, secret: …}"
 _WITH_DESCRIPTION = frozenset(_REASONS) - {"literal_error", "value_error"}
 
 
@@ -92,6 +92,8 @@ def _value_at(values: Any, path: Path) -> Any:
 
 
 def _description(path: Path) -> str:
+    if path[0] == "keys" and len(path) <= 2:
+        return f"wanted: {_KEY_SHAPE if len(path) == 2 else f'[{_KEY_SHAPE}]'}"
     field = field_at(path)
     if field is None or not field.description:
         return ""

@@ -17,13 +17,16 @@ def test_gmi_api_key_alone_is_enough(read: Read) -> None:
     assert upstream.base_url == "https://api.gmi-serving.com/v1"
 
 
-def test_no_key_and_no_base_url_is_no_error_even_where_the_file_spells_the_default_out(read: Read) -> None:
-    text = "upstream: {base_url: 'https://api.gmi-serving.com/v1', api_key: null, api_key_file: null}"
-    assert read(text).upstream.api_key is None
+@pytest.mark.parametrize("variable", ["", "GMI_BASE_URL", "GATEWAY_UPSTREAM_BASE_URL"])
+def test_the_default_base_url_needs_no_key_wherever_it_is_spelled_out(read: Read, variable: str) -> None:
+    default = "https://api.gmi-serving.com/v1/"
+    text = f"upstream: {{base_url: '{default}', api_key: null, api_key_file: null}}"
+    settings = read("", {variable: default}) if variable else read(text)
+    assert settings.upstream.api_key is None
 
 
-def test_a_base_url_from_the_environment_needs_a_key_though_it_is_the_default(refuse: Refuse) -> None:
-    (said,) = refuse("", {"GMI_BASE_URL": "https://api.gmi-serving.com/v1/"})
+def test_any_other_base_url_needs_a_key(refuse: Refuse) -> None:
+    (said,) = refuse("", {"GMI_BASE_URL": "https://api.example/v1"})
     assert said.startswith("GMI_BASE_URL: upstream.base_url: is set, but there is no key for it")
 
 
@@ -53,6 +56,15 @@ def test_a_bad_key_file_is_one_problem(refuse: Refuse, content: bytes | None, re
         Path("key").write_bytes(content)
     (said,) = refuse("upstream:\n  api_key_file: key\n  base_url: http://x/v1")
     assert said.startswith(f"gateway.yaml:2: upstream.api_key_file: {reason}")
+
+
+def test_a_key_file_that_is_a_directory_is_said_to_be_one(refuse: Refuse) -> None:
+    Path("key").mkdir()
+    (said,) = refuse("", {"GMI_API_KEY_FILE": "key"})
+    assert said == (
+        "GMI_API_KEY_FILE: upstream.api_key_file: names a directory; name the file that holds the key "
+        "(a container engine makes a directory where the file to mount is missing)"
+    )
 
 
 @pytest.mark.parametrize("name", ["'\\0'", "''"])

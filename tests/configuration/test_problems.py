@@ -1,5 +1,6 @@
 """Each bad setting is one problem with its place, its reason and its cure."""
 
+from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
@@ -32,12 +33,12 @@ from tests.configuration.conftest import Read, Refuse
         ("models: {aliases: {a: [b]}}", "models.aliases.a: is not text"),
         ("models: {aliases: {a: ''}}", "models.aliases.a: is empty"),
         ("models: {aliases: {'': a}}", "models.aliases.…: is empty"),
-        ("keys: {a: b}", "keys: is not a list"),
-        ("keys: [a]", "keys[0]: is not a table of keys"),
+        ("keys: {a: b}", "keys: is not a list; wanted: [{name: me, team: us, secret: …}]"),
+        ("keys: [a]", "keys[0]: is not a table of keys; wanted: {name: me, team: us, secret: …}"),
         ("keys: [{team: t, secret: 0123456789abcdef}]", "keys[0].name: is missing; wanted: Whose key it is"),
         ("keys: [{name: a, team: t}]", "keys[0]: must have either secret or secret_sha256, and not both"),
         ("keys: [{name: a, team: t, secret: short}]", "keys[0]: its secret must be 16 or more visible ASCII"),
-        ("keys: [{name: a, team: t, secret_sha256: ABC}]", "keys[0].secret_sha256: is not 64 digits of lower-case hex"),
+        ("keys: [{name: a, team: t, secret_sha256: ABC}]", "keys[0].secret_sha256: must be 64 hex digits, as `printf "),
         ('keys: [{name: "a\\nb", team: t, secret: 0123456789abcdef}]', "keys[0].name: must not hold line ends"),
         ("upstream: {base_url: api.example.com}", "upstream.base_url: is not a URL that starts with http://"),
         ("upstream: {base_url: 'ftp://x'}", "upstream.base_url: is not a URL that starts with http://"),
@@ -95,7 +96,7 @@ def test_a_value_that_a_higher_source_replaces_is_not_looked_at(read: Read) -> N
     assert read("server: {port: x}", {"GATEWAY_SERVER_PORT": "1"}).server.port == 1
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "gateway.example"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1"])
 def test_without_keys_the_gateway_listens_on_loopback_only(refuse: Refuse, host: str) -> None:
     (said,) = refuse("", server__host=host)
     assert said.startswith("--host: server.host: listens beyond this machine while no keys are configured")
@@ -109,6 +110,13 @@ def test_on_loopback_no_keys_are_needed(read: Read, host: str) -> None:
 
 def test_with_a_key_the_gateway_listens_anywhere(read: Read) -> None:
     assert read("keys: [{name: a, team: t, secret: 0123456789abcdef}]", server__host="0.0.0.0").keys
+
+
+@pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])
+def test_a_host_name_that_does_not_resolve_is_said_to_be_that(refuse: Refuse, host: str) -> None:
+    (said,) = refuse("", server__host=host)
+    assert said.startswith("--host: server.host: does not resolve: ")
+    assert said.endswith("; write an address of this machine, such as 127.0.0.1")
 
 
 def test_several_workers_may_share_a_free_port_since_they_share_one_socket(read: Read) -> None:
@@ -128,8 +136,25 @@ def test_names_are_unique_within_a_team(read: Read, refuse: Refuse) -> None:
     assert said.startswith("gateway.yaml:3: keys[1].name: is the name of keys[0] too, in the same team")
 
 
-def test_secrets_are_unique_however_they_are_written(refuse: Refuse) -> None:
+@pytest.mark.parametrize("junk", ["{digest}  -", "x{digest}", "{digest}0", "sha256:{digest}", " "])
+def test_a_digest_that_is_none_is_told_how_to_make_one(refuse: Refuse, junk: str) -> None:
+    written = junk.format(digest=sha256(b"0123456789abcdef").hexdigest())
+    (said,) = refuse(f"keys: [{{name: a, team: t, secret_sha256: '{written}'}}]")
+    assert said == (
+        "gateway.yaml:1: keys[0].secret_sha256: must be 64 hex digits, "
+        """as `printf %s "$KEY" | sha256sum | cut -c1-64` prints"""
+    )
+
+
+def test_a_digest_may_be_in_upper_case(read: Read) -> None:
     digest = sha256(b"0123456789abcdef").hexdigest()
+    (key,) = read(f"keys: [{{name: a, team: t, secret_sha256: {digest.upper()}}}]").keys
+    assert key.secret_sha256 == digest
+
+
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_secrets_are_unique_however_they_are_written(refuse: Refuse, case: Callable[[str], str]) -> None:
+    digest = case(sha256(b"0123456789abcdef").hexdigest())
     text = f"keys:\n- {{name: a, team: t, secret: 0123456789abcdef}}\n- {{name: b, team: u, secret_sha256: {digest}}}"
     (said,) = refuse(text)
     assert said.startswith("gateway.yaml:3: keys[1]: has the same secret as keys[0]")

@@ -126,7 +126,7 @@ def test_names_that_platforms_make_up_are_left_alone(read: Read) -> None:
         ("GATEWAY_STREAMS_KEEPALIVE", "streams.keepalive: unknown key; did you mean GATEWAY_STREAMS_KEEPALIVE_S?"),
         ("GATEWAY_KEYS_0_NAME", "keys: cannot be set in parts; GATEWAY_KEYS holds the whole list, as YAML or JSON"),
         ("GATEWAY_SERVER_PORT", "server.port: is not a whole number"),
-        ("GATEWAY_KEYS", "keys: is not a list"),
+        ("GATEWAY_KEYS", "keys: is not a list; wanted: [{name: me, team: us, secret: …}]"),
         ("GATEWAY_MODELS_ALIASES", "models.aliases: is not a table of names"),
     ],
 )
