@@ -92,5 +92,6 @@ def test_the_docs_name_every_variable(name: str) -> None:
 
 def test_every_variable_that_the_docs_name_is_one() -> None:
     made_up = {"GATEWAY_PORT", "GATEWAY_SERVICE_HOST", "GATEWAY_PORT_8080_TCP", "GATEWAY_SERVER_PROT"}
+    slips = {"GATEWAY_KEY", "GMI_KEY"}
     real = {variable_of(path) for path in all_settings()} | {"GATEWAY_CONFIG", "GATEWAY_KEYS", *GMI_VARIABLES}
-    assert set(re.findall(r"\b(?:GATEWAY|GMI)_[A-Z0-9_]*[A-Z0-9]\b", DOCS.read_text("utf-8"))) - made_up == real
+    assert set(re.findall(r"\b(?:GATEWAY|GMI)_[A-Z0-9_]*[A-Z0-9]\b", DOCS.read_text("utf-8"))) - made_up - slips == real

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gateway.configuration.account_key import settle_account_key
 from gateway.configuration.checks import find_conflicts, is_loopback
+from gateway.configuration.doubts import Doubt, doubtful_settings, misspelt_variables
 from gateway.configuration.environment import (
     GMI_VARIABLES,
     KEYS_VARIABLE,
@@ -33,15 +34,18 @@ __all__ = [
     "FILE_VARIABLE",
     "GMI_VARIABLES",
     "KEYS_VARIABLE",
+    "Doubt",
     "Loaded",
     "Origin",
     "Problem",
     "SettingsError",
     "changes",
+    "doubtful_settings",
     "field_at",
     "is_loopback",
     "load",
     "load_settings",
+    "misspelt_variables",
     "variable_of",
 ]
 

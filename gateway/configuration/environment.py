@@ -62,7 +62,7 @@ class _Source(EnvSettingsSource):
 
     def __init__(self, environ: Mapping[str, str], rank: int) -> None:
         super().__init__(_Schema, env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1)
-        self.env_vars = {name.lower(): value for name, value in environ.items() if value and _is_ours(name)}
+        self.env_vars = {name.lower(): value for name, value in environ.items() if value and is_ours(name)}
         self.layer = Layer()
         self._rank = rank
 
@@ -86,5 +86,6 @@ def _parts_of_keys(environ: Mapping[str, str], rank: int) -> list[Problem]:
     return [Problem(("keys",), "cannot be set in parts", cure, Origin(name, None, rank)) for name in names]
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Whether `name` is read as a setting, a misspelled key of a section included."""
     return name == KEYS_VARIABLE or (name.startswith(_SECTION_PREFIXES) and name.isupper())
