@@ -9,11 +9,10 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +22,18 @@ from pydantic import SecretStr
 from gateway import __version__
 from gateway.access.keys import new_secret
 from gateway.app import bind, serve
-from gateway.configuration import Loaded, SettingsError, changes, load
-from gateway.doctor import examine
-from gateway.doctor.findings import KEYS_PAGE, Finding, Mark, cannot_listen
+from gateway.configuration import (
+    Loaded,
+    SettingsError,
+    changes,
+    doubtful_settings,
+    is_loopback,
+    load,
+    misspelt_variables,
+)
+from gateway.doctor import doubts, examine
+from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
+from gateway.doctor.port import cannot_listen, local_url
 from gateway.settings import Key, Settings
 
 _LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic")
@@ -34,7 +42,6 @@ _MODEL = "openai/gpt-5.2"
 
 app = typer.Typer(
     name="gmi-gateway",
-    help="One GMI Cloud account, shared by a team: OpenAI's API on this machine.",
     no_args_is_help=True,
     add_completion=False,
     # A pretty traceback may show the values of variables, and so a secret.
@@ -45,13 +52,34 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Settings file (default: $GATEWAY_CONFIG, else config/gateway.yaml if it is there)."),
 ]
+HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on (default: 127.0.0.1).")]
+PortOption = Annotated[
+    int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one (default: 8080).")
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gmi-gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the gateway's version."),
+    ] = False,
+) -> None:
+    """One GMI Cloud account, shared by a team: OpenAI's API on this machine."""
 
 
 @app.command("serve")
 def serve_command(
     config: ConfigOption = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one (default: 8080).")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the port (default: 1).")] = None,
 ) -> None:
     """Run the gateway; without a GMI key, against a simulator."""
@@ -62,8 +90,7 @@ def serve_command(
     except OSError as error:
         _print_finding(cannot_listen(settings.server, error), err=True)
         raise typer.Exit(1) from None
-    base_url = _base_url(settings.server.host, listener.getsockname()[1])
-    with listener, _upstream_of(settings, base_url) as ready:
+    with listener, _upstream_of(settings, listener.getsockname()[1]) as ready:
         serve(ready, listener)
 
 
@@ -79,10 +106,10 @@ def check_config(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def doctor(config: ConfigOption = None) -> None:
+def doctor(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Look for what keeps the gateway from working: a line each, with the cure."""
     worst_is_bad = False
-    for finding in _findings(config):
+    for finding in _findings(config, {"server.host": host, "server.port": port}):
         _print_finding(finding)
         worst_is_bad |= finding.mark is Mark.BAD
     if worst_is_bad:
@@ -108,27 +135,33 @@ def main() -> None:
 
 
 def _load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int) -> Loaded:
+    """The settings, with what is doubtful about them on standard error, or the end of this process."""
     try:
-        return load(config, os.environ, overrides)
+        loaded = load(config, os.environ, overrides)
     except SettingsError as error:
         typer.echo(str(error), err=True)
+        # A misspelt variable is often why a setting is missed.
+        _print_findings(doubts(misspelt_variables(os.environ)), err=True)
         raise typer.Exit(code) from None
+    _print_findings(doubts([*misspelt_variables(os.environ), *doubtful_settings(loaded.settings)]), err=True)
+    return loaded
 
 
-def _findings(config: Path | None) -> Iterator[Finding]:
+def _findings(config: Path | None, overrides: Mapping[str, Any]) -> Iterator[Finding]:
     try:
-        loaded = load(config, os.environ, {})
+        loaded = load(config, os.environ, overrides)
     except SettingsError as error:
         yield from (Finding(Mark.BAD, str(problem)) for problem in error.problems)
+        yield from doubts(misspelt_variables(os.environ))
         return
     yield from examine(loaded, os.environ, datetime.now(UTC))
 
 
 @contextmanager
-def _upstream_of(settings: Settings, base_url: str) -> Iterator[Settings]:
+def _upstream_of(settings: Settings, port: int) -> Iterator[Settings]:
     """The settings to run with. Without an upstream key: those of a simulator, which runs for as long."""
     if settings.upstream.api_key is not None:
-        _welcome(settings, base_url)
+        _welcome(settings, port)
         yield settings
         return
     # It takes 35 ms to import, which a gateway with a key need not wait for.
@@ -136,7 +169,7 @@ def _upstream_of(settings: Settings, base_url: str) -> Iterator[Settings]:
 
     with running_simulator() as simulator_url:
         demo_secret = None if settings.keys else new_secret()
-        _introduce_simulator(base_url, demo_secret)
+        _introduce_simulator(settings.server.host, port, demo_secret)
         yield _simulated(settings, simulator_url, demo_secret)
 
 
@@ -150,18 +183,29 @@ def _simulated(settings: Settings, simulator_url: str, demo_secret: str | None) 
     return settings.model_copy(update=changed)
 
 
-def _welcome(settings: Settings, base_url: str) -> None:
-    keys = f"{len(settings.keys)} keys" if settings.keys else "no keys: whoever is on this machine may call"
-    typer.echo(f"GMI gateway {__version__} on {base_url}, upstream {settings.upstream.base_url}, {keys}.")
+def _welcome(settings: Settings, port: int) -> None:
+    host, base_url = settings.server.host, _base_url(settings.server.host, port)
+    where = f"on {base_url}" if is_loopback(host) else f"listening on {_authority(host, port)} (here: {base_url})"
+    upstream = settings.upstream.base_url
+    typer.echo(f"GMI gateway {__version__} {where}, upstream {upstream}, {_count(settings.keys)}.")
 
 
-def _introduce_simulator(base_url: str, demo_secret: str | None) -> None:
+def _count(keys: tuple[Key, ...]) -> str:
+    if not keys:
+        return "no keys: whoever is on this machine may call"
+    return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+
+
+def _introduce_simulator(host: str, port: int, demo_secret: str | None) -> None:
     warning = "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked."
     typer.secho(warning, fg=typer.colors.YELLOW, bold=True)
-    typer.echo("For the real models, start it again with a key: GMI_API_KEY=your-key gmi-gateway serve")
+    typer.echo("For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again.")
     typer.echo(f"Make a key at {KEYS_PAGE}.")
-    typer.echo(f"Base URL {base_url}, key {demo_secret or 'one of your own'}. Try it:\n")
-    typer.echo(_curl(base_url, demo_secret or "$YOUR_KEY") + "\n")
+    base_url = _base_url(host, port)
+    where = base_url if is_loopback(host) else f"{base_url}, listening on {_authority(host, port)}"
+    key = f"Key {demo_secret}. Try it" if demo_secret else "Try it; put one of your keys in place of YOUR_KEY"
+    typer.echo(f"Base URL {where}. {key}:\n")
+    typer.echo(_curl(base_url, demo_secret or "YOUR_KEY") + "\n")
 
 
 def _curl(base_url: str, key: str) -> str:
@@ -171,14 +215,16 @@ def _curl(base_url: str, key: str) -> str:
 
 
 def _base_url(host: str, port: int) -> str:
-    """What a client on this machine writes to reach a server that listens on `host`."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return f"http://{host}:{port}/v1"
-    if address.version == 6:
-        return f"http://[{'::1' if address.is_unspecified else host}]:{port}/v1"
-    return f"http://{'127.0.0.1' if address.is_unspecified else host}:{port}/v1"
+    return f"{local_url(host, port)}/v1"
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _print_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
+    for finding in findings:
+        _print_finding(finding, err=err)
 
 
 def _print_finding(finding: Finding, *, err: bool = False) -> None:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -83,9 +83,9 @@ def until_curl(process: subprocess.Popen[str]) -> list[str]:
     raise AssertionError("\n".join([*lines, process.stderr.read() if process.stderr else ""]))
 
 
-def paste(line: str, variables: Mapping[str, str]) -> httpx2.Response:
+def paste(line: str) -> httpx2.Response:
     """Do what a shell and curl would do with the line."""
-    words = shlex.split(re.sub(r"\$(\w+)", lambda found: variables[found[1]], line))
+    words = shlex.split(line)
     assert words[0] == "curl"
     assert words[2::2] == ["-H", "-H", "-d"]
     headers = dict(header.split(": ", 1) for header in (words[3], words[5]))
@@ -98,10 +98,10 @@ def paste(line: str, variables: Mapping[str, str]) -> httpx2.Response:
 def test_without_a_key_serve_runs_the_simulator_says_so_and_prints_a_line_that_works() -> None:
     with serving() as process:
         lines = until_curl(process)
-        reply = paste(lines[-1], {})
+        reply = paste(lines[-1])
         code, _, err = stop(process)
     assert lines[0] == "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked."
-    assert "GMI_API_KEY=" in lines[1]
+    assert lines[1] == "For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again."
     assert reply.status_code == 200
     assert reply.json()["choices"][0]["message"]["content"].startswith("[simulated]")
     assert (code, err) == (0, "")
@@ -114,7 +114,7 @@ def test_the_demo_key_is_the_only_one_and_is_a_new_one_each_time() -> None:
         with serving() as process:
             line = until_curl(process)[-1]
             keys += re.findall(r"sk-gw-\w+", line)
-            refused = paste(line.replace(keys[-1], "sk-gw-" + "0" * 38), {})
+            refused = paste(line.replace(keys[-1], "sk-gw-" + "0" * 38))
         assert refused.status_code == 401
         assert is_well_formed(keys[-1])
     assert len(set(keys)) == 2
@@ -124,15 +124,17 @@ def test_with_keys_of_ones_own_the_simulator_takes_those_and_none_is_printed() -
     key = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
     with serving(GATEWAY_KEYS=key) as process:
         lines = until_curl(process)
-        reply = paste(lines[-1], {"YOUR_KEY": OWN_KEY})
+        reply = paste(lines[-1].replace("YOUR_KEY", OWN_KEY))
         _, out, err = stop(process)
+    assert "; put one of your keys in place of YOUR_KEY:" in lines[-3]
+    assert "$" not in lines[-1]
     assert reply.status_code == 200
     assert OWN_KEY not in "\n".join(lines) + out + err
 
 
 def test_a_proxy_for_upstream_is_not_in_the_way_of_the_simulator() -> None:
     with serving(GATEWAY_UPSTREAM_PROXY="http://127.0.0.1:1", GATEWAY_UPSTREAM_TRANSPORT="httpx2") as process:
-        assert paste(until_curl(process)[-1], {}).status_code == 200
+        assert paste(until_curl(process)[-1]).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_the_line_to_paste_reaches_the_host_that_was_asked_for(host: str, url: s
     with serving("--host", host, GATEWAY_KEYS=key) as process:
         line = until_curl(process)[-1]
         assert line.startswith(f"curl {url}")
-        assert paste(line, {"YOUR_KEY": OWN_KEY}).status_code == 200
+        assert paste(line.replace("YOUR_KEY", OWN_KEY)).status_code == 200
 
 
 def test_with_a_key_serve_names_the_upstream_and_never_the_key() -> None:
@@ -181,6 +183,62 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
         f"✗ cannot listen on 127.0.0.1:{port}: Address already in use; "
         "choose another with --port or --host, or stop what listens there (see: ss -ltnp)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "said"),
+    [
+        ("a", "127.0.0.1", r"on http://127\.0\.0\.1:\d+/v1, upstream \S+, 1 key\."),
+        (
+            "",
+            "127.0.0.1",
+            r"on http://127\.0\.0\.1:\d+/v1, upstream \S+, no keys: whoever is on this machine may call\.",
+        ),
+        ("ab", "0.0.0.0", r"listening on 0\.0\.0\.0:(\d+) \(here: http://127\.0\.0\.1:\1/v1\), upstream \S+, 2 keys\."),
+        ("a", "::", r"listening on \[::\]:(\d+) \(here: http://\[::1\]:\1/v1\), upstream \S+, 1 key\."),
+    ],
+)
+def test_the_first_line_says_who_can_reach_the_gateway_and_how(names: str, host: str, said: str) -> None:
+    keys = json.dumps([{"name": name, "team": "core", "secret": OWN_KEY + name} for name in names])
+    with serving("--host", host, GMI_API_KEY=CANARY, GATEWAY_KEYS=keys) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+    assert re.fullmatch(rf"GMI gateway {re.escape(__version__)} {said}\n", line)
+
+
+def test_the_simulator_says_where_it_listens_beyond_loopback() -> None:
+    keys = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    with serving("--host", "0.0.0.0", GATEWAY_KEYS=keys) as process:
+        line = until_curl(process)[-3]
+    assert re.match(r"Base URL http://127\.0\.0\.1:(\d+)/v1, listening on 0\.0\.0\.0:\1\. Try it", line)
+
+
+@pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])
+def test_a_host_that_does_not_resolve_is_one_clear_line(host: str) -> None:
+    keys = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    result = run("serve", "--host", host, GATEWAY_KEYS=keys)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"✗ cannot listen on {host}, which does not resolve: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_serve_warns_of_what_was_hardly_meant_and_starts() -> None:
+    with serving(GATEWAY_KEY="x", GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4].removesuffix("/v1,")
+        httpx2.get(f"{url}/healthz", trust_env=False)
+        code, _, err = stop(process)
+    assert code == 0
+    assert err == (
+        "! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n"
+        "! upstream.base_url has no path; most APIs sit under /v1: http://127.0.0.1:9/v1\n"
+    )
+
+
+def test_a_refusal_tells_of_misspelt_variables_too() -> None:
+    result = run("serve", "--host", "0.0.0.0", GATEWAY_KEY="x")
+    assert result.returncode == 2
+    assert result.stderr.endswith("\n! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n")
 
 
 def test_beyond_loopback_serve_wants_keys() -> None:
@@ -225,6 +283,12 @@ def test_check_config_without_any_settings_says_that_the_simulator_would_run() -
     assert result.stdout.startswith("The settings are valid (no file, so defaults and environment).\nNo upstream key: ")
 
 
+def test_check_config_warns_of_what_was_hardly_meant_and_passes() -> None:
+    result = call("check-config", GMI_KEY=CANARY)
+    assert result.exit_code == 0
+    assert result.stderr == "! GMI_KEY is set and means nothing here; did you mean GMI_API_KEY?\n"
+
+
 def test_the_shipped_file_passes() -> None:
     assert call("check-config", "--config", str(ROOT / "config" / "gateway.yaml")).exit_code == 0
 
@@ -236,6 +300,26 @@ def test_doctor_tells_bad_settings_a_line_each_and_fails() -> None:
     result = call("doctor", GATEWAY_SERVER_PROT="1", GATEWAY_LOG_CALLS="some")
     assert result.exit_code == 1
     assert [line[:12] for line in result.stdout.splitlines()] == ["✗ GATEWAY_LO", "✗ GATEWAY_SE"]
+
+
+def test_doctor_tells_of_misspelt_variables_beside_bad_settings() -> None:
+    result = call("doctor", "--host", "0.0.0.0", GATEWAY_KEY="x")
+    assert result.exit_code == 1
+    assert [line[:13] for line in result.stdout.splitlines()] == ["✗ --host: ser", "! GATEWAY_KEY"]
+
+
+def test_doctor_is_content_without_a_key() -> None:
+    result = call("doctor", "--port", "0")
+    assert result.exit_code == 0
+    assert [line[0] for line in result.stdout.splitlines()] == ["✓", "✓", "!"]
+
+
+def test_doctor_is_content_while_the_gateway_runs() -> None:
+    with serving() as process:
+        port = re.findall(r":(\d+)/v1", until_curl(process)[-1])[0]
+        result = call("doctor", "--host", "127.0.0.1", "--port", port)
+    assert result.exit_code == 0
+    assert f"✓ a gateway already runs on http://127.0.0.1:{port}\n" in result.stdout
 
 
 def test_doctor_marks_every_line_and_fails_where_one_is_bad() -> None:
@@ -251,6 +335,11 @@ def test_version_names_the_gateway_python_and_the_libraries() -> None:
     lines = call("version").stdout.splitlines()
     assert lines[0] == f"gmi-gateway {__version__}"
     assert f"httptools {version('httptools')}" in lines
+
+
+def test_the_version_alone_is_an_option() -> None:
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"gmi-gateway {__version__}\n")
 
 
 def test_a_terminal_that_cannot_show_the_marks_gets_question_marks() -> None:

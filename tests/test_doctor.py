@@ -16,6 +16,7 @@ import trustme
 from gateway.configuration import load
 from gateway.doctor import examine
 from gateway.doctor.findings import Finding, Mark
+from tests.support.gateway import running_gateway
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 KEY = "canary-5f2e8c1b9d7a4e60"
@@ -30,6 +31,7 @@ class Upstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.status = status
         self.date = date
+        self.own: dict[str, str] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -42,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         self.send_response_only(self.server.status)
+        for name, value in self.server.own.items():
+            self.send_header(name, value)
         if self.server.date is not None:
             self.send_header("Date", format_datetime(self.server.date))
         self.send_header("Content-Length", "0")
@@ -74,8 +78,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def findings(environ: Mapping[str, str], port: int = 0, *, timeout_s: float = 5.0) -> list[Finding]:
-    loaded = load(None, environ, {"server.port": port})
+def findings(
+    environ: Mapping[str, str], port: int = 0, *, host: str = "127.0.0.1", timeout_s: float = 5.0
+) -> list[Finding]:
+    loaded = load(None, environ, {"server.port": port, "server.host": host})
     found = list(examine(loaded, environ, NOW, timeout_s=timeout_s))
     assert KEY not in str(found)
     return found
@@ -204,24 +210,56 @@ def test_a_proxy_of_the_environment_is_not_used_and_that_is_said() -> None:
     assert 'GATEWAY_UPSTREAM_PROXY="$HTTPS_PROXY"' in warning.cure
 
 
-def test_a_port_that_is_taken_is_bad() -> None:
-    with create_server(("127.0.0.1", 0)) as other, upstream() as server:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_that_a_gateway_has_already_is_good(host: str) -> None:
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        (finding,) = [found for found in findings({}, gateway.port, host=host) if "already" in found.text]
+    assert finding == Finding(Mark.GOOD, f"a gateway already runs on http://{host}:{gateway.port}")
+
+
+def test_a_gateway_that_is_shutting_down_is_a_gateway_still() -> None:
+    with upstream(503) as other:
+        other.own = {"x-gateway-request-id": "1"}
+        assert not bad(findings({}, other.server_port))
+
+
+def test_a_port_that_another_server_has_is_bad() -> None:
+    with upstream(200) as other:
+        (finding,) = bad(findings({}, other.server_port))
+    assert other.seen[0][0] == "/healthz"
+    assert finding.text == f"cannot listen on 127.0.0.1:{other.server_port}: Address already in use"
+
+
+def test_a_port_that_is_taken_by_what_speaks_no_http_is_bad() -> None:
+    with create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        (finding,) = bad(findings(account(server.server_port), port))
+        (finding,) = bad(findings({}, port, timeout_s=0.2))
     assert finding.text == f"cannot listen on 127.0.0.1:{port}: Address already in use"
     assert finding.cure.startswith("choose another with --port")
 
 
-def examine_until_network(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """The findings before the first that asks for upstream's name."""
-    loaded = load(None, environ, {"server.port": 0})
-    for _, finding in zip(range(3), examine(loaded, environ, NOW), strict=False):
-        yield finding
+@pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])
+def test_a_host_to_listen_on_that_does_not_resolve_is_said_to_be_that(host: str) -> None:
+    environ = {"GATEWAY_KEYS": f"[{{name: a, team: t, secret: {KEY}}}]"}
+    (finding,) = bad(findings(environ, host=host))
+    assert finding.text.startswith(f"cannot listen on {host}, which does not resolve: ")
+    assert finding.cure == "name an address of this machine, such as 127.0.0.1, with --host"
 
 
-def test_without_a_key_the_simulator_is_announced() -> None:
-    (finding,) = [finding for finding in examine_until_network({}) if finding.mark is Mark.WARNING]
-    assert finding.text == "no upstream key: `serve` runs against the simulator"
+def test_without_a_key_the_simulator_is_announced_and_upstream_left_alone() -> None:
+    found = findings({"HTTPS_PROXY": "http://p"})
+    assert [finding.mark for finding in found] == [Mark.GOOD, Mark.GOOD, Mark.WARNING]
+    assert found[-1].text == "no upstream key: `serve` runs against the simulator"
+
+
+def test_what_was_hardly_meant_is_a_warning() -> None:
+    with upstream() as server:
+        environ = account(server.server_port, GATEWAY_KEY="x", GMI_BASE_URL=f"http://localhost:{server.server_port}")
+        found = findings(environ)
+    assert [finding.text for finding in found if finding.mark is Mark.WARNING] == [
+        "GATEWAY_KEY is set and means nothing here",
+        "upstream.base_url has no path",
+    ]
 
 
 @pytest.mark.parametrize(("mode", "mark"), [(0o600, Mark.GOOD), (0o640, Mark.WARNING), (0o604, Mark.WARNING)])
@@ -229,7 +267,8 @@ def test_a_key_file_that_others_can_read_is_a_warning(mode: int, mark: Mark) -> 
     file = Path("key")
     file.write_text(KEY)
     file.chmod(mode)
-    found = {finding.text: finding for finding in examine_until_network({"GMI_API_KEY_FILE": "key"})}
-    (finding,) = [finding for text, finding in found.items() if text.startswith("key can be read by ")]
+    with upstream() as server:
+        found = findings({"GMI_API_KEY_FILE": "key", "GMI_BASE_URL": f"http://localhost:{server.server_port}/v1"})
+    (finding,) = [finding for finding in found if finding.text.startswith("key can be read by ")]
     assert finding.mark is mark
     assert finding.cure == ("" if mark is Mark.GOOD else "chmod 600 key")

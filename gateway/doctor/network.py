@@ -20,7 +20,7 @@ _MAX_SKEW_S = 300.0
 
 
 def examine_upstream(upstream: Upstream, now: datetime, timeout_s: float) -> Iterator[Finding]:
-    """The findings about `upstream`, up to the first that makes the rest pointless."""
+    """The findings about `upstream`, which has a key, up to the first that makes the rest pointless."""
     resolved = _resolve(upstream)
     yield resolved
     if resolved.mark is Mark.GOOD:
@@ -98,20 +98,13 @@ def _certificate_error(error: BaseException | None) -> str | None:
 def _verdict(upstream: Upstream, status: int) -> Finding:
     asked = f"GET {upstream.base_url}/models answers {status}"
     if status in (401, 403):
-        return _refusal(upstream, asked)
+        cure = f"make another at {KEYS_PAGE}, or check upstream.organization_id"
+        return Finding(Mark.BAD, f"{asked}: the key is refused", cure)
     if status == 200:
-        accepted = "" if upstream.api_key is None else ": the key is good"
-        return Finding(Mark.GOOD, f"{asked}{accepted}")
+        return Finding(Mark.GOOD, f"{asked}: the key is good")
     if status == 429 or status >= 500:
         return Finding(Mark.WARNING, f"{asked}: the key could not be checked", "try again in a minute")
     return Finding(Mark.BAD, asked, "check upstream.base_url; OpenAI's API sits under a path such as /v1")
-
-
-def _refusal(upstream: Upstream, asked: str) -> Finding:
-    if upstream.api_key is None:
-        return Finding(Mark.GOOD, f"{asked}, as it should without a key")
-    cure = f"make another at {KEYS_PAGE}, or check upstream.organization_id"
-    return Finding(Mark.BAD, f"{asked}: the key is refused", cure)
 
 
 def _clock(date: str, now: datetime) -> Iterator[Finding]:
