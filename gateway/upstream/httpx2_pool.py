@@ -84,9 +84,7 @@ class Call:
 
     def failure(self, error: Exception) -> TransportError:
         """What an error of httpcore2 means; its text is not passed on, since it may quote the reply."""
-        stream = self.stream
-        illegal = isinstance(error, httpcore2.ProtocolError) and not stream.saw_eof
-        if illegal or (stream.saw_eof and not stream.opens_like_http):
+        if isinstance(error, httpcore2.ProtocolError) and not self.stream.saw_eof:
             return ProtocolViolation("upstream's reply is not legal HTTP/1.1")
         return ConnectionBroken("upstream closed the connection before the reply was complete")
 

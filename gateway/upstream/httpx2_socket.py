@@ -1,9 +1,9 @@
 """The sockets under the `httpx2` transport: a network backend for httpcore2.
 
-Knows bytes, TLS and backpressure, and how a connection ended. Knows nothing
-of HTTP but how the first line of a reply begins. httpcore2's own backend
-waits when it closes; this one never does, so that a call that is dropped is
-seen upstream at once and no cancellation can interrupt the dropping.
+Knows bytes, TLS and backpressure, how a connection ended, and when a head is
+to come; how one looks is known elsewhere. httpcore2's own backend waits when
+it closes; this one never does, so that a call that is dropped is seen upstream
+at once and no cancellation can interrupt the dropping.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 
 import httpcore2
 
+from gateway.upstream.httpx2_head import HeadCheck
 from gateway.upstream.transport import ProtocolViolation
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -22,9 +23,6 @@ MAX_HEAD_BYTES = 64 * 1024
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """Reading stops when so much waits to be read; what the kernel hands over in one piece comes on top."""
-
-_OPENING = b"HTTP/1."
-_INTERIM = b"HTTP/1.1 1"
 
 
 class SocketBackend(httpcore2.AsyncNetworkBackend):
@@ -57,7 +55,8 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._writing_paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._head_left_bytes: int | None = None
-        self._opening = b""
+        self._head = HeadCheck()
+        self._fault: ProtocolViolation | None = None
         self.on_blocked: Callable[[bool], None] | None = None
         """Called with true when a write has to wait for upstream, with false when it goes on."""
         self.saw_eof = False
@@ -71,7 +70,7 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     def begin_reply(self) -> None:
         """A request is about to be written: what is read next is the head of its reply."""
-        self._opening = b""
+        self._head = HeadCheck()
         self._head_left_bytes = MAX_HEAD_BYTES
 
     def end_head(self) -> None:
@@ -91,16 +90,11 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     @property
     def reply_begun(self) -> bool:
         """A byte of the current reply has come."""
-        return bool(self._opening or self._pieces)
-
-    @property
-    def opens_like_http(self) -> bool:
-        """The current reply's first bytes, as far as they came, can begin a status line."""
-        return _OPENING.startswith(self._opening)
+        return self._head.begun
 
     async def answered(self) -> None:
-        """Wait until sending more has no use: the final reply has begun, or the connection is over."""
-        while not (self.is_over or self._final_reply_begun()):
+        """Wait until sending more has no use: upstream has answered, or the connection is over."""
+        while not (self.is_over or self._is_answered()):
             await self._wait()
 
     def abort(self) -> None:
@@ -114,7 +108,10 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     # httpcore2.AsyncNetworkStream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109, ARG002
-        """The next bytes, b"" at the end; ReadError when the connection was lost, ProtocolViolation over the cap."""
+        """The next bytes, b"" at the end; ReadError when the connection was lost.
+
+        ProtocolViolation when a head is over the cap, or cannot become one of HTTP/1.1.
+        """
         while not self._pieces:
             if self._lost:
                 raise httpcore2.ReadError("connection lost")
@@ -122,6 +119,8 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
                 self.saw_eof = True
                 return b""
             await self._wait()
+        if self._fault is not None:
+            raise self._fault
         return self._take(max_bytes)
 
     def _take(self, max_bytes: int) -> bytes:
@@ -140,7 +139,6 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._buffered_bytes -= len(piece)
         if self._head_left_bytes is not None:
             self._head_left_bytes -= len(piece)
-            self._opening = (self._opening + piece[: len(_OPENING)])[: len(_OPENING)]
         if self._reading_paused and self._buffered_bytes <= MAX_BUFFERED_BYTES:
             self._reading_paused = False
             self._transport.resume_reading()
@@ -148,15 +146,15 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109, ARG002
         """Send, and wait while upstream does not take it.
 
-        WriteError when the connection was lost, and when the final reply has begun though the request is not
-        all sent: httpcore2 then stops sending, reads the reply and does not use the connection again.
+        WriteError when the connection was lost, and when upstream has answered though the request is not all
+        sent: httpcore2 then stops sending, reads the reply and does not use the connection again.
         """
         if not buffer:
             return
         if self.is_over:
             raise httpcore2.WriteError("connection closed")
         self._transport.write(buffer)
-        if self._final_reply_begun():
+        if self._is_answered():
             raise httpcore2.WriteError("upstream has answered already")
         if self._writing_paused:
             self._tell_blocked(True)
@@ -165,7 +163,7 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     async def _flushed(self) -> None:
         while self._writing_paused:
-            if self.is_over or self._final_reply_begun():
+            if self.is_over or self._is_answered():
                 raise httpcore2.WriteError("upstream takes no more")
             await self._wait()
 
@@ -204,13 +202,9 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
-    def _final_reply_begun(self) -> bool:
-        begun = b"".join(self._pieces)
-        while begun.startswith(_INTERIM):
-            _, end, begun = begun.partition(b"\r\n\r\n")
-            if not end:
-                return False
-        return len(begun) >= len(_INTERIM)
+    def _is_answered(self) -> bool:
+        """The final reply has begun, or what came can be none."""
+        return self._fault is not None or self._head.final_begun
 
     # asyncio.Protocol
 
@@ -222,10 +216,18 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
             return
         self._pieces.append(data)
         self._buffered_bytes += len(data)
+        if self._head_left_bytes is not None:
+            self._check(data)
         if self._buffered_bytes > MAX_BUFFERED_BYTES and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
         self._wake()
+
+    def _check(self, data: bytes) -> None:
+        try:
+            self._head.feed(data)
+        except ProtocolViolation as error:
+            self._fault = self._fault or error
 
     def eof_received(self) -> None:
         self._eof = True

@@ -36,7 +36,6 @@ class Difference:
 
 
 REFUSED = "ProtocolViolation"
-BROKEN = "ConnectionBroken"
 LATE = "TransportTimeout"
 
 
@@ -64,9 +63,6 @@ KNOWN = {
     ),
     "line feeds alone": Difference(REFUSED, seen(TWO), "a recipient may take LF for CRLF (RFC 9112, 2.2)"),
     "line feed alone once": Difference(REFUSED, seen((b"x", b"y"), TWO), "as line feeds alone"),
-    "carriage returns alone": Difference(
-        REFUSED, BROKEN, "h11 waits for the end of the line, and the close comes first"
-    ),
     "same length twice": Difference(REFUSED, seen(TWO), "one valid length may be taken for both (RFC 9112, 6.3)"),
     "same length twice in a list": Difference(REFUSED, seen(TWO), "as the same length twice"),
     "chunk extension without a name": Difference(REFUSED, seen(CHUNKED), "h11 reads no extensions"),
@@ -74,7 +70,6 @@ KNOWN = {
     "chunk size over 64 bits": Difference(REFUSED, LATE, "h11 takes 20 digits and waits for so many bytes"),
     "last chunk and line feeds": Difference(REFUSED, LATE, "h11 waits for the CRLF"),
     "trailer that frames": Difference(REFUSED, seen(CHUNKED), "trailers are dropped, whatever they say"),
-    "a hundred times 100": Difference(REFUSED, seen(TWO), "native counts 16, httpx2 the bytes of the head"),
     "100 in version 1.0": Difference(REFUSED, seen(TWO), "HTTP/1.0 has no interim replies; h11 skips it all the same"),
 }
 

@@ -9,6 +9,7 @@ import pytest
 from gateway.upstream.transport import (
     ConnectFailed,
     ConnectionBroken,
+    ProtocolViolation,
     Transport,
     UpstreamRequest,
 )
@@ -280,6 +281,16 @@ async def test_an_early_reply_ends_the_sending_and_the_connection(
     async with WireUpstream(refuse, body_first=False) as upstream:
         transport = connect(upstream.url)
         assert (await call(transport, post(body())))[::2] == (413, b"too large")
+        assert load(transport) == (0, 0)
+        await upstream.closed(1, within_s=1)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 100 Continue\r\n\r\n" * 17, b"garbage"])
+async def test_an_early_reply_that_is_none_ends_the_sending_too(connect: Connect, answer: bytes) -> None:
+    async with WireUpstream([answer, Stall()], body_first=False) as upstream:
+        transport = connect(upstream.url)
+        with pytest.raises(ProtocolViolation):
+            await transport.send(post(for_ever()))
         assert load(transport) == (0, 0)
         await upstream.closed(1, within_s=1)
 

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.upstream.transport import ConnectionBroken, ProtocolViolation
 from tests.contract.transports import Connect, call, get, load, post
-from tests.support.wire import Fin, WireUpstream, chunked, reply
+from tests.support.wire import Fin, Stall, WireUpstream, chunked, reply
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -113,6 +113,49 @@ async def test_interim_replies_without_end_are_refused(connect: Connect) -> None
         with pytest.raises(ProtocolViolation):
             await transport.send(get())
         assert load(transport) == (0, 0)
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+
+async def test_sixteen_interim_replies_are_taken(connect: Connect) -> None:
+    async with WireUpstream([*[INTERIM] * 16, reply(body=b"ok")]) as upstream:
+        assert (await call(connect(upstream.url), get()))[2] == b"ok"
+
+
+async def test_the_seventeenth_interim_reply_is_refused_without_waiting_for_more(connect: Connect) -> None:
+    async with WireUpstream([*[INTERIM] * 17, Stall()]) as upstream:
+        transport = connect(upstream.url)
+        with pytest.raises(ProtocolViolation):
+            await transport.send(get())
+        assert load(transport) == (0, 0)
+        await upstream.closed(1)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"g",
+        b"garbage",
+        b"SSH-2.0-OpenSSH_9.2p1\r\n",
+        b"http/1.1",
+        b"HTTP/2",
+        b"HTTP/1.1 2x",
+        b"HTTP/1.1 2000",
+        OK + b"No colon\r\n",
+        OK + b"A na",
+        OK + b": no name",
+        OK + b"X: y\r\n\x01",
+        INTERIM + b"garbage",
+    ],
+)
+async def test_a_head_that_cannot_become_one_is_refused_before_the_rest_comes(connect: Connect, raw: bytes) -> None:
+    async with WireUpstream([raw, Stall()]) as upstream:
+        transport = connect(upstream.url)
+        with pytest.raises(ProtocolViolation):
+            await transport.send(get())
+        assert load(transport) == (0, 0)
+        await upstream.closed(1)
 
 
 async def test_an_upstream_that_speaks_another_protocol_is_refused(connect: Connect) -> None:
