@@ -1,23 +1,25 @@
-"""Add the aliases to upstream's list of models; what upstream listed stays as it was, byte for byte."""
+"""Add the aliases to upstream's list of models; what upstream listed stays as it was, byte for byte.
 
-import json
+Knows where the list lies in its body, and of a model its `id`. Refuses to know what else describes a model.
+"""
+
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 import msgspec
 
-from gateway.errors import UpstreamProtocolError
+from gateway.errors import BadRequest, UpstreamProtocolError
+from gateway.relay.body import Member, members, splice
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.live import LiveCall
+from gateway.relay.mask import SecretMask
 from gateway.upstream.transport import TransportError, UpstreamReply
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
 
-
-class _ModelList(msgspec.Struct):
-    data: msgspec.Raw
+_LIST = msgspec.json.Decoder(list[Any])
 
 
 def add_aliases(body: bytes, aliases: Mapping[str, str]) -> bytes:
@@ -25,30 +27,52 @@ def add_aliases(body: bytes, aliases: Mapping[str, str]) -> bytes:
 
     An alias is described as its target is, or by its name alone where upstream does not list the target.
     """
-    try:
-        raw = bytes(msgspec.json.decode(body, type=_ModelList).data)
-        models = json.loads(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    data = _data(body)
+    models = None if data is None else _models(body[data.value_start : data.end])
+    if data is None or models is None:
         return body
-    if not isinstance(models, list):
-        return body
-    known = {model.get("id"): model for model in models if isinstance(model, dict)}
+    known = {model["id"]: model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)}
     entries = [_entry(alias, known.get(target)) for alias, target in aliases.items() if alias not in known]
     if not entries:
         return body
-    start = body.index(raw)
-    end = start + len(raw) - 1
-    return body[:end].rstrip() + (b"," if models else b"") + b",".join(entries) + body[end:]
+    bracket = data.end - 1
+    last = len(body[data.value_start : bracket].rstrip()) + data.value_start
+    return splice(body, last, bracket, (b"," if models else b"") + b",".join(entries))
+
+
+def _data(body: bytes) -> Member | None:
+    """Where the list lies; of several the last one, as clients read it."""
+    try:
+        found = [member for member in members(body) if member.name == "data"]
+    except BadRequest:
+        return None
+    return found[-1] if found else None
+
+
+def _models(text: bytes) -> list[Any] | None:
+    try:
+        return _LIST.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _entry(alias: str, target: dict[str, Any] | None) -> bytes:
     model = target or {"object": "model", "created": 0, "owned_by": "gateway"}
-    return json.dumps({**model, "id": alias}, separators=(",", ":")).encode()
+    return msgspec.json.encode({**model, "id": alias})
 
 
-async def relay_models(call: LiveCall, reply: UpstreamReply, client: ClientReply, aliases: Mapping[str, str]) -> None:
-    """Read the list whole, add the aliases, send it. Raises `GatewayError`; nothing has been sent then."""
-    body = b""
+async def relay_models(
+    call: LiveCall, reply: UpstreamReply, client: ClientReply, aliases: Mapping[str, str], mask: SecretMask
+) -> None:
+    """Read the list whole, add the aliases, send it masked. Raises `GatewayError`; nothing has been sent then."""
+    body = await _whole(call, reply)
+    # Masked last: the entry of an alias spells plainly what upstream may have spelled with JSON's escapes.
+    await client.write(mask.mask(add_aliases(body, aliases)), more=False)
+    call.end("done")
+
+
+async def _whole(call: LiveCall, reply: UpstreamReply) -> bytes:
+    body = bytearray()
     try:
         while piece := await reply.read():
             call.first_byte_at = call.first_byte_at or perf_counter()
@@ -58,5 +82,4 @@ async def relay_models(call: LiveCall, reply: UpstreamReply, client: ClientReply
     except TransportError as error:
         call.upstream_error = kind_of(error)
         raise as_gateway_error(error) from error
-    await client.write(add_aliases(body, aliases), more=False)
-    call.end("done")
+    return bytes(body)

@@ -55,6 +55,6 @@ class Relay:
         if stream:
             await EventRelay(call, reply, client, self.mask, self.streams).run()
         elif adds_aliases and reply.status == 200:
-            await relay_models(call, reply, client, self.aliases)
+            await relay_models(call, reply, client, self.aliases, self.mask)
         else:
             await PlainRelay(call, reply, client, self.mask, fields.get(b"content-length")).run()
