@@ -7,6 +7,7 @@ There is no catch-all: a shared key must not reach the account's administration.
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from gateway.call import Body, Dialect, Reply, Route
 from gateway.errors import BadRequest
@@ -85,11 +86,14 @@ ROUTES: tuple[Route, ...] = (
 _GREEDY = "{model_id}"
 """Model names hold slashes; SDKs send them as %2F, people as they are."""
 
+_ILLEGAL = re.compile(rb"[\x00-\x20\x7f-\xff]|%(?![0-9a-f]{2})", re.IGNORECASE)
+"""Bytes that no request target holds, and a percent sign that encodes nothing."""
+
 _UNCLEAN = re.compile(
-    rb"""//|[\\\x00-\x20\x7f-\xff]   # an empty segment; bytes that servers read in different ways
-        |%(?:00|5c)                  # the same two, encoded
-        |/(?:\.|%2e){1,2}(?:/|$)     # dot segments
-        |%(?![0-9a-f]{2})            # not an encoding at all
+    rb"""//|[\\\x00-\x1f\x7f]             # an empty segment; bytes that servers read in different ways
+        |/\.{1,2}(?:/|$)                 # dot segments
+        |/\.{0,2};                       # the same with parameters, which Java's servers take off first
+        |%(?:[01][0-9a-f]|2[5ef]|5c|7f)  # after decoding: one of these encoded twice, or anything three times
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -182,16 +186,29 @@ def is_mirrored(raw_path: bytes) -> bool:
 
 
 def check_clean(raw_path: bytes) -> None:
-    """Refuse dot segments, empty segments, backslashes, controls and NUL, plain or percent-encoded.
+    """Refuse dot segments, empty segments, backslashes and control characters: plain, percent-encoded, or twice so.
 
-    An encoded slash counts as a slash here, since a server behind may decode it before it looks for these.
+    What is encoded counts as if it were not, a slash too, since a server behind may decode before it looks. For the
+    same reason encodings must be of UTF-8: what is not is read in as many ways as there are servers.
     """
-    if _UNCLEAN.search(raw_path) or (b"%" in raw_path and _UNCLEAN.search(_ENCODED_SLASH.sub(b"/", raw_path))):
+    if _ILLEGAL.search(raw_path):
         raise _unclean()
+    plain = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
+    if _UNCLEAN.search(plain) or not _is_utf8(plain):
+        raise _unclean()
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unclean() -> BadRequest:
     return BadRequest(
         "The path of this request is ambiguous: it holds a dot segment, an empty segment, a backslash, a control "
-        "character or an encoded slash. Send the plain path of the API, such as /v1/chat/completions."
+        "character, an encoded slash, something encoded twice or not as UTF-8. Send the plain path of the API, such as "
+        "/v1/chat/completions."
     )

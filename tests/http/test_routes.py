@@ -56,7 +56,23 @@ def test_stored_objects_work_without_the_prefix_too() -> None:
     assert (match.subpath, match.ids) == (b"/responses/resp_1/input_items", {"response_id": b"resp_1"})
 
 
-@pytest.mark.parametrize("name", [b"openai%2Fgpt-5.2", b"openai/gpt-5.2", b"gpt-5.2", b"a%20b"])
+NAMES = [
+    b"openai%2Fgpt-5.2",
+    b"openai/gpt-5.2",
+    b"gpt-5.2",
+    b"a%20b",
+    b"gpt-5%2e2",
+    b"ft:gpt;x",
+    b"..a;b",
+    b"...",
+    b".hidden;x",
+    b"caf%c3%a9",
+    b"100%25",
+    b"100%2520",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_model_name_may_hold_slashes_in_either_spelling_and_stays_as_it_was_sent(name: bytes) -> None:
     match = TABLE.match("GET", b"/v1/models/" + name)
     assert match is not None
@@ -89,6 +105,29 @@ def test_a_model_name_may_hold_slashes_in_either_spelling_and_stays_as_it_was_se
         b"/v1/models/%2e%2e/organization",
         b"/v1/responses/%zz",
         b"/v1/responses/a%2",
+        b"/v1/models/..;/organization",
+        b"/v1/models/..;x=1/organization",
+        b"/v1/models/.;/x",
+        b"/v1/models/.;x/y",
+        b"/v1/models/;/x",
+        b"/v1/models/;x",
+        b"/v1/models/..%3b/organization",
+        b"/v1/models/%2e%2E;a/organization",
+        b"/v1/models/x%2f..;",
+        b"/v1/models/%252e%252e/organization",
+        b"/v1/models/openai%252Fgpt-5.2",
+        b"/v1/models/a%255cb",
+        b"/v1/models/a%2500",
+        b"/v1/models/a%250a",
+        b"/v1/models/%25252e",
+        b"/v1/models/%25%32%65",
+        b"/v1/models/%0d%0aX",
+        b"/v1/models/a%09",
+        b"/v1/models/a%1F",
+        b"/v1/models/a%7f",
+        b"/v1/models/%ff",
+        b"/v1/models/..%c0%af",
+        b"/v1/responses/caf%c3",
     ],
 )
 def test_a_path_that_two_servers_could_read_in_two_ways_is_refused(path: bytes) -> None:
