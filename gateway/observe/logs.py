@@ -6,6 +6,7 @@ and no exception text of a client's or upstream's making reaches it unquoted.
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from typing import Any
 
 from gateway.call import CallRecord
 from gateway.settings import Log
+
+_PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")
+"""Visible ASCII without quotes, backslash and equals sign."""
 
 _FAILED = ("failed", "upstream_error", "cut", "drained")
 
@@ -40,14 +44,23 @@ class JsonFormatter(_Formatter):
 
 
 class HumanFormatter(_Formatter):
-    """A line that a person reads; control characters are escaped, so that a line stays a line."""
+    """A line that a person reads: `name=value`, with the value as a JSON string where it is no plain word.
+
+    Control characters are escaped, so that a line stays a line, and no value looks like another field.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
-        text = f"{record.getMessage()} {shown}".rstrip().encode("unicode_escape").decode()
+        shown = [f"{name}={_word(str(value))}" for name, value in fields.items() if value is not None]
+        text = " ".join([record.getMessage().encode("unicode_escape").decode(), *shown])
         line = f"{self.formatTime(record)} {record.levelname.lower():7} {text}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _word(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    return json.dumps(value).replace("\x7f", "\\u007f")  # json leaves this one control character as it is
 
 
 def configure(settings: Log) -> None:

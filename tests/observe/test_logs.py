@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -74,3 +75,35 @@ def test_no_field_can_break_a_line_or_forge_another(lines: Listen, formatter: lo
     assert "\r" not in text
     assert "\x1b" not in text
     assert "\u2028" not in text
+
+
+def _human(lines: Listen, model: str, detail: str = "") -> str:
+    stream = lines(HumanFormatter())
+    observe = call_logger(Log(calls="all"))
+    assert observe is not None
+    observe(replace(RECORD, model=model), detail)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("openai/gpt-5.2", "openai/gpt-5.2"),
+        ("x status=200 key=root", '"x status=200 key=root"'),
+        ("x=1", '"x=1"'),
+        ('"x"', r'"\"x\""'),
+        ("'x y'", "\"'x y'\""),
+        ("", '""'),
+        ("x\\", r'"x\\"'),
+        ("x\u00a0key=root\x7f", r'"x\u00a0key=root\u007f"'),
+    ],
+)
+def test_a_value_that_is_no_plain_word_is_quoted_in_a_human_line(lines: Listen, model: str, shown: str) -> None:
+    assert f" model={shown} status=" in _human(lines, model)
+
+
+def test_no_model_can_forge_a_field_of_a_human_line(lines: Listen) -> None:
+    words = shlex.split(_human(lines, "x status=200 key=root", 'a "b" key=root'))
+    assert [word for word in words if word.startswith("key=")] == ["key=ada"]
+    assert "model=x status=200 key=root" in words
+    assert 'detail=a "b" key=root' in words
