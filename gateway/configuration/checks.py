@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
+from pydantic import SecretStr
+
 from gateway.configuration.problems import Path
 from gateway.settings import Key, Settings, Upstream
 
@@ -101,6 +103,19 @@ def _twin_secrets(settings: Settings) -> Iterator[Conflict]:
         )
 
 
+def _account_key_in_other_hands(settings: Settings) -> Iterator[Conflict]:
+    if settings.upstream.api_key is None:
+        return
+    account_key = _sha256(settings.upstream.api_key)
+    for index, key in enumerate(settings.keys):
+        if _digest(key) == account_key:
+            yield Conflict(
+                (("keys", index), ("upstream", "api_key")),
+                "is the key of the account, which nobody is to hold",
+                "give it a secret of its own: openssl rand -hex 24",
+            )
+
+
 def _twins(keys: tuple[Key, ...], identity: Callable[[Key], object]) -> Iterator[tuple[int, int]]:
     first_of: dict[object, int] = {}
     for index, key in enumerate(keys):
@@ -110,9 +125,11 @@ def _twins(keys: tuple[Key, ...], identity: Callable[[Key], object]) -> Iterator
 
 
 def _digest(key: Key) -> str | None:
-    if key.secret is None:
-        return key.secret_sha256
-    return sha256(key.secret.get_secret_value().encode()).hexdigest()
+    return key.secret_sha256 if key.secret is None else _sha256(key.secret)
+
+
+def _sha256(secret: SecretStr) -> str:
+    return sha256(secret.get_secret_value().encode()).hexdigest()
 
 
 def _unusable_authorities(settings: Settings) -> Iterator[Conflict]:
@@ -122,8 +139,8 @@ def _unusable_authorities(settings: Settings) -> Iterator[Conflict]:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=settings.upstream.ca_file)
     except ssl.SSLError:
         reason = "holds no certificate that can be read"
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = f"cannot be read: {getattr(error, 'strerror', 'not a path')}"
     else:
         return
     yield Conflict((("upstream", "ca_file"),), reason, "name a PEM file of certificates, readable by this user")
@@ -146,6 +163,7 @@ _CHECKS = (
     _aliases_of_aliases,
     _twins_in_a_team,
     _twin_secrets,
+    _account_key_in_other_hands,
     _unusable_authorities,
     _upstream_without_key,
 )

@@ -2,7 +2,7 @@
 
 Reads YAML 1.1 as PyYAML's safe loader composes it. Scalars stay text (null
 apart); `${NAME}`, `${NAME:-default}` and `$$` are expanded in values, never in
-keys. Refuses duplicate keys, tags and what is not UTF-8. No message quotes the
+keys. Refuses duplicate keys, tags, what is not UTF-8, and aliases that multiply. No message quotes the
 text, which may hold a secret: PyYAML's own do.
 """
 
@@ -16,12 +16,18 @@ from gateway.configuration.layers import Layer
 from gateway.configuration.problems import Origin, Path, Problem, showable
 
 _MAX_DEPTH = 8
+_MAX_REPEATS = 10_000
+"""Nodes that aliases may bring in again: some for each of thousands of keys, and read in well under a second."""
 _NULL = "tag:yaml.org,2002:null"
 _STANDARD = "tag:yaml.org,2002:"
 _REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}|(\{))")
 _BARE_REFERENCE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r"'[^']*'")
 _LONGEST_QUOTE = 8
+_TOO_DEEP = ("is nested too deep", "no setting has so many levels")
+_MULTIPLIED = ("repeats too much through aliases (`*name`)", "write it out, or in fewer levels")
+_NO_CHARACTER = ("is not YAML: an escape that is no character", "write `\\U` with a code point up to 0010FFFF")
 _UNSET = object()
 """Stands for a value that is not there: a reference to an empty variable, or one that was refused."""
 
@@ -45,6 +51,8 @@ class YamlReader:
         self._origin = origin
         self._environ = environ
         self._has_lines = has_lines
+        self._seen: set[int] = set()
+        self._repeats = 0
         self.layer = Layer()
 
     def read(self, text: str, path: Path = ()) -> Any:
@@ -53,6 +61,10 @@ class YamlReader:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
             raise BadTextError(Problem(path, *self._explain(error, text))) from None
+        except RecursionError:
+            raise BadTextError(Problem(path, *_TOO_DEEP, self._origin)) from None
+        except (OverflowError, ValueError):  # PyYAML asks for the character of any number of "\U"
+            raise BadTextError(Problem(path, *_NO_CHARACTER, self._origin)) from None
         if node is None:
             return None
         value = self._value(node, path)
@@ -60,8 +72,9 @@ class YamlReader:
 
     def _value(self, node: yaml.Node, path: Path) -> Any:
         self.layer.origins[path] = self._at(node.start_mark.line)
+        self._count(node, path)
         if len(path) > _MAX_DEPTH:
-            return self._refuse(path, "is nested too deep", "no setting has so many levels")
+            return self._refuse(path, *_TOO_DEEP)
         if not node.tag.startswith(_STANDARD):
             return self._refuse(path, "has a tag", "take the `!tag` out; write ${NAME} to read the environment")
         if isinstance(node, yaml.MappingNode):
@@ -70,12 +83,18 @@ class YamlReader:
             return [self._value(item, (*path, index)) for index, item in enumerate(node.value)]
         return None if node.tag == _NULL else self._scalar(str(node.value), path)
 
+    def _count(self, node: yaml.Node, path: Path) -> None:
+        self._repeats += id(node) in self._seen
+        self._seen.add(id(node))
+        if self._repeats > _MAX_REPEATS:
+            raise BadTextError(Problem(path, *_MULTIPLIED, self.layer.origins[path]))
+
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         values: dict[str, Any] = {}
         first_lines: dict[str, int] = {}
         for key, content in node.value:
             line = key.start_mark.line
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or _SURROGATE.search(key.value):
                 self._refuse(path, "has a key that is not text", "write `key: value`", line)
             elif key.value in first_lines:
                 where = f"line {first_lines[key.value]}" if self._has_lines else "before"

@@ -46,6 +46,27 @@ def test_anchors_work(read: Read) -> None:
     assert [key.team for key in read(text).keys] == ["core", "core"]
 
 
+BOMBS = [
+    "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 10}]\n" for n in range(1, 9)),
+    "a0: &a0 {x: 1}\n"
+    + "".join(f"a{n}: &a{n} {{{','.join(f'k{m}: *a{n - 1}' for m in range(10))}}}\n" for n in range(1, 9)),
+    f"keys: &a [{'*a,' * 100}]",
+]
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=["lists", "tables", "itself"])
+def test_aliases_that_multiply_are_one_problem(refuse: Refuse, bomb: str) -> None:
+    (said,) = refuse(bomb)
+    assert said.startswith("gateway.yaml:")
+    assert said.endswith("repeats too much through aliases (`*name`); write it out, or in fewer levels")
+
+
+def test_a_thousand_keys_may_share_their_team_by_an_alias(read: Read) -> None:
+    rows = "".join(f"- {{name: k{n}, team: *t, secret: 0123456789abcdef{n}}}\n" for n in range(1000))
+    keys = read("keys:\n- {name: a, team: &t core, secret: 0123456789abcdef-a}\n" + rows).keys
+    assert {key.team for key in keys} == {"core"}
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -61,6 +82,12 @@ def test_anchors_work(read: Read) -> None:
         ("log: *log", "gateway.yaml:1: is not YAML: an alias (`*name`) without its anchor"),
         ("log: &a {calls: *a}", "gateway.yaml:1: log.calls.calls.calls"),
         ("log: {calls: !x all}", "gateway.yaml:1: log.calls: has a tag; take the `!tag` out"),
+        ("[" * 5000, "gateway.yaml: is nested too deep; no setting has so many levels"),
+        ("{" * 5000, "gateway.yaml: is nested too deep"),
+        ("- " * 5000, "gateway.yaml: is nested too deep"),
+        ('log: {calls: "\\UFFFFFFFF"}', "gateway.yaml: is not YAML: an escape that is no character"),
+        ('log: {calls: "\\U00110000"}', "gateway.yaml: is not YAML: an escape that is no character"),
+        ('"\\uD800": 1', "gateway.yaml:1: has a key that is not text"),
         ("log: {? [a] : b}", "gateway.yaml:1: log: has a key that is not text"),
         ("log:\n  calls: all\n  calls: off", "gateway.yaml:3: log.calls: is there twice, the first time on line 2"),
         ("log: {}\nlog: {}", "gateway.yaml:2: log: is there twice, the first time on line 1; keep one of the two"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,7 @@ from tests.configuration.conftest import Read, Refuse
         ('upstream: {organization_id: "a\\nb"}', "upstream.organization_id: must be visible ASCII characters"),
         ("upstream: {transport: native, proxy: 'http://p:1'}", "upstream.transport: native does not speak to proxies"),
         ("upstream: {ca_file: no.pem}", "upstream.ca_file: cannot be read: No such file or directory"),
+        ('upstream: {ca_file: "a\\0b"}', "upstream.ca_file: cannot be read: not a path"),
         ("upstream: {ca_file: gateway.yaml}", "upstream.ca_file: holds no certificate that can be read"),
         ("upstream: {base_url: 'http://x/v1'}", "upstream.base_url: is set, but there is no key for it"),
         ("models: {aliases: {a: a}}", "models.aliases.a: points to itself"),
@@ -158,3 +160,27 @@ def test_secrets_are_unique_however_they_are_written(refuse: Refuse, case: Calla
     text = f"keys:\n- {{name: a, team: t, secret: 0123456789abcdef}}\n- {{name: b, team: u, secret_sha256: {digest}}}"
     (said,) = refuse(text)
     assert said.startswith("gateway.yaml:3: keys[1]: has the same secret as keys[0]")
+
+
+ACCOUNT_KEY = "account-key-5f2e8c1b9d7a"
+
+
+@pytest.mark.parametrize("source", ["file", "variable", "key file"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"secret: {ACCOUNT_KEY}",
+        f"secret_sha256: {sha256(ACCOUNT_KEY.encode()).hexdigest()}",
+        f"secret_sha256: {sha256(ACCOUNT_KEY.encode()).hexdigest().upper()}",
+    ],
+)
+def test_the_account_s_key_is_nobody_s_virtual_key(refuse: Refuse, source: str, written: str) -> None:
+    Path("key").write_text(f"{ACCOUNT_KEY}\n")
+    upstream = {"file": f"{{api_key: {ACCOUNT_KEY}}}", "variable": "{}", "key file": "{api_key_file: key}"}[source]
+    environ = {"GMI_API_KEY": ACCOUNT_KEY} if source == "variable" else {}
+    keys = f"- {{name: a, team: t, secret: 0123456789abcdef}}\n- {{name: b, team: t, {written}}}"
+    (said,) = refuse(f"upstream: {upstream}\nkeys:\n{keys}", environ)
+    assert said == (
+        "gateway.yaml:4: keys[1]: is the key of the account, which nobody is to hold;"
+        " give it a secret of its own: openssl rand -hex 24"
+    )

@@ -39,6 +39,7 @@ BAD_TEXTS_WITH_A_SECRET = [
     "keys: [{name: a, team: b, secret_sha256: %s}]",
     "keys: [{name: a, team: b, secret: %s, secret_sha256: %s}]",
     "keys: [{name: a, team: b, secret: %s}, {name: a, team: b, secret: %s}]",
+    "upstream: {api_key: %s}\nkeys: [{name: a, team: b, secret: %s}]",
     "server: {port: %s}",
     "streams: {include_usage: %s, keepalive_s: %s}",
 ]
@@ -92,5 +93,5 @@ def test_neither_the_error_nor_what_caused_it_holds_a_secret(read: Read) -> None
 
 def test_no_repr_of_the_settings_holds_a_secret(read: Read) -> None:
     text = f"keys: [{{name: a, team: t, secret: {CANARY}}}]\nupstream: {{proxy: 'http://u:{CANARY}@p:1'}}"
-    settings = read(text, {"GMI_API_KEY": CANARY})
+    settings = read(text, {"GMI_API_KEY": f"{CANARY}-of-the-account"})
     assert CANARY not in repr(settings) + str(settings)

@@ -140,6 +140,11 @@ def test_a_list_in_a_variable_that_is_not_yaml_is_refused(refuse: Refuse) -> Non
     assert said.startswith("GATEWAY_KEYS: keys: is not YAML: ")
 
 
+def test_a_list_in_a_variable_that_is_nested_too_deep_is_refused(refuse: Refuse) -> None:
+    (said,) = refuse("", {"GATEWAY_KEYS": "[" * 5000})
+    assert said == "GATEWAY_KEYS: keys: is nested too deep; no setting has so many levels"
+
+
 def test_the_process_environment_is_neither_read_nor_changed(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_SERVER_PORT", "1")
     monkeypatch.setenv("GMI_API_KEY", "x")
