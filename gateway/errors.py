@@ -95,6 +95,12 @@ class UnsupportedEncoding(GatewayError):
     status, type, code = 415, "invalid_request_error", "unsupported_content_encoding"
 
 
+class UnsupportedMediaType(GatewayError):
+    """A Content-Type under which a body could be read as something other than JSON."""
+
+    status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
 class UpgradeRequired(GatewayError):
     """WebSocket mode was asked for."""
 

@@ -27,14 +27,18 @@ class KeyDirectory:
         self._principals = {_digest_of(key): Principal(key.name, key.team) for key in keys}
         self._open = open_to_all
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any token is taken."""
+        return self._open
+
     def __len__(self) -> int:
         return len(self._principals)
 
     def authenticate(self, authorization: bytes | None) -> Principal:
         """The principal of an Authorization header's value. Raises `MissingKey` or `InvalidKey`.
 
-        A token is asked for even where any will do: a browser cannot send one to another origin unasked, so no
-        web page can spend the account through an open gateway on loopback.
+        A token is asked for even where any will do: a browser cannot send one to another origin unasked.
         """
         if authorization is None:
             raise MissingKey(f"No API key was sent. {_HOW}.")

@@ -4,6 +4,8 @@ Head and first piece of the body leave in one write, which saves a system call a
 chunks, and an event stream no `Connection: close`, which some clients take for permission to end a cut stream quietly.
 """
 
+import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ _HIGH_WATER_BYTES = 64 * 1024
 
 _BODILESS = (204, 304)
 """Their Content-Length, which upstream may state, is no promise of a body and is left out."""
+_RESET = struct.pack("ii", 1, 0)
 _END_OF_HEAD = (b"", b"")
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -48,7 +51,8 @@ class GatewayCycle(RequestResponseCycle):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         if not self.disconnected and not self.response_complete:
-            self.flow.resume_reading()
+            if self.more_body:
+                self.flow.resume_reading()
             await self.message_event.wait()
             self.message_event.clear()
         if self.disconnected or self.response_complete:
@@ -71,7 +75,6 @@ class GatewayCycle(RequestResponseCycle):
                 self._send_body(body, more=more)
         elif message["type"] == "http.response.start" and not self.response_started:
             self.response_started = True
-            self.waiting_for_100_continue = False
             self._head = self._head_of(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"ASGI message {message['type']!r} is out of order")
@@ -83,7 +86,6 @@ class GatewayCycle(RequestResponseCycle):
         if self.flow.write_paused or self.response_started:
             return False
         self.response_started = True
-        self.waiting_for_100_continue = False
         self._head = self._head_of(status, headers)
         self._send_body(body, more=False)
         return True
@@ -99,7 +101,12 @@ class GatewayCycle(RequestResponseCycle):
     def abort(self) -> None:
         """As `gateway.relay.live.Wire`."""
         self.disconnected = True
-        self.transport.close()
+        if not self._ends_with_connection:
+            self.transport.close()
+            return
+        # An orderly end of the connection would be the end of the body: only a reset tells that it is not.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     def _head_of(self, status: int, headers: Headers) -> bytes:
         fields = dict(headers)
@@ -114,6 +121,9 @@ class GatewayCycle(RequestResponseCycle):
             self._ends_with_connection = not self.chunked_encoding
             if self.chunked_encoding:
                 lines.append(b"transfer-encoding: chunked")
+        if self.waiting_for_100_continue:
+            # The body that was announced may never come; what comes instead must not be read as it.
+            self.waiting_for_100_continue = self.keep_alive = False
         if b"close" in fields.get(b"connection", b""):
             self.keep_alive = False
         elif not self.keep_alive and not fields.get(b"content-type", b"").startswith(b"text/event-stream"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -63,6 +63,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_request = True
         self._head_bytes = self._segment_bytes = 0
+        self._quiet_bytes = 0
+        """Bytes that brought no body: of a head, of trailers, of chunk extensions. They are held, or for nothing."""
         self._received_bytes = 0
         self._began_s = self.loop.time()
         self._idle_since_s = 0.0
@@ -71,6 +73,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: GatewayError | None = None
         self._upgrade = b""
+        self._starts_in_head = True
+        """The piece that is being read began with a head, or in one; else one may follow a body in it."""
         self._has_blanks = False
         """Some header's value may end in blanks, which are no part of it; the parser leaves them there."""
         self._unsent_bytes = 0
@@ -78,6 +82,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.refusal: GatewayError | None = None
         """What the request under way was refused with, where it was this connection that refused it."""
         self._on_leave: Callable[[], None] | None = None
+        self._running: GatewayCycle | None = None
+        """The request that is being answered; `cycle` is the one that was read last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,6 +91,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None:
+            self._running.disconnected = True  # uvicorn marks the request that came last
         if self._timer is not None:
             self._timer.cancel()
         if self._on_leave is not None:
@@ -104,13 +112,16 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         size = self._segment_bytes = len(data)
         self._received_bytes += size
+        self._quiet_bytes += size
         if self._in_head:
             self._head_bytes += size
-            if data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0 or data.endswith(_MAYBE_BLANK):
-                self._has_blanks = True
+        self._starts_in_head = self._in_head or not self._in_request
+        if self._starts_in_head and _may_hold_blanks(data):
+            self._has_blanks = True
         while data:
             data = self._parse(data)
-        if self._in_head and self._head_bytes > self._limits.max_head_bytes:
+        most = self._limits.max_head_bytes
+        if (self._in_head and self._head_bytes > most) or (self._in_request and self._quiet_bytes - size > most):
             self._refuse(self._too_large())
 
     def _parse(self, data: bytes) -> bytes:
@@ -129,7 +140,11 @@ class GatewayProtocol(HttpToolsProtocol):
         Clients that would rather speak HTTP/2 in the clear ask so with every first request, a POST's body behind it.
         """
         kept = [field for field in self.headers if field[0] not in _UPGRADE_HEADERS]
-        line = b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)
+        listed = b",".join(value for name, value in self.headers if name == b"connection").split(b",")
+        tokens = [token.strip() for token in listed if token.strip().lower() not in _UPGRADE_HEADERS]
+        if tokens:
+            kept.append((b"connection", b", ".join(tokens)))
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         self._upgrade = dict(self.headers).get(b"upgrade", b"").lower()
         self.parser = httptools.HttpRequestParser(self)
         return b"\r\n".join((line, *map(b": ".join, kept), b"", b""))
@@ -139,7 +154,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]
         if not self._in_request:
             self._in_head = self._in_request = True
-            self._head_bytes, self._received_bytes = 0, self._segment_bytes
+            self._received_bytes = self._quiet_bytes = self._segment_bytes
+            self._head_bytes = self._segment_bytes if self._starts_in_head else 0
+            self._has_blanks = self._has_blanks or not self._starts_in_head
             self._began_s = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -181,6 +198,7 @@ class GatewayProtocol(HttpToolsProtocol):
         is_busy = self._has_cycle() and not self.cycle.response_complete
         cycle = self.cycle = self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
         if not is_busy:
+            self._running = cycle
             self._start_asgi_task(cycle, self.app)
         else:
             self.pipeline.appendleft((cycle, self.app))
@@ -221,6 +239,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.scope["query_string"] = query
 
     def on_body(self, body: bytes) -> None:
+        self._quiet_bytes = 0
         if not self.cycle.response_complete:
             self.cycle.hold(body)
 
@@ -233,7 +252,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _is_head_too_large(self) -> bool:
-        if self._head_bytes + self._segment_bytes <= self._limits.max_head_bytes:
+        if self._head_bytes <= self._limits.max_head_bytes and self._starts_in_head:
             return False  # all that came, body included, is within the cap
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         return size > self._limits.max_head_bytes
@@ -255,7 +274,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._is_answering():
-            self.cycle.abort()
+            (self._running or self.cycle).abort()
             return
         if self._has_cycle() and not self.cycle.response_complete:
             self.cycle.disconnected = True
@@ -279,11 +298,14 @@ class GatewayProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            cycle, app = self.pipeline.pop()
+            self._running = cast("GatewayCycle", cycle)
+            self._start_asgi_task(cycle, app)
         else:
             self._idle_since_s = self.loop.time()
+        if len(self.pipeline) < _MOST_PIPELINED:
+            self.flow.resume_reading()
 
     def _tick(self) -> None:
         """One timer for both limits, which looks at the clock when it fires: a request need not set any."""
@@ -318,3 +340,8 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         limit_s = self._limits.request_timeout_s
         self._refuse(RequestTimeout(f"The request was not complete within {limit_s:g} s; send it again, faster."))
+
+
+def _may_hold_blanks(data: bytes) -> bool:
+    """Whether the value of some header in `data` may end in blanks."""
+    return data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0 or data.endswith(_MAYBE_BLANK)

@@ -14,7 +14,17 @@ from gateway.access.directory import KeyDirectory
 from gateway.call import Body, CallRecord, Dialect, Reply
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.errors import send_error
-from gateway.http.requests import ClientLeft, Head, Receive, Scope, check_length, read_body, stream_body
+from gateway.http.requests import (
+    ClientLeft,
+    Head,
+    Receive,
+    Scope,
+    check_length,
+    check_local,
+    check_media_type,
+    read_body,
+    stream_body,
+)
 from gateway.http.routes import Match, RouteTable
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model
 from gateway.relay.client import Send
@@ -55,6 +65,7 @@ class Proxy:
         self._observers: tuple[Observer, ...] = ()
         self._routes = RouteTable()
         self._ids = CallIds()
+        self._host = settings.server.host
         self._aliases = settings.models.aliases
         self._max_body_bytes = settings.server.max_body_bytes
         self._max_upload_bytes = settings.server.max_upload_bytes
@@ -97,6 +108,8 @@ class Proxy:
             raise Draining("This gateway is shutting down; send the request again, another one will take it.")
         head = Head(scope["headers"], scope["http_version"])
         call.principal = self._directory.authenticate(head.authorization)
+        if self._directory.is_open:
+            check_local(head, self._host)
         request = await self._request(call, match, head, scope, receive)
         await self._relay.carry(call, request, send)
 
@@ -122,6 +135,7 @@ class Proxy:
             return self._raw_request(call, match, head, scope, receive)
         body = await read_body(receive, head, self._max_body_bytes)
         if match.route.body is Body.JSON:
+            check_media_type(head)
             body = self._apply_policy(call, match, peek(body), body)
         drop = _NOTHING if head.content_encoding is None else _DECODED
         length = len(body) if body or call.method == "POST" else None
@@ -129,7 +143,7 @@ class Proxy:
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
     def _raw_request(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
-        headers = self._upstream_headers(call, head, None, _NOTHING)
+        headers = self._upstream_headers(call, head, head.content_length, _NOTHING)
         check_length(head, self._max_upload_bytes)
         body = stream_body(receive, self._max_upload_bytes)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)

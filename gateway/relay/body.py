@@ -61,7 +61,9 @@ _OPTION_KEYS = frozenset({"include_usage"})
 _ID_KEYS = frozenset({"id"})
 
 _PAIRS = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=operator.call)
-_OBJECT_OR_NULL = msgspec.json.Decoder(dict[_Key, msgspec.Raw] | None, dec_hook=operator.call)
+_SMALL_BYTES = 64 * 1024
+"""An object of this size cannot hold so many members that reading them all takes long."""
+MAX_MEMBERS = 1000
 _text = msgspec.json.Decoder(str).decode
 _text_or_null = msgspec.json.Decoder(str | None).decode
 _SWITCH = msgspec.json.Decoder(bool | None)
@@ -150,13 +152,29 @@ def _with_first(text: bytes, member: bytes) -> bytes:
 
 def _decode(text: bytes | msgspec.Raw) -> Pairs:
     try:
-        return _PAIRS.decode(text)
+        return _pairs(text)
     except msgspec.ValidationError as error:
         raise BadRequest("The request body must be a JSON object, such as {...}.") from error
     except RecursionError as error:
         raise BadRequest(_TOO_DEEP) from error
     except ValueError as error:
         raise BadRequest(f"The request body is not valid JSON: {_reason(error)}.") from error
+
+
+def _pairs(text: bytes | msgspec.Raw) -> Pairs:
+    """The members of an object. A large one may hold `MAX_MEMBERS`: each costs memory, and a million cost seconds."""
+    if memoryview(text).nbytes <= _SMALL_BYTES:
+        return _PAIRS.decode(text)
+    count = 0
+
+    def counted(kind: Callable[[str], _Key], key: str) -> _Key:
+        nonlocal count
+        count += 1
+        if count > MAX_MEMBERS:
+            raise BadRequest(f"The request body has an object of over {MAX_MEMBERS} members where a few are expected.")
+        return kind(key)
+
+    return msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=counted).decode(text)
 
 
 def _reason(error: ValueError) -> str:
@@ -214,9 +232,9 @@ def _background(raw: msgspec.Raw) -> bool:
 
 
 def _include_usage(raw: msgspec.Raw) -> bool:
-    options = _OBJECT_OR_NULL.decode(raw)
-    if options is None:
+    if _starts(raw, b"null"):
         return False
+    options = _pairs(raw)
     inner = _policy_members(options, _OPTION_KEYS, "stream_options.")
     return "include_usage" in inner and _stream(inner["include_usage"])
 
@@ -224,7 +242,7 @@ def _include_usage(raw: msgspec.Raw) -> bool:
 def _conversation_id(raw: msgspec.Raw) -> Any:
     if not _starts(raw, b"{"):
         return _text_or_null(raw)
-    inner = _policy_members(_PAIRS.decode(raw), _ID_KEYS, "conversation.")
+    inner = _policy_members(_pairs(raw), _ID_KEYS, "conversation.")
     return _text(inner.get("id", b"null"))
 
 

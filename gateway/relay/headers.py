@@ -28,7 +28,19 @@ HOP_BY_HOP = frozenset(
 _SET_BY_US = frozenset(
     (b"host", b"content-length", b"accept-encoding", b"authorization", b"x-organization-id", b"expect")
 )
-_NOT_FOR_UPSTREAM = HOP_BY_HOP | _SET_BY_US | {b"cookie", b"openai-organization", b"openai-project", b"forwarded"}
+_OTHER_KEYS = frozenset((b"api-key", b"x-api-key"))
+"""Where other APIs look for a key: what a client puts there is meant for us, or would rival the key that we set."""
+_REROUTING = frozenset(
+    (b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-url", b"x-rewrite-url")
+)
+"""Some servers let these override the method and path that were authorised."""
+_NOT_FOR_UPSTREAM = (
+    HOP_BY_HOP
+    | _SET_BY_US
+    | _OTHER_KEYS
+    | _REROUTING
+    | {b"cookie", b"openai-organization", b"openai-project", b"forwarded"}
+)
 _NOT_FOR_UPSTREAM_PREFIXES = (b"x-forwarded-", b"x-gateway-")
 
 _NOT_FOR_CLIENTS = HOP_BY_HOP | {
@@ -118,7 +130,8 @@ class RequestHeaders:
     ) -> RawHeaders:
         """`fields` is `headers` as a dict; `drop` holds more names to leave out.
 
-        `content_length` None: the body streams, and the client's own Content-Length, if any, stands.
+        `content_length` is that of the body as it goes upstream, None for a body in chunks or none at all. What the
+        client stated is never copied: the body may have been decoded since.
         """
         out = _to_upstream(headers)
         if drop:
@@ -131,8 +144,6 @@ class RequestHeaders:
         out += self._own
         if content_length is not None:
             out.append((b"content-length", b"%d" % content_length))
-        elif b"content-length" in fields:
-            out.append((b"content-length", fields[b"content-length"]))
         return out
 
     def _namespaced(self, field: tuple[bytes, bytes], principal: Principal) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from gateway.relay.mask import SecretMask
 from gateway.relay.plain import PlainRelay
 from gateway.relay.streaming import EventRelay
 from gateway.settings import Streams
-from gateway.upstream.transport import Transport, TransportError, UpstreamReply, UpstreamRequest
+from gateway.upstream.transport import ProtocolViolation, Transport, TransportError, UpstreamReply, UpstreamRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class Relay:
             reply.close()
 
     async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send) -> None:
+        if not 200 <= reply.status <= 599:
+            violation = ProtocolViolation(f"upstream answered with status {reply.status}")
+            call.upstream_error = kind_of(violation)
+            raise as_gateway_error(violation)
         fields = dict(reply.headers)
         stream = is_event_stream(fields)
         call.streamed = stream

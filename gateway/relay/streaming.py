@@ -18,7 +18,7 @@ from gateway.relay.in_band import error_event
 from gateway.relay.include_usage import UsageRemover
 from gateway.relay.keepalive import COMMENT, KeepAlive
 from gateway.relay.live import LiveCall
-from gateway.relay.mask import SecretMask
+from gateway.relay.mask import MaskedStream, SecretMask
 from gateway.settings import Streams
 from gateway.upstream.transport import TransportError, UpstreamReply
 
@@ -51,6 +51,7 @@ class EventRelay:
         self._last = b""
         self._unsent = b""
         self._is_done = False
+        self._partial: MaskedStream | None = None
         self._keepalive = KeepAlive(streams.keepalive_s, self._comment) if streams.keepalive_s else None
 
     async def run(self) -> None:
@@ -108,7 +109,17 @@ class EventRelay:
             block = self._remover.feed(block)
         if self._keepalive is not None:
             self._keepalive.sent()
-        return self._mask.mask(block)
+        return self._masked(block)
+
+    def _masked(self, block: bytes) -> bytes:
+        """`block` without secrets; only within an event that is passed on in parts can one be cut in two."""
+        if self._cutter.at_boundary and self._partial is None:
+            return self._mask.mask(block)
+        partial = self._partial = self._partial or MaskedStream(self._mask)
+        out = partial.feed(block)
+        if self._cutter.at_boundary:
+            out, self._partial = out + partial.flush(), None
+        return out
 
     async def _finish(self, last: bytes) -> None:
         """`last` ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""
@@ -123,7 +134,10 @@ class EventRelay:
 
     async def _end(self, rest: bytes) -> None:
         """Upstream's reply has ended, and `rest` is an event that it did not finish."""
-        await self._client.write(self._prepare(rest) if rest else b"", more=False)
+        out = self._prepare(rest) if rest else b""
+        if self._partial is not None:
+            out += self._partial.flush()
+        await self._client.write(out, more=False)
         self._call.end("done")
 
     async def _break_off(self, error: GatewayError) -> None:

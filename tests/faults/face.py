@@ -138,7 +138,7 @@ def request(
     method: str, target: str, body: bytes = b"", headers: Fields = (AUTHORIZATION,), *, length: bool = True
 ) -> bytes:
     """A request's bytes. Host is added, and Content-Length where there is a body, unless `length` is false."""
-    fields = [("Host", "gateway"), *headers]
+    fields = [("Host", "localhost"), *headers]
     if body and length:
         fields.append(("Content-Length", str(len(body))))
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields)

@@ -20,7 +20,7 @@ LENGTH = b"Content-Length: 13\r\n"
 
 def raw(fields: bytes, body: bytes = BODY, *, line: bytes = b"POST /v1/chat/completions HTTP/1.1") -> bytes:
     authorization = b"Authorization: Bearer " + KEY.encode() + b"\r\n"
-    return line + b"\r\nHost: gateway\r\n" + authorization + fields + b"\r\n" + body
+    return line + b"\r\nHost: localhost\r\n" + authorization + fields + b"\r\n" + body
 
 
 MALFORMED = {

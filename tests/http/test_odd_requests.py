@@ -46,7 +46,7 @@ async def test_every_reply_of_the_gateways_own_pages_has_both_request_ids() -> N
 
 
 MALFORMED = {
-    "no host": request("GET", "/v1/models").replace(b"Host: gateway\r\n", b""),
+    "no host": request("GET", "/v1/models").replace(b"Host: localhost\r\n", b""),
     "two hosts on a page of our own": request("GET", "/healthz", headers=[("Host", "other")]),
     "another coding before chunked": request(
         "POST", CHAT, b"2\r\n{}\r\n0\r\n\r\n", [AUTHORIZATION, ("Transfer-Encoding", "gzip, chunked")], length=False
