@@ -1,0 +1,192 @@
+"""Requests that were made to harm: other people's calls, the account, the process."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from tests.faults.face import AUTHORIZATION, CHAT, TRANSPORTS, ask, connected, post, request
+from tests.support.gateway import UPSTREAM_KEY, running_gateway
+from tests.support.wire import Reset, Stall, WireUpstream, chunk, reply, sse
+
+OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
+STREAM = (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n", b"data: 1\n\n")
+STALLED = [*sse([{"n": 1}], end=False), Stall()]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_length_that_was_stated_for_an_encoded_body_is_not_stated_upstream(method: str, transport: str) -> None:
+    nothing = gzip.compress(b"")
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", upstream={"transport": transport}) as gateway:
+            async with connected(gateway.port) as client:
+                for _ in range(2):
+                    fields = [AUTHORIZATION, ("Content-Encoding", "gzip")]
+                    client.send(request(method, "/v1/responses/resp_1", nothing, fields))
+                    assert (await client.answer()).status == 200
+    assert [seen.header(b"content-length") for seen in upstream.requests] == [None, None]
+
+
+async def test_pipelined_requests_are_answered_in_their_order() -> None:
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port) as client:
+                client.send(b"".join(request("GET", f"/v1/models/m{n}") for n in range(100)))
+                answers = [await client.answer() for _ in range(100)]
+    assert {answer.status for answer in answers} == {200}
+    assert [seen.target for seen in upstream.requests] == [b"/v1/models/m%d" % n for n in range(100)]
+
+
+async def test_a_flood_of_pipelined_requests_queues_no_more_than_one_piece_can_hold() -> None:
+    flood = request("GET", "/healthz") * 2000
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        async with connected(gateway.port) as client:
+            for _ in range(20):
+                client.send(flood)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(10):
+                    await client.reader.read()
+        assert (await ask(gateway.port, request("GET", "/healthz"))).status == 200
+
+
+@pytest.mark.parametrize("second", ["a bad chunk", "too slow"])
+async def test_a_second_request_that_goes_wrong_never_writes_into_the_reply_of_the_first(second: str) -> None:
+    chunked = [AUTHORIZATION, ("Transfer-Encoding", "chunked")]
+    body = b"zz\r\n" if second == "a bad chunk" else b"5\r\n"
+    async with WireUpstream(STALLED) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server={"request_timeout_s": 0.5, "drain_s": 0.1}) as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, {"stream": True}))
+                await client.head()
+                await client.chunk()
+                client.send(request("POST", CHAT, body, chunked, length=False))
+                assert b"HTTP/1.1" not in await client.ended()
+            record = (await gateway.recorded(1))[0]
+    assert (record.status, record.outcome) == (200, "client_left")
+
+
+async def test_a_client_that_leaves_with_requests_waiting_causes_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with WireUpstream([Stall()]) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, {}) + post(CHAT, {}))
+                await upstream.received(1)
+                client.leave()
+                await upstream.closed(1)
+            assert (await gateway.recorded(1))[0].outcome == "client_left"
+    assert [entry for entry in caplog.records if entry.levelno >= logging.ERROR] == []
+
+
+async def test_trailers_are_bounded() -> None:
+    head = request("POST", CHAT, b"2\r\n{}\r\n0\r\n", [AUTHORIZATION, ("Transfer-Encoding", "chunked")], length=False)
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        async with connected(gateway.port) as client:
+            client.send(head + b"X-Trailer: " + b"a" * 4_000_000)
+            assert (await client.answer()).status == 431
+
+
+async def test_an_object_of_very_many_members_is_refused_before_it_costs_much() -> None:
+    body = b'{"model":"m",' + b",".join(b'"k%d":0' % n for n in range(300_000)) + b"}"
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        answer = await ask(gateway.port, post(CHAT, body))
+    assert answer.status == 400
+    assert "members" in answer.error["message"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil"])
+async def test_without_keys_only_localhost_is_answered_since_any_name_may_point_here(host: str) -> None:
+    with running_gateway("http://127.0.0.1:9/v1", keys=[]) as gateway:
+        answer = await ask(
+            gateway.port, request("GET", "/v1/models").replace(b"Host: localhost", f"Host: {host}".encode())
+        )
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.0.0.2", "[::1]:8080", "[::1]"])
+async def test_without_keys_every_name_of_this_machine_is_answered(host: str) -> None:
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[]) as gateway:
+            data = request("GET", "/v1/models").replace(b"Host: localhost", f"Host: {host}".encode())
+            assert (await ask(gateway.port, data)).status == 200
+
+
+async def test_the_cap_on_heads_holds_for_every_request_of_a_connection() -> None:
+    large = request("GET", "/v1/models", headers=[AUTHORIZATION, ("X-Large", "a" * 100_000)])
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port) as client:
+                client.send(request("GET", "/v1/models"))
+                assert (await client.answer()).status == 200
+                client.send(large)
+                assert (await client.answer()).status == 431
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_status_that_does_not_exist_is_a_protocol_error(transport: str) -> None:
+    async with WireUpstream(b"HTTP/1.1 799 Odd\r\nContent-Length: 2\r\n\r\nok") as upstream:
+        with running_gateway(f"{upstream.url}/v1", upstream={"transport": transport}) as gateway:
+            answer = await ask(gateway.port, post(CHAT, {}))
+    assert (answer.status, answer.error["code"]) == (502, "upstream_protocol_error")
+
+
+async def test_the_key_is_masked_in_an_event_that_is_passed_on_in_parts() -> None:
+    key = UPSTREAM_KEY.encode()
+    pieces = [b"data: " + b"x" * 3000 + key[:10], key[10:] + b"y" * 3000, b"\n\n", b"data: 2\n\n"]
+    script = [STREAM[0], *(chunk(piece) for piece in pieces), b"0\r\n\r\n"]
+    async with WireUpstream(script) as upstream:
+        with running_gateway(f"{upstream.url}/v1", streams={"max_event_bytes": 1000}) as gateway:
+            answer = await ask(gateway.port, post(CHAT, {"stream": True}))
+    assert answer.body == b"".join(pieces).replace(key, b"*" * len(key))
+
+
+@pytest.mark.parametrize(
+    ("media_type", "status"),
+    [
+        ("application/json", 200),
+        ("Application/JSON; charset=UTF-8", 200),
+        ("application/vnd.api+json", 200),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/json; charset=utf-7", 415),
+        ("text/plain", 415),
+        ("", 415),
+    ],
+)
+async def test_a_json_route_takes_nothing_that_could_be_read_as_something_else(media_type: str, status: int) -> None:
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            body = json.dumps({"model": "ok", "x": "&model=bad&"}).encode()
+            answer = await ask(gateway.port, request("POST", CHAT, body, [AUTHORIZATION, ("Content-Type", media_type)]))
+    assert answer.status == status
+
+
+async def test_a_declined_upgrade_keeps_what_connection_says_besides() -> None:
+    fields = [AUTHORIZATION, ("Connection", "Upgrade, X-Secret, close"), ("Upgrade", "h2c"), ("X-Secret", "1")]
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            answer = await ask(gateway.port, request("GET", "/v1/models", headers=fields))
+    assert (answer.status, answer.header("connection")) == (200, "close")
+    assert upstream.requests[0].header(b"x-secret") is None
+
+
+async def test_a_cut_reply_does_not_look_complete_to_an_http_1_0_client() -> None:
+    script: list[Any] = [STREAM[0].replace(b"text/event-stream", b"audio/mpeg"), chunk(b"half of it"), Reset()]
+    async with WireUpstream(script) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post("/v1/audio/speech", {}).replace(b"HTTP/1.1", b"HTTP/1.0"))
+                with pytest.raises(ConnectionResetError):
+                    await client.reader.read()
+
+
+async def test_a_body_that_was_announced_and_refused_cannot_be_taken_for_the_next_request() -> None:
+    fields = [("Expect", "100-continue"), ("Content-Length", "10"), ("Content-Type", "application/json")]
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        answer = await ask(gateway.port, request("POST", CHAT, headers=fields))
+    assert (answer.status, answer.header("connection")) == (401, "close")
