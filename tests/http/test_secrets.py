@@ -135,7 +135,7 @@ async def test_the_key_is_not_in_what_the_gateway_says_writes_or_logs(
         "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "0.2",
         "GATEWAY_UPSTREAM_IDLE_TIMEOUT_S": "0.2",
     }
-    async with serving(*scripts, arguments=(), directory=tmp_path, **options) as running:
+    async with serving(*scripts, arguments=(), directory=tmp_path, until_ready=True, **options) as running:
         answers = await replay(running.port, len(scripts))
         shown = await pages(running.port)
         running.terminate()
