@@ -263,7 +263,7 @@ def test_check_config_tells_every_problem_and_fails() -> None:
 
 def test_check_config_shows_what_is_not_the_default_and_who_said_so_but_no_secret() -> None:
     Path("own.yaml").write_text(
-        f"server:\n  port: 9000\nkeys:\n- {{name: 'ann [x]', team: core, secret: {CANARY}}}\n"
+        f"server:\n  port: 9000\nkeys:\n- {{name: 'ann [x]', team: core, secret: {OWN_KEY}}}\n"
         f"upstream: {{proxy: 'http://u:{CANARY}@p:1'}}\n"
     )
     result = call("check-config", "--config", "own.yaml", GMI_API_KEY=CANARY)
