@@ -97,7 +97,7 @@ async def test_after_many_cancelled_calls_the_pool_is_idle_and_whole(
 
 @BOTH
 async def test_clients_that_leave_at_random_leave_nothing_behind(transport: str, is_long: bool) -> None:
-    count = 1_000 if is_long else 200
+    count = 1_000 if is_long or transport == "native" else 200
     async with WireUpstream(as_asked) as upstream:
         with running_gateway(f"{upstream.url}/v1", upstream={"transport": transport}) as gateway:
             await asyncio.gather(*(_leave_one(gateway, random.Random(number), doubly=False) for number in range(count)))

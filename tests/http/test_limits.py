@@ -178,5 +178,7 @@ async def test_valid_calls_go_on_while_many_clients_are_slow(is_long: bool) -> N
             valid = [group.create_task(ask(gateway.port, post(CHAT, {"n": number}))) for number in range(200)]
         assert {task.result().status for task in valid} == {200}
         assert {task.result().status for task in slow} == {408}
-        assert gateway.ask(lambda: len(gateway.app.proxy.open_calls)) == 0
+        async with asyncio.timeout(5):
+            while await asyncio.to_thread(gateway.ask, lambda: len(gateway.app.proxy.open_calls)):
+                pass  # a client may see the end of its connection before the gateway does
     assert sum(seen.target == b"/v1/chat/completions" for seen in upstream.requests) == 200
