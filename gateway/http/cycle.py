@@ -4,8 +4,13 @@ Head and first piece of the body leave in one write, which saves a system call a
 chunks, and an event stream no `Connection: close`, which some clients take for permission to end a cut stream quietly.
 """
 
+import asyncio
+import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +30,20 @@ _END_OF_HEAD = (b"", b"")
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+def reset(transport: asyncio.Transport) -> None:
+    """Drop a connection so that its client cannot take what it has for all there is (RST in place of FIN)."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """What the kernel still holds for a client: megabytes, so that a slow one may read long before it asks for more."""
+    queued = bytearray(4)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+    return int.from_bytes(queued, sys.byteorder)
+
+
 class GatewayCycle(RequestResponseCycle):
     """What uvicorn hands to the application as `receive` and `send`."""
 
@@ -38,7 +57,12 @@ class GatewayCycle(RequestResponseCycle):
         self._unread_bytes = 0
 
     def hold(self, piece: bytes) -> None:
-        """A piece of the request's body has come; once much is unread, the client is made to wait."""
+        """A piece of the request's body has come; once much is unread, the client is made to wait.
+
+        Once its reply has begun, nobody reads on: the rest is dropped, and reading goes on so that a loss is noticed.
+        """
+        if self.response_started:
+            return
         self._pieces.append(piece)
         self._unread_bytes += len(piece)
         if self._unread_bytes > _HIGH_WATER_BYTES:
@@ -74,7 +98,7 @@ class GatewayCycle(RequestResponseCycle):
             else:
                 self._send_body(body, more=more)
         elif message["type"] == "http.response.start" and not self.response_started:
-            self.response_started = True
+            self._start()
             self._head = self._head_of(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"ASGI message {message['type']!r} is out of order")
@@ -85,7 +109,7 @@ class GatewayCycle(RequestResponseCycle):
             return True
         if self.flow.write_paused or self.response_started:
             return False
-        self.response_started = True
+        self._start()
         self._head = self._head_of(status, headers)
         self._send_body(body, more=False)
         return True
@@ -104,9 +128,13 @@ class GatewayCycle(RequestResponseCycle):
         if not self._ends_with_connection:
             self.transport.close()
             return
-        # An orderly end of the connection would be the end of the body: only a reset tells that it is not.
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        reset(self.transport)  # an orderly end of the connection would be the end of the body
+
+    def _start(self) -> None:
+        self.response_started = True
+        if self.more_body:
+            self._pieces.clear()
+            self.flow.resume_reading()
 
     def _head_of(self, status: int, headers: Headers) -> bytes:
         fields = dict(headers)

@@ -15,7 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
-from gateway.http.cycle import GatewayCycle
+from gateway.http.cycle import GatewayCycle, reset, unsent_bytes
 from gateway.http.errors import raw_error_reply
 from gateway.relay.live import CallIds
 
@@ -182,7 +182,6 @@ class GatewayProtocol(HttpToolsProtocol):
             raise self._refused(BadRequest("This is no forward proxy; send requests to its own URL."))
         if self.parser.should_upgrade():
             return  # it is declined, and read again
-        self._in_head = False
         if len(self.headers) > self._limits.max_headers or self._is_head_too_large():
             raise self._refused(self._too_large())
         if self._has_blanks:
@@ -195,6 +194,7 @@ class GatewayProtocol(HttpToolsProtocol):
             raise self._refused(BadRequest("This server speaks HTTP/1.1."))
         scope["http_version"] = version
         scope["upgrade"], self._upgrade = self._upgrade, b""  # type: ignore[typeddict-unknown-key]
+        self._in_head = False
         is_busy = self._has_cycle() and not self.cycle.response_complete
         cycle = self.cycle = self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
         if not is_busy:
@@ -276,6 +276,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._is_answering():
             (self._running or self.cycle).abort()
             return
+        if self._in_request and not self._in_head and self._has_cycle() and self.cycle.response_complete:
+            self.transport.close()  # this request has its answer, and a second one would be taken for the next one's
+            return
         if self._has_cycle() and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -320,15 +323,18 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _drop_if_stuck(self, now_s: float) -> None:
         """A client that takes nothing of what it asked for holds a call upstream, and memory."""
-        unsent = self.transport.get_write_buffer_size()
+        held = self.transport.get_write_buffer_size()
+        unsent = held and held + unsent_bytes(self.transport)
         if not unsent or unsent != self._unsent_bytes:
             self._unsent_bytes, self._unsent_since_s = unsent, now_s
         elif now_s - self._unsent_since_s >= self._limits.send_timeout_s > 0:
-            self.transport.abort()
+            reset(self.transport)
 
     def _due_s(self) -> float:
         """When this connection has had its time; infinite while a reply is under way."""
         limits = self._limits
+        if self._running is not None and self._running.response_started and not self._running.response_complete:
+            return math.inf  # what is still to come of its request matters no more
         if self._in_request:
             allowed_s = limits.request_timeout_s + self._received_bytes / MIN_RATE_BYTES_S
             return self._began_s + allowed_s if limits.request_timeout_s else math.inf

@@ -87,10 +87,10 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes:
     message = await receive()
     _check_connected(message)
     body: bytes = message["body"]
-    if message["more_body"]:
-        body = await _read_rest(receive, body, max_bytes)
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
+    if message["more_body"]:
+        body = await _read_rest(receive, body, max_bytes)
     if head.content_encoding is None:
         return body
     if len(body) < _DECODED_INLINE_BYTES:
