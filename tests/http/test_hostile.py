@@ -244,3 +244,22 @@ async def test_a_client_that_leaves_an_upload_whose_reply_has_begun_is_noticed()
                 client.send(b"a" * 300_000)
                 client.leave()
             assert (await gateway.recorded(1, within_s=1))[0].outcome == "client_left"
+
+
+async def test_a_client_that_takes_nothing_is_dropped_with_a_reset() -> None:
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: WireRequest) -> None:
+        writer.write(STREAM[0])
+        while True:
+            writer.write(chunk(b"data: " + b"x" * 65_000 + b"\n\n"))
+            await writer.drain()
+
+    async with WireUpstream(endless) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server={"send_timeout_s": 0.5}) as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, {"stream": True}))
+                await client.head()
+                await upstream.closed(1, within_s=5)
+                with pytest.raises(ConnectionResetError):
+                    while await client.reader.read(2**20):
+                        pass
+            assert (await gateway.recorded(1))[0].outcome == "client_left"
