@@ -260,6 +260,5 @@ async def test_a_client_that_takes_nothing_is_dropped_with_a_reset() -> None:
                 await client.head()
                 await upstream.closed(1, within_s=5)
                 with pytest.raises(ConnectionResetError):
-                    while await client.reader.read(2**20):
-                        pass
+                    await client.reader.read()
             assert (await gateway.recorded(1))[0].outcome == "client_left"
