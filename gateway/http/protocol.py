@@ -311,7 +311,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _tick(self) -> None:
-        """One timer for both limits, which looks at the clock when it fires: a request need not set any."""
+        """One timer for all limits, which looks at the clock when it fires: a request need not set any."""
         now_s = self.loop.time()
         if self._in_request and self.flow.read_paused:
             self._began_s = now_s  # it is not the client who is slow
