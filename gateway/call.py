@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from gateway.terms import Grants, Role
+
 Outcome = Literal["done", "refused", "upstream_error", "failed", "cut", "client_left", "drained"]
 """How a call ended: complete; refused by the gateway (4xx); an error reply of upstream's own; no reply from upstream
 or a bug of ours; broken off by upstream after its first byte; left by the client; cut at the end of a shutdown."""
@@ -64,10 +66,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a call is made for."""
+    """Who a call is made for: a key and its team, by name and by id, and what both may use."""
 
     key: str
     team: str
+    key_id: str = ""
+    team_id: str = ""
+    role: Role = "member"
+    grants: tuple[Grants, ...] = ()
+    """Each must allow a call: the key's and the team's, those that withhold nothing left out."""
+    expires_at_s: int | None = None
+    """Unix time from which on the secret that was sent is no longer good: of the key, or of a rotation's grace."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

@@ -59,6 +59,55 @@ class InvalidKey(GatewayError):
     headers = NEVER_RETRY
 
 
+class Forbidden(GatewayError):
+    """The key is good, and what it asks for is not among what it may do."""
+
+    status, type, code = 403, "invalid_request_error", "forbidden"
+
+
+class ModelNotAllowed(Forbidden):
+    """The key may not use this model."""
+
+    code = "model_not_allowed"
+
+
+class RouteNotAllowed(Forbidden):
+    """The key may not use this route."""
+
+    code = "route_not_allowed"
+
+
+class NetworkNotAllowed(Forbidden):
+    """The key may not be used from this address."""
+
+    code = "network_not_allowed"
+
+
+class NotFound(GatewayError):
+    """No such object, or another team's: one body for both."""
+
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class Conflict(GatewayError):
+    """The change does not fit what is there: a name that is taken, a key that the settings declare."""
+
+    status, type, code = 409, "invalid_request_error", "conflict"
+
+
+class PreconditionFailed(GatewayError):
+    """Someone else has changed the object since it was read (If-Match)."""
+
+    status, type, code = 412, "invalid_request_error", "version_mismatch"
+
+
+class StoreUnavailable(GatewayError):
+    """The database is away, and the call cannot do without it."""
+
+    status, type, code = 503, "server_error", "store_unavailable"
+    headers = RETRY_SOON
+
+
 class UnknownRoute(GatewayError):
     """Method and path are not in the table of mirrored routes."""
 

@@ -4,11 +4,14 @@ Knows what a valid setting is. Where settings come from (file, environment,
 secret files) and how a bad one is reported is `gateway.configuration`.
 """
 
+import ipaddress
 import re
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from gateway.terms import Role
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
@@ -65,6 +68,32 @@ def _is_host(value: str) -> str:
     return value
 
 
+def _is_listen_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not is_header_safe(value) or not host.strip("[]") or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError("must be host:port, such as 127.0.0.1:8081")
+    return value
+
+
+def _is_network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("must be a network or an address, such as 10.0.0.0/8 or 192.0.2.7") from None
+
+
+def _is_database_url(value: str) -> str:
+    if not value.startswith(("sqlite:///", "postgresql://", "postgres://")) or not is_header_safe(value):
+        raise ValueError("must start with postgresql:// or sqlite:/// and hold no spaces")
+    return value
+
+
+def _is_redis_url(value: str) -> str:
+    if not value.startswith(("redis://", "rediss://", "unix://")) or not is_header_safe(value):
+        raise ValueError("must start with redis://, rediss:// or unix:// and hold no spaces")
+    return value
+
+
 def _is_printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must not hold line ends or other control characters")
@@ -83,6 +112,10 @@ HeaderValue = Annotated[str, AfterValidator(_is_header_value)]
 SecretHeaderValue = Annotated[SecretStr, AfterValidator(_is_secret_header_value)]
 Host = Annotated[str, AfterValidator(_is_host)]
 Sha256 = Annotated[str, AfterValidator(_is_sha256)]
+ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
+Network = Annotated[str, AfterValidator(_is_network)]
+DatabaseUrl = Annotated[str, AfterValidator(_is_database_url)]
+RedisUrl = Annotated[str, AfterValidator(_is_redis_url)]
 FilePath = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_printable)]
@@ -126,6 +159,12 @@ class Server(_Section):
     )
     keep_alive_s: Seconds = Field(
         default=75.0, ge=1, description="How long an idle client connection is kept open, in seconds."
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(), description="Networks of the proxies in front whose X-Forwarded-For is believed."
+    )
+    state_dir: FilePath = Field(
+        default="data", description="Folder of what must outlive the process: the default database, and journals."
     )
 
 
@@ -206,6 +245,9 @@ class Key(_Section):
 
     name: Name = Field(description="Whose key it is; shown in logs.")
     team: Name = Field(description="The team it belongs to; shown in logs and metrics.")
+    role: Role = Field(
+        default="member", description="`member`, `team_admin` (runs its team) or `admin` (runs the gateway)."
+    )
     secret: SecretStr | None = Field(
         default=None,
         description="The key itself, at least 16 characters; write `${NAME}` to read the environment.",
@@ -213,6 +255,18 @@ class Key(_Section):
     secret_sha256: Sha256 | None = Field(
         default=None,
         description="In place of `secret`, its SHA-256 in hex, so that the file holds no secret.",
+    )
+    models: tuple[ModelName, ...] | None = Field(
+        default=None, description="Models it may use, with `*` as wildcard; all by default."
+    )
+    routes: tuple[Name, ...] | None = Field(
+        default=None, description="Groups of routes it may use, such as `chat`; all by default."
+    )
+    networks: tuple[Network, ...] | None = Field(
+        default=None, description="Networks its calls may come from; any by default."
+    )
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="When it stops to work, with an offset: `2027-01-31T18:00:00Z`; never by default."
     )
 
     @model_validator(mode="after")
@@ -224,6 +278,58 @@ class Key(_Section):
                 "its secret must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24"
             )
         return self
+
+
+class Access(_Section):
+    """Who sees what on the shared account."""
+
+    share_within_team: bool = Field(
+        default=True,
+        description="Stored responses, files and the like belong to a team; false: to the key that made them.",
+    )
+    namespace_keys: bool = Field(
+        default=True,
+        description="Keep teams' Idempotency-Key and prompt_cache_key apart upstream, by a keyed hash.",
+    )
+
+
+class Admin(_Section):
+    """The API below /admin/v1, for teams and keys."""
+
+    enabled: bool = Field(default=True, description="Whether there is one.")
+    listen: ListenAddress | None = Field(
+        default=None, description="host:port of its own; by default it is where the calls go."
+    )
+    key: SecretStr | None = Field(
+        default=None, description="An admin key, at least 16 characters; by default one is made at the first start."
+    )
+    key_file: FilePath | None = Field(default=None, description="File that holds the admin key.")
+
+    @model_validator(mode="after")
+    def _is_strong(self) -> "Admin":
+        if self.key is not None and not _is_strong(self.key.get_secret_value()):
+            raise ValueError("key must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24")
+        return self
+
+
+class Database(_Section):
+    """Where teams, keys, ownership and the audit log are kept."""
+
+    url: DatabaseUrl | None = Field(
+        default=None,
+        repr=False,
+        description="postgresql://user:password@host/name or sqlite:///path; by default gateway.db in server.state_dir.",
+    )
+    pool_size: int = Field(default=5, ge=1, le=100, description="Most connections of one process.")
+    timeout_s: Seconds = Field(default=5.0, gt=0, description="Time for one query, in seconds.")
+
+
+class Redis(_Section):
+    """What several nodes share while they run."""
+
+    url: RedisUrl | None = Field(
+        default=None, repr=False, description="redis://host:6379/0, or rediss:// for TLS; by default there is none."
+    )
 
 
 def _is_strong(secret: str) -> bool:
@@ -247,6 +353,10 @@ class Settings(_Section):
     streams: Streams = Field(default_factory=Streams)
     models: Models = Field(default_factory=Models)
     keys: tuple[Key, ...] = Field(default=(), description="Virtual keys.")
+    access: Access = Field(default_factory=Access)
+    admin: Admin = Field(default_factory=Admin)
+    database: Database = Field(default_factory=Database)
+    redis: Redis = Field(default_factory=Redis)
     log: Log = Field(default_factory=Log)
 
 

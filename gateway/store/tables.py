@@ -1,0 +1,138 @@
+"""The tables, as the newest migration leaves them.
+
+Times are integer Unix seconds, JSON columns hold what `gateway.terms` describes. Secrets are there as SHA-256 alone.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+from sqlalchemy.dialects.sqlite import INTEGER
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Number = BigInteger().with_variant(INTEGER(), "sqlite")
+"""SQLite counts a primary key up only if it is an INTEGER."""
+
+
+def _terms() -> tuple[Column[object], ...]:
+    return (
+        Column("state", String(16), nullable=False),
+        Column("source", String(16), nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("updated_at", BigInteger, nullable=False),
+        Column("grants", JSON, nullable=False),
+        Column("limits", JSON, nullable=False),
+        Column("budgets", JSON, nullable=False),
+        Column("tags", JSON, nullable=False),
+    )
+
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("model_limits", JSON, nullable=False),
+    *_terms(),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("team_id", ForeignKey("teams.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("owner", String(200)),
+    Column("role", String(16), nullable=False),
+    Column("hint", String(8), nullable=False),
+    Column("expires_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Column("rotated_at", BigInteger),
+    *_terms(),
+)
+Index(
+    "uq_keys_team_id_name",
+    keys.c.team_id,
+    keys.c.name,
+    unique=True,
+    sqlite_where=keys.c.state != "revoked",
+    postgresql_where=keys.c.state != "revoked",
+)
+"""The name of a revoked key is free again."""
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("key_id", ForeignKey("keys.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("valid_until", BigInteger),
+)
+"""SHA-256 of each secret that works; `valid_until` is None for a key's newest."""
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("revision", _Number, primary_key=True),
+    Column("team_id", String(40)),
+    Column("key_id", String(40)),
+    Column("at", BigInteger, nullable=False),
+)
+"""What changed, for other nodes: one key, or a team (`key_id` None) and so all of its keys."""
+
+revision = Table("revision", metadata, Column("id", Integer, primary_key=True), Column("value", BigInteger))
+"""One row, raised in the transaction of each change, which makes changes visible in the order of their numbers."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Number, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String(40), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("object_id", String(40), nullable=False, index=True),
+    Column("team_id", String(40), index=True),
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Column("address", String(64)),
+)
+"""Append-only: triggers refuse UPDATE and DELETE."""
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("actor", String(40), primary_key=True),
+    Column("idempotency_key", String(255), primary_key=True),
+    Column("request_sha256", LargeBinary(32), nullable=False),
+    Column("object_id", String(40), nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+)
+"""Which object a create with this Idempotency-Key made."""
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("object_id", String(256), primary_key=True),
+    Column("team_id", String(40), nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_owners_team_id_created_at", "team_id", "created_at"),
+)
+"""Whose an object upstream is."""

@@ -1,0 +1,60 @@
+"""What a key or a team may use, and how much of it: plain data, as it is stored and shown.
+
+Knows what each term means and which values are legal. Who holds which terms, and how they are enforced, is others'
+business.
+"""
+
+from typing import Literal, get_args
+
+import msgspec
+
+Role = Literal["member", "team_admin", "admin"]
+"""What a key may do besides calling: nothing, run its own team, run the gateway."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
+"""From the least to the most."""
+
+State = Literal["active", "disabled", "revoked"]
+"""`disabled` can be undone, `revoked` cannot."""
+
+
+class Grants(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What may be used. None stands for everything, an empty tuple for nothing."""
+
+    models: tuple[str, ...] | None = None
+    """Names of models, `*` for any run of characters: `openai/*`."""
+    routes: tuple[str, ...] | None = None
+    """Groups of the route table: `chat`, `responses`, `files`."""
+    networks: tuple[str, ...] | None = None
+    """Where calls may come from: `10.0.0.0/8`, `2001:db8::/32`, single addresses."""
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is withheld."""
+        return self.models is None and self.routes is None and self.networks is None
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How much in a time, and at once. None stands for no limit; each is a positive integer."""
+
+    requests_per_minute: int | None = None
+    requests_per_hour: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_hour: int | None = None
+    tokens_per_day: int | None = None
+    parallel: int | None = None
+
+
+class Budgets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Money to spend in a period, in integer micro-dollars. None stands for no bound."""
+
+    day_microusd: int | None = None
+    week_microusd: int | None = None
+    month_microusd: int | None = None
+    total_microusd: int | None = None
+
+
+EVERYTHING = Grants()
+NO_LIMITS = Limits()
+NO_BUDGETS = Budgets()
