@@ -318,7 +318,7 @@ class Database(_Section):
     url: DatabaseUrl | None = Field(
         default=None,
         repr=False,
-        description="postgresql://user:password@host/name or sqlite:///path; by default gateway.db in server.state_dir.",
+        description="postgresql://user:password@host/name or sqlite:///path; by default gateway.db in state_dir.",
     )
     pool_size: int = Field(default=5, ge=1, le=100, description="Most connections of one process.")
     timeout_s: Seconds = Field(default=5.0, gt=0, description="Time for one query, in seconds.")
