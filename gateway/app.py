@@ -10,26 +10,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
-from gateway import __version__
 from gateway.access.directory import KeyDirectory
-from gateway.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, UnknownRoute
-from gateway.http.errors import error_reply, send_error
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
+from gateway.http.pages import OwnPages
 from gateway.http.proxy import Proxy, target_base
-from gateway.http.requests import Head
-from gateway.http.routes import check_clean, is_mirrored
+from gateway.http.routes import is_mirrored
 from gateway.http.server import DrainingServer, server_config
 from gateway.http.workers import Workers
 from gateway.observe import logs
 from gateway.observe.metrics import CallMetrics
 from gateway.relay.headers import RequestHeaders
-from gateway.relay.live import CallIds
 from gateway.relay.mask import SecretMask
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
@@ -39,46 +33,21 @@ from gateway.upstream.origin import Origin
 _BACKLOG = 2048
 
 
-class GatewayApp(FastAPI):
-    """FastAPI for operations and docs; `proxy` for all else."""
+class GatewayApp(OwnPages):
+    """FastAPI for operations, administration and docs; `proxy` for all else."""
 
     proxy: Proxy
-    ids: CallIds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            raw_path: bytes = scope["raw_path"]
-            if is_mirrored(raw_path):
-                await self.proxy(scope, receive, send)
-                return
-            call_id = self.ids.next()
-            try:
-                check_clean(raw_path)
-                Head(scope["headers"], scope["http_version"])
-            except GatewayError as error:
-                await send_error(error, call_id, send)
-                return
-            send = _with_ids(send, call_id)
+        if scope["type"] == "http" and is_mirrored(scope["raw_path"]):
+            await self.proxy(scope, receive, send)
+            return
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             self.openapi_schema = add_mirrored_routes(super().openapi())
         return self.openapi_schema
-
-
-def _with_ids(send: Send, call_id: bytes) -> Send:
-    """`send`, with the ids that every reply carries on the pages that FastAPI answers."""
-
-    async def send_with_ids(message: Message) -> None:
-        if message["type"] == "http.response.start" and not any(
-            name == b"x-request-id" for name, _ in message["headers"]
-        ):
-            ids = [(b"x-request-id", call_id), (b"x-gateway-request-id", call_id)]
-            message = {**message, "headers": [*message["headers"], *ids]}
-        await send(message)
-
-    return send_with_ids
 
 
 def build_app(settings: Settings) -> GatewayApp:
@@ -100,12 +69,8 @@ def build_app(settings: Settings) -> GatewayApp:
 
     app = GatewayApp(
         title="GMI gateway",
-        version=__version__,
         lifespan=lifespan,
-        redirect_slashes=False,
-        redoc_url=None,
     )
-    app.ids = CallIds()
     metrics = CallMetrics(_gauges(app))
     log_call = logs.call_logger(settings.log)
     app.proxy = Proxy(
@@ -119,7 +84,6 @@ def build_app(settings: Settings) -> GatewayApp:
     if log_call is not None:
         app.proxy.add_observer(log_call)
     app.include_router(ops_router(lambda: app.proxy.draining, metrics.render))
-    _shape_errors(app)
     return app
 
 
@@ -140,41 +104,6 @@ def _gauges(app: GatewayApp) -> tuple[tuple[str, str, Callable[[], float]], ...]
         ("open_calls", "Calls in flight.", lambda: len(app.proxy.open_calls)),
         ("open_streams", "Event streams in flight.", streams),
     )
-
-
-def _shape_errors(app: GatewayApp) -> None:
-    """Give FastAPI's own refusals the shape that OpenAI's clients read."""
-
-    def respond(error: GatewayError) -> Response:
-        status, headers, body = error_reply(error, app.ids.next())
-        response = Response(body, status)
-        response.raw_headers = headers
-        return response
-
-    @app.exception_handler(GatewayError)
-    async def _own(_: Request, error: GatewayError) -> Response:
-        return respond(error)
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        where = f"({request.method} {request.scope['raw_path'].decode('ascii', 'replace')})"
-        if error.status_code == 404:
-            return respond(UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs."))
-        if error.status_code == 405:
-            response = respond(MethodNotAllowed(f"Not allowed {where}. See /docs for the methods that are."))
-            response.headers.update(error.headers or {})
-            return response
-        return respond(BadRequest(f"The request was refused {where}. See /docs for what is expected."))
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return respond(BadRequest(f"{where}: {first['msg']}. See /docs for what is expected.", param=where))
-
-    @app.exception_handler(Exception)
-    async def _bug(_: Request, _error: Exception) -> Response:
-        return respond(InternalError("The gateway failed on a bug of its own. Tell whoever runs it the x-request-id."))
 
 
 class Worker:
