@@ -1,0 +1,173 @@
+"""What a grant allows, and whether one grant lies within another: pure.
+
+Knows how names, groups and addresses are matched. Which grants a key holds, and which model a request names, is for
+others to find out. Every question here takes time in proportion to its input, whatever patterns someone has written.
+"""
+
+import ipaddress
+from functools import lru_cache
+
+from gateway.errors import ModelNotAllowed, NetworkNotAllowed, RouteNotAllowed
+from gateway.terms import Grants
+
+_REMEMBERED = 4096
+_LONGEST_REMEMBERED = 256
+"""Answers about longer names are not kept: whoever calls chooses the names, and would choose how much is kept."""
+_LONGEST_SHOWN = 100
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_within(inner: Grants, outer: Grants) -> bool:
+    """Whether everything that `inner` allows is allowed by `outer` too.
+
+    Exact for models and networks, several narrow ones that make up a wide one included. Raises ValueError for a
+    network that is none.
+    """
+    return (
+        _models_within(inner.models, outer.models)
+        and _routes_within(inner.routes, outer.routes)
+        and _networks_within(inner.networks, outer.networks)
+    )
+
+
+def allows_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> bool:
+    """Whether each of `grants` allows the model that goes by `names`: its alias and upstream's name.
+
+    One allowed name is enough for a grant. A model without a name is allowed only where every model is.
+    """
+    if not grants:
+        return True
+    if all(len(name) <= _LONGEST_REMEMBERED for name in names):
+        return _recall_model(grants, names)
+    return _allows_model(grants, names)
+
+
+def allows_route(grants: tuple[Grants, ...], group: str) -> bool:
+    """Whether each of `grants` allows the routes of `group`."""
+    return all(grant.routes is None or group in grant.routes for grant in grants)
+
+
+def allows_address(grants: tuple[Grants, ...], address: str | None) -> bool:
+    """Whether each of `grants` allows calls from `address`; one that is not known is in no network."""
+    if not grants:
+        return True
+    if address is not None and len(address) > _LONGEST_REMEMBERED:
+        address = None
+    return _allows_address(grants, address)
+
+
+def check_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> None:
+    """As `allows_model`; raises `ModelNotAllowed`, whose message holds the first of `names`."""
+    if not allows_model(grants, names):
+        model = f"the model {names[0][:_LONGEST_SHOWN]!r}" if names else "a model that the gateway cannot read"
+        raise ModelNotAllowed(
+            f"This API key may not use {model}. Name one that it may use, or ask whoever runs this gateway for it.",
+            param="model",
+        )
+
+
+def check_route(grants: tuple[Grants, ...], group: str) -> None:
+    """As `allows_route`; raises `RouteNotAllowed`."""
+    if not allows_route(grants, group):
+        raise RouteNotAllowed(
+            f"This API key may not use routes of the group {group!r}. Ask whoever runs this gateway for it."
+        )
+
+
+def check_address(grants: tuple[Grants, ...], address: str | None) -> None:
+    """As `allows_address`; raises `NetworkNotAllowed`, whose message holds the address that was seen."""
+    if not allows_address(grants, address):
+        seen = "an address that is not known" if address is None else address[:_LONGEST_SHOWN]
+        raise NetworkNotAllowed(
+            f"This API key may not be used from {seen}. Call from a network that it is for, or ask whoever runs this "
+            "gateway to add yours."
+        )
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether `name` fits `pattern`, in which `*` is any run of characters and all else is itself.
+
+    Pieces between stars are looked for from left to right, each as early as it can be, which finds a fit if there is
+    one and never goes back.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return name == first
+    *middle, last = rest
+    if not name.startswith(first):
+        return False
+    at = len(first)
+    for piece in middle:
+        at = name.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return len(name) - at >= len(last) and name.endswith(last)
+
+
+def _allows_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> bool:
+    named = names or ("",)
+    return all(
+        grant.models is None or any(matches(pattern, name) for pattern in grant.models for name in named)
+        for grant in grants
+    )
+
+
+_recall_model = lru_cache(_REMEMBERED)(_allows_model)
+
+
+@lru_cache(_REMEMBERED)
+def _allows_address(grants: tuple[Grants, ...], address: str | None) -> bool:
+    place = _parse_address(address)
+    return all(
+        grant.networks is None or (place is not None and any(place in network for network in _networks(grant.networks)))
+        for grant in grants
+    )
+
+
+def _parse_address(text: str | None) -> _Address | None:
+    """The address, an IPv4 one that is written as IPv6 (RFC 4291, section 2.5.5.2) as what it is."""
+    try:
+        address = ipaddress.ip_address(text or "")
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _models_within(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> bool:
+    """A star in a name is only fit by a star, so to match a pattern as if it were a name asks for all of its names."""
+    if outer is None:
+        return True
+    return all(any(matches(wide, narrow) for wide in outer) for narrow in (("*",) if inner is None else inner))
+
+
+def _routes_within(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> bool:
+    return outer is None or (inner is not None and set(inner) <= set(outer))
+
+
+def _networks_within(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> bool:
+    if outer is None or inner is None:
+        return outer is None
+    wide = _merged(outer)
+    return all(any(_is_subnet(network, other) for other in wide) for network in _networks(inner))
+
+
+@lru_cache(_REMEMBERED)
+def _networks(texts: tuple[str, ...]) -> tuple[_Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+def _merged(texts: tuple[str, ...]) -> list[_Network]:
+    """Neighbours made one, so that what lies within several lies within one."""
+    networks = _networks(texts)
+    four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
+
+
+def _is_subnet(inner: _Network, outer: _Network) -> bool:
+    if isinstance(inner, ipaddress.IPv4Network):
+        return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)
