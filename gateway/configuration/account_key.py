@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 
 from gateway.configuration.layers import Layer
 from gateway.configuration.problems import Path, Problem
-from gateway.settings import is_header_safe
+from gateway.settings.shapes import is_header_safe
 
 KEY: Path = ("upstream", "api_key")
 KEY_FILE: Path = ("upstream", "api_key_file")

@@ -4,121 +4,47 @@ Knows what a valid setting is. Where settings come from (file, environment,
 secret files) and how a bad one is reported is `gateway.configuration`.
 """
 
-import ipaddress
-import re
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.settings.shapes import (
+    Bytes,
+    DatabaseUrl,
+    FilePath,
+    HeaderValue,
+    Host,
+    HttpUrl,
+    ListenAddress,
+    ModelName,
+    Name,
+    Network,
+    ProxyUrl,
+    RedisUrl,
+    Seconds,
+    SecretHeaderValue,
+    Sha256,
+    StrongSecret,
+    is_strong,
+)
 from gateway.terms import Role
 
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1)]
-
-
-def is_header_safe(text: str) -> bool:
-    """Whether `text` is visible ASCII alone (RFC 9110, section 5.5: no space, no control character)."""
-    return bool(text) and all("!" <= character <= "~" for character in text)
-
-
-def _parse_http_url(value: str) -> SplitResult:
-    # urlsplit drops line ends without a word, and would let them through into a Host header.
-    if not is_header_safe(value):
-        raise ValueError("is not a URL: write it in visible ASCII characters, without spaces")
-    try:
-        url = urlsplit(value)
-        port = url.port
-    except ValueError:
-        # The original message quotes the URL, which may hold a password.
-        raise ValueError("is not a URL: its host or its port cannot be read") from None
-    if url.scheme not in ("http", "https") or not url.hostname or port == 0:
-        raise ValueError("is not a URL that starts with http:// or https:// and names a host")
-    return url
-
-
-def _is_http_url(value: str) -> str:
-    url = _parse_http_url(value)
-    if "?" in value or "#" in value or "@" in url.netloc:
-        raise ValueError("must not have a query, a fragment or credentials")
-    return value.rstrip("/")
-
-
-def _is_proxy_url(value: str) -> str:
-    url = _parse_http_url(value)
-    if url.path not in ("", "/") or "?" in value or "#" in value:
-        raise ValueError("must be scheme, host and port alone, with user:password@ before the host if need be")
-    return value
-
-
-def _is_header_value(value: str) -> str:
-    if not is_header_safe(value):
-        raise ValueError("must be visible ASCII characters without spaces, since it is sent in a header")
-    return value
-
-
-def _is_secret_header_value(value: SecretStr) -> SecretStr:
-    _is_header_value(value.get_secret_value())
-    return value
-
-
-def _is_host(value: str) -> str:
-    if not is_header_safe(value):
-        raise ValueError("must be an address or a host name")
-    return value
-
-
-def _is_listen_address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not is_header_safe(value) or not host.strip("[]") or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError("must be host:port, such as 127.0.0.1:8081")
-    return value
-
-
-def _is_network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError:
-        raise ValueError("must be a network or an address, such as 10.0.0.0/8 or 192.0.2.7") from None
-
-
-def _is_database_url(value: str) -> str:
-    if not value.startswith(("sqlite:///", "postgresql://", "postgres://")) or not is_header_safe(value):
-        raise ValueError("must start with postgresql:// or sqlite:/// and hold no spaces")
-    return value
-
-
-def _is_redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://")) or not is_header_safe(value):
-        raise ValueError("must start with redis://, rediss:// or unix:// and hold no spaces")
-    return value
-
-
-def _is_printable(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("must not hold line ends or other control characters")
-    return value
-
-
-def _is_sha256(value: str) -> str:
-    if re.fullmatch(r"[0-9A-Fa-f]{64}", value) is None:
-        raise ValueError('must be 64 hex digits, as `printf %s "$KEY" | sha256sum | cut -c1-64` prints')
-    return value.lower()
-
-
-HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
-ProxyUrl = Annotated[str, AfterValidator(_is_proxy_url)]
-HeaderValue = Annotated[str, AfterValidator(_is_header_value)]
-SecretHeaderValue = Annotated[SecretStr, AfterValidator(_is_secret_header_value)]
-Host = Annotated[str, AfterValidator(_is_host)]
-Sha256 = Annotated[str, AfterValidator(_is_sha256)]
-ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
-Network = Annotated[str, AfterValidator(_is_network)]
-DatabaseUrl = Annotated[str, AfterValidator(_is_database_url)]
-RedisUrl = Annotated[str, AfterValidator(_is_redis_url)]
-FilePath = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_printable)]
-ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_printable)]
+RouteGroup = Literal[
+    "chat",
+    "responses",
+    "conversations",
+    "models",
+    "embeddings",
+    "completions",
+    "moderations",
+    "images",
+    "audio",
+    "files",
+    "uploads",
+    "batches",
+    "vector_stores",
+]
+"""The groups of the table of mirrored routes, which lives on a higher floor; a test holds the two together."""
 
 
 class _Section(BaseModel):
@@ -259,7 +185,7 @@ class Key(_Section):
     models: tuple[ModelName, ...] | None = Field(
         default=None, description="Models it may use, with `*` as wildcard; all by default."
     )
-    routes: tuple[Name, ...] | None = Field(
+    routes: tuple[RouteGroup, ...] | None = Field(
         default=None, description="Groups of routes it may use, such as `chat`; all by default."
     )
     networks: tuple[Network, ...] | None = Field(
@@ -273,7 +199,7 @@ class Key(_Section):
     def _exactly_one_secret(self) -> "Key":
         if (self.secret is None) == (self.secret_sha256 is None):
             raise ValueError("must have either secret or secret_sha256, and not both")
-        if self.secret is not None and not _is_strong(self.secret.get_secret_value()):
+        if self.secret is not None and not is_strong(self.secret.get_secret_value()):
             raise ValueError(
                 "its secret must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24"
             )
@@ -300,16 +226,10 @@ class Admin(_Section):
     listen: ListenAddress | None = Field(
         default=None, description="host:port of its own; by default it is where the calls go."
     )
-    key: SecretStr | None = Field(
+    key: StrongSecret | None = Field(
         default=None, description="An admin key, at least 16 characters; by default one is made at the first start."
     )
     key_file: FilePath | None = Field(default=None, description="File that holds the admin key.")
-
-    @model_validator(mode="after")
-    def _is_strong(self) -> "Admin":
-        if self.key is not None and not _is_strong(self.key.get_secret_value()):
-            raise ValueError("key must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24")
-        return self
 
 
 class Database(_Section):
@@ -330,10 +250,6 @@ class Redis(_Section):
     url: RedisUrl | None = Field(
         default=None, repr=False, description="redis://host:6379/0, or rediss:// for TLS; by default there is none."
     )
-
-
-def _is_strong(secret: str) -> bool:
-    return len(secret) >= 16 and is_header_safe(secret)
 
 
 class Log(_Section):
