@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.configuration.account_key import settle_account_key
 from gateway.configuration.checks import find_conflicts, is_loopback
 from gateway.configuration.doubts import Doubt, doubtful_settings, misspelt_variables
 from gateway.configuration.environment import (
@@ -26,6 +25,7 @@ from gateway.configuration.explain import explain, field_at
 from gateway.configuration.file import DEFAULT_FILE, FILE_VARIABLE, read_file, settings_file
 from gateway.configuration.layers import Layer, merge
 from gateway.configuration.problems import Origin, Path, Problem, SettingsError, overlap
+from gateway.configuration.secret_files import settle_secret_files
 from gateway.configuration.summary import changes
 from gateway.settings import Settings
 
@@ -81,7 +81,7 @@ def load(path: FilePath | None, environ: Mapping[str, str], overrides: Mapping[s
             _command_line(overrides),
         ]
     )
-    settle_account_key(layer)
+    settle_secret_files(layer)
     settings = _check(_validate(layer), layer)
     return Loaded(settings, file, layer.origins)
 

@@ -1,21 +1,23 @@
 """What no single setting shows: settings that do not go together.
 
 Pure but for two checks: one loads the file of certificate authorities, one
-looks a host name up that is about to be refused anyway, to say why.
+asks whether the folder of what is kept can be written.
 Each check yields the paths that it looked at, the one to report first.
 """
 
 import ipaddress
-import socket
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path as FilePath
 
 from pydantic import SecretStr
 
 from gateway.configuration.problems import Path
 from gateway.settings import Key, Settings, Upstream
+from gateway.settings.shapes import host_and_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +40,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _open_to_all(settings: Settings) -> Iterator[Conflict]:
-    if settings.keys or is_loopback(settings.server.host):
-        return
-    if (reason := _why_unresolved(settings.server.host)) is not None:
-        cure = "write an address of this machine, such as 127.0.0.1"
-        yield Conflict((("server", "host"),), f"does not resolve: {reason}", cure)
-        return
-    yield Conflict(
-        (("server", "host"), ("keys",)),
-        "listens beyond this machine while no keys are configured, so that whoever reaches it could spend the"
-        " account's money",
-        "add a key under `keys:` (or in GATEWAY_KEYS) with name, team and secret; make the secret with:"
-        " openssl rand -hex 24",
-    )
-
-
-def _why_unresolved(host: str) -> str | None:
-    try:
-        socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError) as error:
-        return getattr(error, "strerror", None) or "not a host name"
-    return None
 
 
 def _native_with_proxy(settings: Settings) -> Iterator[Conflict]:
@@ -107,13 +85,34 @@ def _account_key_in_other_hands(settings: Settings) -> Iterator[Conflict]:
     if settings.upstream.api_key is None:
         return
     account_key = _sha256(settings.upstream.api_key)
-    for index, key in enumerate(settings.keys):
-        if _digest(key) == account_key:
+    for path, digest in _holders(settings):
+        if digest == account_key:
             yield Conflict(
-                (("keys", index), ("upstream", "api_key")),
+                (path, ("upstream", "api_key")),
                 "is the key of the account, which nobody is to hold",
                 "give it a secret of its own: openssl rand -hex 24",
             )
+
+
+def _admin_key_in_other_hands(settings: Settings) -> Iterator[Conflict]:
+    if settings.admin.key is None:
+        return
+    admin_key = _sha256(settings.admin.key)
+    for index, key in enumerate(settings.keys):
+        if _digest(key) == admin_key:
+            yield Conflict(
+                (("keys", index), ("admin", "key")),
+                "has the secret of admin.key",
+                "give each key a secret of its own: openssl rand -hex 24",
+            )
+
+
+def _holders(settings: Settings) -> Iterator[tuple[Path, str | None]]:
+    """Where a secret of the gateway's own stands, and its SHA-256."""
+    if settings.admin.key is not None:
+        yield ("admin", "key"), _sha256(settings.admin.key)
+    for index, key in enumerate(settings.keys):
+        yield ("keys", index), _digest(key)
 
 
 def _twins(keys: tuple[Key, ...], identity: Callable[[Key], object]) -> Iterator[tuple[int, int]]:
@@ -157,13 +156,63 @@ def _upstream_without_key(settings: Settings) -> Iterator[Conflict]:
         )
 
 
+def _admin_address_for_nothing(settings: Settings) -> Iterator[Conflict]:
+    admin, server = settings.admin, settings.server
+    if admin.listen is None:
+        return
+    if not admin.enabled:
+        yield Conflict(
+            (("admin", "listen"), ("admin", "enabled")),
+            "is set while admin.enabled is false",
+            "take it out, or enable the admin API",
+        )
+    host, port = host_and_port(admin.listen)
+    if port == server.port != 0 and (host == server.host or _is_any(host) or _is_any(server.host)):
+        yield Conflict(
+            (("admin", "listen"), ("server", "port"), ("server", "host")),
+            "is the address of the calls",
+            "choose another port, or take it out: then administration is where the calls go",
+        )
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _unwritable_state(settings: Settings) -> Iterator[Conflict]:
+    folder = settings.server.state_dir
+    if (reason := _why_unwritable(folder)) is not None:
+        cure = "name a folder that this user may write to (in a container, mount a volume there)"
+        yield Conflict((("server", "state_dir"),), reason, cure)
+
+
+def _why_unwritable(folder: str) -> str | None:
+    """Why nothing could be kept in `folder`, which need not be there yet; None if it can be."""
+    if "\0" in folder:
+        return "is not a path"
+    path = FilePath(folder).absolute()
+    try:
+        there = next(part for part in (path, *path.parents) if part.exists())
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    if not there.is_dir():
+        return "is not a folder" if there == path else "cannot be made: below a file"
+    may = os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    return None if may else "cannot be written"
+
+
 _CHECKS = (
-    _open_to_all,
     _native_with_proxy,
     _aliases_of_aliases,
     _twins_in_a_team,
     _twin_secrets,
     _account_key_in_other_hands,
+    _admin_key_in_other_hands,
+    _admin_address_for_nothing,
+    _unwritable_state,
     _unusable_authorities,
     _upstream_without_key,
 )

@@ -29,6 +29,7 @@ _REASONS = {
     "string_type": "is not text",
     "string_too_short": "is empty",
     "string_too_long": "is longer than {max_length} characters",
+    "greater_than": "is not more than {gt}",
     "greater_than_equal": "is less than {ge}",
     "less_than_equal": "is more than {le}",
     "literal_error": "is not one of {expected}",
@@ -36,6 +37,11 @@ _REASONS = {
     "model_type": "is not a table of keys",
     "dict_type": "is not a table of names",
     "tuple_type": "is not a list",
+    "datetime_parsing": "is not a time",
+    "datetime_from_date_parsing": "is not a time",
+    "datetime_object_invalid": "is not a time",
+    "datetime_type": "is not a time",
+    "timezone_aware": "has no offset from UTC",
     "value_error": "{error}",
 }
 _KEY_SHAPE = "{name: me, team: us, secret: …}"

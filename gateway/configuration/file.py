@@ -21,7 +21,14 @@ def settings_file(path: FilePath | None, environ: Mapping[str, str]) -> FilePath
         return path
     if named := environ.get(FILE_VARIABLE):
         return FilePath(named)
-    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    return DEFAULT_FILE if _may_be_there(DEFAULT_FILE) else None
+
+
+def _may_be_there(path: FilePath) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True  # settings that this user may not read are no reason to do without them
 
 
 def read_file(path: FilePath, environ: Mapping[str, str], rank: int) -> Layer:

@@ -11,7 +11,8 @@ from typing import Any
 from gateway.configuration.problems import Origin, Path, Problem
 from gateway.settings import SECTIONS
 
-_COLLECTIONS = (("keys",), ("models", "aliases"))
+COLLECTIONS: tuple[Path, ...] = (("keys",), ("models", "aliases"), ("server", "trusted_proxies"))
+"""The settings that are lists or tables of names."""
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ def _lay(merged: Layer, layer: Layer, name: str, content: Any) -> None:
 
 
 def _replace(merged: Layer, layer: Layer, path: Path, value: Any) -> None:
-    if value is None and path in _COLLECTIONS:
+    if value is None and path in COLLECTIONS:
         return  # `keys:` with nothing, or only comments, below it
     merged.drop(path)
     holder = merged.values if len(path) == 1 else merged.values[str(path[0])]

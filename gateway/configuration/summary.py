@@ -1,10 +1,11 @@
 """What differs from the defaults, and who said so: for people to read.
 
-Secrets are shown as stars, and what may hold one (a proxy's URL) likewise.
+Secrets are shown as stars; of a URL that may hold a password, scheme, host and path are shown.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -29,7 +30,20 @@ def changes(settings: Settings, origins: Mapping[Path, Origin]) -> Iterator[str]
 
 
 def _shown(value: Any, field: FieldInfo) -> str:
-    return _HIDDEN if isinstance(value, SecretStr) or not field.repr else str(value)
+    if isinstance(value, SecretStr):
+        return _HIDDEN
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value) if field.repr else _without_credentials(value)
+
+
+def _without_credentials(url: str) -> str:
+    # Queries go too: libpq and Redis know passwords there.
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    credentials = f"***{at}" if user else at
+    query = "?***" if parts.query else ""
+    return f"{parts.scheme}://{credentials}{host}{parts.path}{query}"
 
 
 def _source(origins: Mapping[Path, Origin], path: Path) -> str:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 _SECRET_LENGTH = 16
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})")
-_ENCODE = "percent-encode what is special in the password, such as / as %2F"
+_ENCODE = "percent-encode what is special in the password: %40 is @, %2F is /, %23 is #"
 _REDIS_OPTIONS = frozenset(
     ("db", "client_name", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 )
@@ -77,7 +77,7 @@ def _is_proxy_url(value: str) -> str:
 
 def _is_database_url(value: str) -> str:
     url = _split_url(value, _ENCODE)
-    _refuse_fragment(url)
+    _check_credentials(url)
     scheme, _, driver = url.scheme.partition("+")
     if scheme == "sqlite" and driver in ("", "aiosqlite"):
         _check_sqlite(url)
@@ -101,7 +101,7 @@ def _check_sqlite(url: SplitResult) -> None:
 
 def _is_redis_url(value: str) -> str:
     url = _split_url(value, _ENCODE)
-    _refuse_fragment(url)
+    _check_credentials(url)
     if url.scheme == "unix":
         if len(url.path) < 2:
             raise ValueError("must name a socket: unix:///run/redis.sock")
@@ -121,9 +121,10 @@ def _check_redis_options(url: SplitResult) -> None:
         raise ValueError("must have the number of a database as db")
 
 
-def _refuse_fragment(url: SplitResult) -> None:
-    if url.fragment:
-        raise ValueError("must not hold #; in a password write it as %23")
+def _check_credentials(url: SplitResult) -> None:
+    # Readers of URLs differ on these, and half a password could end up in the name of a host.
+    if url.fragment or url.netloc.count("@") > 1:
+        raise ValueError(f"holds # or a second @; {_ENCODE}")
 
 
 def _is_header_value(value: str) -> str:

@@ -1,5 +1,7 @@
 """What is allowed but was hardly meant is told, and what platforms make up is not."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from gateway.configuration import doubtful_settings, misspelt_variables, variable_of
@@ -65,6 +67,24 @@ def test_a_base_url_without_a_path_is_doubted(read: Read, url: str) -> None:
     (doubt,) = doubtful_settings(read("", {"GMI_API_KEY": "k3y", "GMI_BASE_URL": url}))
     assert doubt.text == "upstream.base_url has no path"
     assert doubt.cure == "most APIs sit under /v1: https://api.example/v1"
+
+
+def test_a_key_that_has_expired_is_doubted_and_not_refused(read: Read) -> None:
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    text = "keys:\n- {name: a, team: t, secret: 0123456789abcdef0, expires_at: 2026-11-22T12:00:01Z}\n"
+    text += "- {name: b, team: t, secret: 0123456789abcdef1, expires_at: 2026-11-22T13:00:00+01:00}"
+    (doubt,) = doubtful_settings(read(text), now)
+    assert (doubt.text, doubt.cure) == (
+        "keys[1].expires_at is past: 2026-11-22T13:00:00+01:00",
+        "take the key out or renew it",
+    )
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_trust_in_every_address_as_a_proxy_is_doubted(read: Read, network: str) -> None:
+    (doubt,) = doubtful_settings(read(f"server: {{trusted_proxies: [10.0.0.0/8, '{network}']}}"))
+    assert doubt.text == "server.trusted_proxies holds every address, so that clients may claim to be anywhere"
+    assert not list(doubtful_settings(read("server: {trusted_proxies: [10.0.0.0/8]}")))
 
 
 def test_a_base_url_with_a_path_is_not_doubted(read: Read) -> None:

@@ -40,6 +40,23 @@ BAD_TEXTS_WITH_A_SECRET = [
     "keys: [{name: a, team: b, secret: %s, secret_sha256: %s}]",
     "keys: [{name: a, team: b, secret: %s}, {name: a, team: b, secret: %s}]",
     "upstream: {api_key: %s}\nkeys: [{name: a, team: b, secret: %s}]",
+    "admin: {key: '%s x'}",
+    "admin: {key: '%s', key_file: '%s'}",
+    "admin: {key: %s}\nupstream: {api_key: %s}",
+    "admin: {key: %s}\nkeys: [{name: a, team: b, secret: %s}]",
+    "admin: {listen: %s}",
+    "database: {url: %s}",
+    "database: {url: 'postgresql://u:%s@h'}",
+    "database: {url: 'postgresql://u:%s/x@h/n'}",
+    "database: {url: 'postgresql://u:%s@x@h/n'}",
+    "database: {url: 'postgresql://u:%s#x@h/n'}",
+    "database: {url: 'postgresql+%s://h/n'}",
+    "database: {url: 'sqlite:///a?key=%s'}",
+    "redis: {url: %s}",
+    "redis: {url: 'redis://:%s@h/x'}",
+    "redis: {url: 'redis://h?%s=1'}",
+    "redis: {url: 'redis://h?password=%s'}",
+    "server: {trusted_proxies: [%s]}",
     "server: {port: %s}",
     "streams: {include_usage: %s, keepalive_s: %s}",
 ]
@@ -71,6 +88,10 @@ def test_a_key_that_was_pasted_in_place_of_a_name_is_not_repeated(refuse: Refuse
         {"GATEWAY_KEYS": f"[{{secret: {CANARY}}}]"},
         {"GATEWAY_UPSTREAM_PROXY": f"http://u:{CANARY}@p/x"},
         {"GATEWAY_SERVER_PORT": CANARY},
+        {"GATEWAY_ADMIN_KEY": f"{CANARY}\n"},
+        {"GATEWAY_DATABASE_URL": f"postgres://u:{CANARY}@h"},
+        {"GATEWAY_REDIS_URL": f"redis://:{CANARY}@h:x"},
+        {"GATEWAY_SERVER_TRUSTED_PROXIES": f"[{CANARY}]"},
     ],
 )
 def test_no_message_holds_a_secret_of_the_environment(refuse: Refuse, environ: dict[str, str]) -> None:
@@ -79,7 +100,8 @@ def test_no_message_holds_a_secret_of_the_environment(refuse: Refuse, environ: d
 
 def test_no_message_holds_what_is_in_a_key_file(refuse: Refuse) -> None:
     Path("key").write_text(f"{CANARY} {CANARY}")
-    assert CANARY not in "\n".join(refuse("upstream: {api_key_file: key}"))
+    for text in ("upstream: {api_key_file: key}", "admin: {key_file: key}"):
+        assert CANARY not in "\n".join(refuse(text))
 
 
 def test_neither_the_error_nor_what_caused_it_holds_a_secret(read: Read) -> None:
@@ -93,5 +115,7 @@ def test_neither_the_error_nor_what_caused_it_holds_a_secret(read: Read) -> None
 
 def test_no_repr_of_the_settings_holds_a_secret(read: Read) -> None:
     text = f"keys: [{{name: a, team: t, secret: {CANARY}}}]\nupstream: {{proxy: 'http://u:{CANARY}@p:1'}}"
+    text += f"\nadmin: {{key: {CANARY}-admin}}\ndatabase: {{url: 'postgresql://u:{CANARY}@h/n'}}"
+    text += f"\nredis: {{url: 'redis://:{CANARY}@h'}}"
     settings = read(text, {"GMI_API_KEY": f"{CANARY}-of-the-account"})
     assert CANARY not in repr(settings) + str(settings)

@@ -1,12 +1,15 @@
 """Which sources there are, and which of them wins."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 
 from gateway.configuration import Loaded, SettingsError, changes, load, load_settings
-from gateway.settings import Settings
+from gateway.configuration.layers import COLLECTIONS
+from gateway.settings import SECTIONS, Settings
 from tests.configuration.conftest import Read, Refuse
 
 KEY = {"GMI_API_KEY": "gmi-key-of-the-account"}
@@ -65,8 +68,38 @@ def test_every_origin_is_known() -> None:
         "server.workers = 2 (--workers)",
         "streams.keepalive_s = 1.0 (f.yaml:5)",
         "upstream.api_key = ********** (GMI_API_KEY)",
-        "upstream.proxy = ********** (GATEWAY_UPSTREAM_PROXY)",
+        "upstream.proxy = http://***@proxy:1 (GATEWAY_UPSTREAM_PROXY)",
     ]
+
+
+def test_a_url_is_shown_without_what_may_be_a_password() -> None:
+    environ = {
+        "GATEWAY_DATABASE_URL": "postgresql://gateway:canary@db.example:5432/gateway?password=canary",
+        "GATEWAY_REDIS_URL": "rediss://:canary@redis.example/0",
+        "GATEWAY_ADMIN_KEY": "canary-0123456789",
+        "GATEWAY_SERVER_TRUSTED_PROXIES": "[10.0.0.0/8, '2001:db8::/32']",
+    }
+    loaded = load(None, environ, {})
+    assert list(changes(loaded.settings, loaded.origins)) == [
+        "server.trusted_proxies = 10.0.0.0/8, 2001:db8::/32 (GATEWAY_SERVER_TRUSTED_PROXIES)",
+        "admin.key = ********** (GATEWAY_ADMIN_KEY)",
+        "database.url = postgresql://***@db.example:5432/gateway?*** (GATEWAY_DATABASE_URL)",
+        "redis.url = rediss://***@redis.example/0 (GATEWAY_REDIS_URL)",
+    ]
+
+
+def test_every_list_and_table_has_its_variable_in_yaml(read: Read) -> None:
+    lists = {
+        (section, name)
+        for section in SECTIONS
+        for name, field in type(getattr(Settings(), section)).model_fields.items()
+        if get_origin(field.annotation) in (tuple, dict)
+    }
+    assert {("keys",), *lists} == set(COLLECTIONS)
+    settings = read("server: {trusted_proxies: [10.0.0.1]}", {"GATEWAY_SERVER_TRUSTED_PROXIES": "[192.0.2.0/24]"})
+    assert settings.server.trusted_proxies == ("192.0.2.0/24",)
+    assert read("server: {trusted_proxies: [10.0.0.1]}").server.trusted_proxies == ("10.0.0.1/32",)
+    assert read("server:\n  trusted_proxies:\n").server.trusted_proxies == ()
 
 
 def test_every_scalar_setting_has_its_variable(read: Read) -> None:
@@ -75,12 +108,30 @@ def test_every_scalar_setting_has_its_variable(read: Read) -> None:
         "GATEWAY_STREAMS_INCLUDE_USAGE": "off",
         "GATEWAY_LOG_CALLS": "off",
         "GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "1.5",
+        "GATEWAY_SERVER_STATE_DIR": "state",
+        "GATEWAY_ACCESS_NAMESPACE_KEYS": "no",
+        "GATEWAY_ADMIN_ENABLED": "false",
+        "GATEWAY_DATABASE_POOL_SIZE": "7",
     }
     settings = read("", environ)
     assert settings.server.max_body_bytes == 5
     assert settings.streams.include_usage is False
     assert settings.log.calls == "off"
     assert settings.upstream.first_byte_timeout_s == 1.5
+    assert settings.server.state_dir == "state"
+    assert settings.access.namespace_keys is False
+    assert settings.admin.enabled is False
+    assert settings.database.pool_size == 7
+
+
+def test_a_key_has_its_role_grants_and_end_in_file_and_variable(read: Read) -> None:
+    text = """[{name: a, team: t, secret: 0123456789abcdef, role: team_admin, models: [openai/*, gpt-5.2],
+      routes: [chat, responses], networks: [10.0.0.0/8, 2001:db8::1], expires_at: 2027-01-31T18:00:00+01:00}]"""
+    for settings in (read(f"keys: {text}"), read("", {"GATEWAY_KEYS": text})):
+        (key,) = settings.keys
+        assert (key.role, key.models, key.routes) == ("team_admin", ("openai/*", "gpt-5.2"), ("chat", "responses"))
+        assert key.networks == ("10.0.0.0/8", "2001:db8::1/128")
+        assert key.expires_at == datetime(2027, 1, 31, 17, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +164,11 @@ def test_names_that_platforms_make_up_are_left_alone(read: Read) -> None:
         "GATEWAY_SERVER",
         "GATEWAY_LOG",
         "GATEWAY_ENV_PATH",
+        "GATEWAY_REDIS_PORT",
+        "GATEWAY_REDIS_PORT_6379_TCP_ADDR",
+        "GATEWAY_REDIS_SERVICE_HOST",
+        "GATEWAY_DATABASE_SERVICE_PORT_POSTGRESQL",
+        "GATEWAY_ADMIN_PORT",
         "gateway_server_port",
         "GATEWAYS_SERVER_PORT",
     ]
@@ -124,6 +180,10 @@ def test_names_that_platforms_make_up_are_left_alone(read: Read) -> None:
     [
         ("GATEWAY_SERVER_PROT", "server.prot: unknown key; did you mean GATEWAY_SERVER_PORT?"),
         ("GATEWAY_STREAMS_KEEPALIVE", "streams.keepalive: unknown key; did you mean GATEWAY_STREAMS_KEEPALIVE_S?"),
+        ("GATEWAY_REDIS_PORT", "redis.port: unknown key; "),
+        ("GATEWAY_SERVER_TRUSTED_PROXIES", "server.trusted_proxies: is not a list"),
+        ("GATEWAY_ADMIN_KEY", "admin.key: must be 16 or more visible ASCII characters"),
+        ("GATEWAY_DATABASE_URL", "database.url: must start with postgresql:// or sqlite:///"),
         ("GATEWAY_KEYS_0_NAME", "keys: cannot be set in parts; GATEWAY_KEYS holds the whole list, as YAML or JSON"),
         ("GATEWAY_SERVER_PORT", "server.port: is not a whole number"),
         ("GATEWAY_KEYS", "keys: is not a list; wanted: [{name: me, team: us, secret: …}]"),

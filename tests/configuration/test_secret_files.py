@@ -1,4 +1,4 @@
-"""The account's key: from one of several sources, or from a file."""
+"""The account's key and the admin's: from one of several sources, or from a file."""
 
 from pathlib import Path
 
@@ -71,6 +71,23 @@ def test_a_key_file_that_is_a_directory_is_said_to_be_one(refuse: Refuse) -> Non
 def test_a_path_that_cannot_be_one_is_refused(refuse: Refuse, name: str) -> None:
     (said,) = refuse(f"upstream: {{api_key_file: {name}}}".replace("'\\0'", '"\\0"'))
     assert said.startswith("gateway.yaml:1: upstream.api_key_file: ")
+
+
+def test_the_admin_key_may_stand_in_a_file_too(read: Read, refuse: Refuse) -> None:
+    Path("admin").write_text("admin-key-0123456789\n")
+    for text, environ in (("admin: {key_file: admin}", {}), ("", {"GATEWAY_ADMIN_KEY_FILE": "admin"})):
+        key = read(text, environ).admin.key
+        assert key is not None
+        assert key.get_secret_value() == "admin-key-0123456789"
+    (said,) = refuse("admin: {key_file: admin, key: admin-key-0123456789}")
+    assert said == "gateway.yaml:1: admin.key_file: is set beside admin.key; keep one of the two"
+    assert read("admin: {key_file: admin}", {"GATEWAY_ADMIN_KEY": "admin-key-of-environment"}).admin.key_file is None
+
+
+def test_a_file_with_a_weak_admin_key_is_refused_where_it_is_named(refuse: Refuse) -> None:
+    Path("admin").write_text("short")
+    (said,) = refuse("", {"GATEWAY_ADMIN_KEY_FILE": "admin"})
+    assert said.startswith("GATEWAY_ADMIN_KEY_FILE: admin.key: must be 16 or more visible ASCII characters")
 
 
 SOURCES = ["file", "GMI", "GATEWAY_UPSTREAM"]
