@@ -11,18 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import __version__
-from gateway.errors import (
-    BadRequest,
-    GatewayError,
-    InternalError,
-    MethodNotAllowed,
-    RequestTooLarge,
-    UnknownRoute,
-)
+from gateway.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, UnknownRoute
 from gateway.http.errors import error_reply, send_error
 from gateway.http.requests import Head
 from gateway.http.routes import check_clean
 from gateway.relay.live import CallIds
+
+_WANTED = {
+    "missing": "is missing",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a list",
+}
 
 
 class OwnPages(FastAPI):
@@ -92,8 +92,6 @@ def _own_words(status: int, request: Request) -> GatewayError:
         return UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs.")
     if status == 405:
         return MethodNotAllowed(f"Not allowed {where}. See /docs for the methods that are.")
-    if status == 413:
-        return RequestTooLarge(f"The request body is too large {where}. Send it in several requests.")
     return BadRequest(f"The request was refused {where}. See /docs for what is expected.")
 
 
@@ -106,4 +104,5 @@ def _bad_member(problem: dict[str, Any]) -> BadRequest:
     if kind == "extra_forbidden":
         name = "query parameter" if place == "query" else "member"
         return BadRequest(f"{where}: no such {name}. See /docs for those that there are.", param=where)
-    return BadRequest(f"{where}: {problem['msg']}. See /docs for what is expected.", param=where)
+    wanted = _WANTED.get(kind) or problem["msg"].replace("Input should", "must")
+    return BadRequest(f"{where}: {wanted}. See /docs for what is expected.", param=where)

@@ -1,0 +1,50 @@
+"""Settings for a command, and what is found about them on a terminal.
+
+Knows exit codes and colours; what is right and wrong, `gateway.configuration` and `gateway.doctor` know.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.configuration import Loaded, SettingsError, doubtful_settings, load, misspelt_variables
+from gateway.doctor import doubts
+from gateway.doctor.findings import Finding, Mark
+
+_COLOURS = {Mark.GOOD: typer.colors.GREEN, Mark.WARNING: typer.colors.YELLOW, Mark.BAD: typer.colors.RED}
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file (default: $GATEWAY_CONFIG, else config/gateway.yaml if it is there)."),
+]
+HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on (default: 127.0.0.1).")]
+PortOption = Annotated[
+    int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one (default: 8080).")
+]
+
+
+def load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int) -> Loaded:
+    """The settings, with what is doubtful about them on standard error, or the end of this process."""
+    try:
+        loaded = load(config, os.environ, overrides)
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        # A misspelt variable is often why a setting is missed.
+        print_findings(doubts(misspelt_variables(os.environ)), err=True)
+        raise typer.Exit(code) from None
+    print_findings(doubts([*misspelt_variables(os.environ), *doubtful_settings(loaded.settings)]), err=True)
+    return loaded
+
+
+def print_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
+    for finding in findings:
+        print_finding(finding, err=err)
+
+
+def print_finding(finding: Finding, *, err: bool = False) -> None:
+    mark = typer.style(finding.mark.value, fg=_COLOURS[finding.mark])
+    cure = f"; {finding.cure}" if finding.cure else ""
+    typer.echo(f"{mark} {finding.text}{cure}", err=err)

@@ -1,0 +1,47 @@
+"""The admin API as routes for the gateway's own app, or as an app of its own.
+
+Knows how the parts of this package go together, and nothing of stores.
+"""
+
+from typing import Any, Protocol
+
+from fastapi import APIRouter
+
+from gateway.access.administration import Administration
+from gateway.http.admin.authentication import PREFIX, Authenticate, describe_key, route_class
+from gateway.http.admin.keys import KeyRoutes, MeRoutes
+from gateway.http.admin.log import AuditRoutes
+from gateway.http.admin.replies import ErrorReply
+from gateway.http.admin.teams import TeamRoutes
+from gateway.http.admin.transfer import TransferRoutes
+from gateway.http.pages import OwnPages
+
+_ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "An error."}}
+
+
+class _Group(Protocol):
+    def add_to(self, router: APIRouter) -> None: ...
+
+
+def admin_router(administration: Administration, authenticate: Authenticate) -> APIRouter:
+    """The routes below /admin/v1. `authenticate` is asked before a request's body is read."""
+    router = APIRouter(prefix=PREFIX, responses=_ERRORS, dependencies=[describe_key])
+    groups: dict[str, _Group] = {
+        "teams": TeamRoutes(administration),
+        "keys": KeyRoutes(administration),
+        "me": MeRoutes(administration),
+        "audit": AuditRoutes(administration),
+        "transfer": TransferRoutes(administration),
+    }
+    for name, group in groups.items():
+        part = APIRouter(tags=[f"admin: {name}"], route_class=route_class(authenticate))
+        group.add_to(part)
+        router.include_router(part)
+    return router
+
+
+def admin_app(administration: Administration, authenticate: Authenticate, **options: Any) -> OwnPages:
+    """An app that has these routes, their description at /docs, and no other. `options` are FastAPI's."""
+    app = OwnPages(title="GMI gateway: administration", **options)
+    app.include_router(admin_router(administration, authenticate))
+    return app

@@ -1,0 +1,106 @@
+"""Who administers is settled before anything of a request but its head is read.
+
+Knows where in the way of a request that is; who a key belongs to, the injected `Authenticate` knows.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from gateway.access.records import Actor
+from gateway.errors import BadRequest, RequestTooLarge, UnsupportedMediaType
+
+PREFIX = "/admin/v1"
+
+Authenticate = Callable[[Request], Awaitable[Actor]]
+"""Finds who sent a request. Raises `MissingKey`, `InvalidKey`, `NetworkNotAllowed` or `StoreUnavailable`."""
+
+_ACTOR = "gateway.actor"
+_MAX_BODY_BYTES = 1024 * 1024
+
+describe_key = Depends(HTTPBearer(scheme_name="key", auto_error=False))
+"""Says in the API's description that a key is wanted; it refuses nobody."""
+
+
+async def _actor_of(request: Request) -> Actor:
+    actor: Actor = request.scope[_ACTOR]
+    return actor
+
+
+ActorOf = Annotated[Actor, Depends(_actor_of)]
+
+
+def route_class(authenticate: Authenticate) -> type[APIRoute]:
+    """Routes that ask `authenticate` first, and only then read the body, of a bounded size."""
+
+    class AdminRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+            takes_json = self.body_field is not None
+
+            async def guarded(request: Request) -> Response:
+                request.scope[_ACTOR] = await authenticate(request)
+                _check_query(request)
+                body = await _read_body(request)
+                if takes_json and body:
+                    _check_is_json(request)
+                response = await handle(Request(request.scope, _replay(body)))
+                response.headers["cache-control"] = "no-store"
+                return response
+
+            return guarded
+
+    return AdminRoute
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MAX_BODY_BYTES:
+                raise RequestTooLarge(f"The body is over {_MAX_BODY_BYTES} bytes. Send it in several requests.")
+    except ClientDisconnect:
+        raise BadRequest("The client left before its request was complete.") from None
+    return bytes(body)
+
+
+def _replay(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _check_query(request: Request) -> None:
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in set(names):
+        if names.count(name) > 1:
+            raise BadRequest(f"{name}: came more than once. Send it once.", param=name)
+
+
+def _check_is_json(request: Request) -> None:
+    if content_type(request) != "application/json":
+        raise UnsupportedMediaType("The body must be JSON. Send it with Content-Type: application/json.")
+
+
+def content_type(request: Request) -> str:
+    """The media type of the body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def no_query(request: Request) -> None:
+    """For routes without query parameters: whoever sends one expects something that would not happen."""
+    for name in request.query_params:
+        raise BadRequest(f"{name}: no such query parameter. See /docs for those that there are.", param=name)
+
+
+async def no_body(request: Request) -> None:
+    """For routes without a body, as `no_query`."""
+    if await request.body() not in (b"", b"{}"):
+        raise BadRequest("This request takes no body. Send none.")

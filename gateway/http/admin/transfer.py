@@ -1,0 +1,55 @@
+"""Export and import over HTTP: all teams and keys as one YAML document, without secrets."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from gateway.access.administration import Administration
+from gateway.errors import UnsupportedMediaType
+from gateway.http.admin.authentication import ActorOf, content_type, no_query
+from gateway.http.admin.document import read_document, write_document
+from gateway.http.admin.replies import ImportReply, import_reply
+from gateway.http.admin.requests import ImportQuery
+
+_YAML = "application/yaml"
+_TYPES = frozenset((_YAML, "application/x-yaml", "text/yaml", "application/json"))
+_EXAMPLE = "teams:\n- name: engines\nkeys:\n- team: engines\n  name: ada\n  owner: ada@example.com\n"
+_CONTENT: dict[str, Any] = {_YAML: {"schema": {"type": "string"}, "example": _EXAMPLE}}
+
+
+class TransferRoutes:
+    """The routes /export and /import."""
+
+    def __init__(self, administration: Administration) -> None:
+        self._administration = administration
+
+    def add_to(self, router: APIRouter) -> None:
+        """Give the routes to `router`."""
+        router.get(
+            "/export",
+            summary="Teams and keys as YAML",
+            response_class=Response,
+            responses={200: {"description": "A document for `/import`.", "content": _CONTENT}},
+            dependencies=[Depends(no_query)],
+        )(self.export)
+        router.post(
+            "/import",
+            summary="Make or change teams and keys as YAML says",
+            response_model=ImportReply,
+            openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
+        )(self.import_)
+
+    async def export(self, actor: ActorOf) -> Response:
+        """What the actor may see, without secrets and ids; nothing revoked."""
+        document = await self._administration.export(actor)
+        return Response(await asyncio.to_thread(write_document, document), media_type=_YAML)
+
+    async def import_(self, actor: ActorOf, request: Request, query: Annotated[ImportQuery, Query()]) -> Response:
+        """All or nothing. What the document does not name stays; new keys come with their secrets, this once."""
+        if content_type(request) not in _TYPES:
+            raise UnsupportedMediaType(f"The body must be YAML. Send it with Content-Type: {_YAML}.")
+        document = await asyncio.to_thread(read_document, await request.body())
+        imported = await self._administration.import_(actor, document, dry_run=query.dry_run)
+        return JSONResponse(import_reply(imported, dry_run=query.dry_run).model_dump())
