@@ -20,6 +20,8 @@ def written(default: Any) -> str:
         return "none"
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, tuple):
+        return str(list(default))
     return f"{default:.15g}" if isinstance(default, float) else str(default)
 
 
@@ -66,6 +68,15 @@ def test_the_shipped_file_shows_every_member_of_a_key() -> None:
     assert set(re.findall(r"^# +(?:- |# )?(\w+): ", FILE.read_text("utf-8"), re.MULTILINE)) == set(Key.model_fields)
 
 
+def test_the_key_that_the_shipped_file_shows_is_one(tmp_path: Path) -> None:
+    example = re.search(r"^#   - name: .*?(?=^keys:)", FILE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert example is not None
+    own = tmp_path / "gateway.yaml"
+    own.write_text("keys:\n" + re.sub("^#", "", example[0], flags=re.MULTILINE), "utf-8")
+    (key,) = load_settings(own, {"ANN_GATEWAY_KEY": "0123456789abcdef"}, {}).keys
+    assert set(Key.model_fields) - key.model_fields_set == {"secret_sha256"}
+
+
 def test_the_docs_have_a_row_for_every_setting_and_no_other() -> None:
     expected = {
         f"{section}.{name}": [
@@ -91,7 +102,13 @@ def test_the_docs_name_every_variable(name: str) -> None:
 
 
 def test_every_variable_that_the_docs_name_is_one() -> None:
-    made_up = {"GATEWAY_PORT", "GATEWAY_SERVICE_HOST", "GATEWAY_PORT_8080_TCP", "GATEWAY_SERVER_PROT"}
+    made_up = {
+        "GATEWAY_REDIS_PORT",
+        "GATEWAY_PORT",
+        "GATEWAY_SERVICE_HOST",
+        "GATEWAY_PORT_8080_TCP",
+        "GATEWAY_SERVER_PROT",
+    }
     slips = {"GATEWAY_KEY", "GMI_KEY"}
     real = {variable_of(path) for path in all_settings()} | {"GATEWAY_CONFIG", "GATEWAY_KEYS", *GMI_VARIABLES}
     assert set(re.findall(r"\b(?:GATEWAY|GMI)_[A-Z0-9_]*[A-Z0-9]\b", DOCS.read_text("utf-8"))) - made_up - slips == real

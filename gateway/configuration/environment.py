@@ -92,7 +92,11 @@ class _Source(EnvSettingsSource):
 def _parts_of_keys(environ: Mapping[str, str], rank: int) -> list[Problem]:
     # GATEWAY_KEYS_0_NAME and its like would go unread without a word.
     cure = f"{KEYS_VARIABLE} holds the whole list, as YAML or JSON"
-    names = [name for name, value in environ.items() if value and name.startswith(f"{KEYS_VARIABLE}_")]
+    names = [
+        name
+        for name, value in environ.items()
+        if value and name.startswith(f"{KEYS_VARIABLE}_") and not is_made_up(name, value)
+    ]
     return [Problem(("keys",), "cannot be set in parts", cure, Origin(name, None, rank)) for name in names]
 
 

@@ -169,6 +169,7 @@ def test_names_that_platforms_make_up_are_left_alone(read: Read) -> None:
         "GATEWAY_REDIS_SERVICE_HOST",
         "GATEWAY_DATABASE_SERVICE_PORT_POSTGRESQL",
         "GATEWAY_ADMIN_PORT",
+        "GATEWAY_KEYS_PORT",
         "gateway_server_port",
         "GATEWAYS_SERVER_PORT",
     ]
