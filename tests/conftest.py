@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest_plugins = ["tests.support.stores"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long forms of the experiments too")

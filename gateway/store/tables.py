@@ -97,7 +97,9 @@ changes = Table(
 )
 """What changed, for other nodes: one key, or a team (`key_id` None) and so all of its keys."""
 
-revision = Table("revision", metadata, Column("id", Integer, primary_key=True), Column("value", BigInteger))
+revision = Table(
+    "revision", metadata, Column("id", Integer, primary_key=True), Column("value", BigInteger, nullable=False)
+)
 """One row, raised in the transaction of each change, which makes changes visible in the order of their numbers."""
 
 audit = Table(

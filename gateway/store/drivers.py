@@ -1,0 +1,124 @@
+"""How SQLite and PostgreSQL are opened, and how a connection that hangs is cut off.
+
+Knows drivers, pragmas and server settings. What is asked, and what a failure means, is others' business.
+"""
+
+import contextlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import msgspec
+from sqlalchemy import URL, Connection, NullPool, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from gateway.store.url import dsn, is_sqlite
+
+APPLICATION = "gmi-gateway"
+
+BEGINS = "gateway_begins"
+"""Execution option: the statement that begins a transaction on SQLite, whose driver is left to begin none."""
+
+SQLITE_PRAGMAS = (
+    "PRAGMA foreign_keys = ON",
+    # A commit is on the disk before it is answered: no power failure brings a revoked key back.
+    "PRAGMA synchronous = FULL",
+)
+
+
+def engine(url: URL, *, pool_size: int, timeout_s: float) -> AsyncEngine:
+    """An engine with at most `pool_size` connections, each waited for at most `timeout_s`. Opens nothing yet."""
+    pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout_s}
+    return _opened(url, timeout_s, SQLITE_PRAGMAS, pool)
+
+
+def single_engine(url: URL, *, timeout_s: float) -> AsyncEngine:
+    """An engine whose connections are closed after use, for work on the schema itself.
+
+    On SQLite foreign keys are off, so that tables can be rebuilt; statements may wait `timeout_s` for a lock.
+    """
+    return _opened(url, timeout_s, (), {"poolclass": NullPool})
+
+
+def cut(driver: Any) -> None:
+    """Make the statement under way on a driver's connection fail at once."""
+    if isinstance(driver, aiosqlite.Connection):
+        # The coroutine of this name only calls through; there is nobody here to await it.
+        driver._conn.interrupt()  # noqa: SLF001
+    else:
+        driver.terminate()
+
+
+def _opened(url: URL, timeout_s: float, pragmas: tuple[str, ...], pool: dict[str, Any]) -> AsyncEngine:
+    options = {
+        **pool,
+        "hide_parameters": True,
+        "json_serializer": _json,
+        "json_deserializer": msgspec.json.decode,
+    }
+    if is_sqlite(url):
+        return _sqlite(url, timeout_s, pragmas, options)
+    return _postgresql(url, timeout_s, options)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _sqlite(url: URL, timeout_s: float, pragmas: tuple[str, ...], options: dict[str, Any]) -> AsyncEngine:
+    arguments = {"timeout": timeout_s, "isolation_level": None}
+    made = create_async_engine(url, connect_args=arguments, **options)
+    path = Path(url.database or "")
+    event.listen(made.sync_engine, "do_connect", lambda *_: _make_file(path))
+    event.listen(made.sync_engine, "connect", partial(_run_each, pragmas))
+    event.listen(made.sync_engine, "begin", _begin)
+    return made
+
+
+def _make_file(path: Path) -> None:
+    """For the owner alone. SQLite gives the files beside it (-wal, -shm) the same mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Never opened where it exists: to close it would drop the locks that this process has on it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _run_each(statements: tuple[str, ...], connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    statement = connection.get_execution_options().get(BEGINS)
+    if statement:
+        connection.exec_driver_sql(statement)
+
+
+def _postgresql(url: URL, timeout_s: float, options: dict[str, Any]) -> AsyncEngine:
+    # asyncpg reads the URL itself, with all of libpq's parameters; SQLAlchemy would hand them on as arguments.
+    arguments = {"dsn": dsn(url), "timeout": timeout_s, "server_settings": _server_settings(url, timeout_s)}
+    made = create_async_engine("postgresql+asyncpg://", connect_args=arguments, **options)
+    event.listen(made.sync_engine, "checkout", _refuse_closed)
+    return made
+
+
+def _server_settings(url: URL, timeout_s: float) -> dict[str, str]:
+    whole_ms = int(timeout_s * 1000)
+    return {
+        "application_name": str(url.query.get("application_name", APPLICATION)),
+        # The server gives up before we do, and the connection is saved.
+        "statement_timeout": str(max(1, whole_ms * 9 // 10)),
+        # A node that dies in a transaction must not keep its locks until TCP notices.
+        "idle_in_transaction_session_timeout": str(max(1, whole_ms)),
+    }
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """What a ping would find, without asking: the loop has seen the server close."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server has closed this connection")
