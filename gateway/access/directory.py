@@ -1,62 +1,212 @@
-"""Turn a bearer token into a principal, out of memory.
+"""Turn a bearer token into a principal: out of memory, or else by one query.
 
-Knows the keys that the settings declare, as digests only. One refusal stands for every reason, so that a caller
-learns nothing about which keys exist.
+Knows the way from a header to a principal, and how many queries that may take. That something has changed in the store
+it is told by `apply`. One refusal stands for every reason, so that a caller learns nothing about which keys exist.
 """
 
-from collections.abc import Iterable
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from hmac import compare_digest
 
-from gateway.access.keys import digest
+from gateway.access.keys import digest, is_well_formed
+from gateway.access.lookup import find_principals
+from gateway.access.remembered import Remembered
 from gateway.call import Principal
-from gateway.errors import InvalidKey, MissingKey
-from gateway.settings import Key
-
-LOCAL = Principal(key="local", team="local")
-"""Whoever calls a gateway that has no keys and listens on loopback."""
+from gateway.errors import InvalidKey, MissingKey, StoreUnavailable
+from gateway.store.changes import Change
+from gateway.store.engine import Store
 
 _HOW = "Send it as 'Authorization: Bearer YOUR_KEY', or as api_key of your OpenAI client"
+_MAX_QUERIES = 4
+_MAX_DIGESTS = 500
+"""Of one query; both databases take that many parameters, and answer within milliseconds."""
+_UNKNOWN_S = 5.0
+_REST_S = 0.5
+"""How long a database that is away is not asked again."""
 
 
 class KeyDirectory:
     """All keys, by digest: how long a look-up takes tells of a digest, from which no key can be made.
 
-    `open_to_all`: any bearer token is taken, which settings allow on loopback only.
+    At most `max_known` keys are remembered, until they change, and `max_unknown` well-formed secrets that stand for
+    nobody, for a few seconds. `now` gives Unix time, `clock` seconds that never jump.
     """
 
-    def __init__(self, keys: Iterable[Key], *, open_to_all: bool = False) -> None:
-        self._principals = {_digest_of(key): Principal(key.name, key.team) for key in keys}
-        self._open = open_to_all
-
-    @property
-    def is_open(self) -> bool:
-        """Whether any token is taken."""
-        return self._open
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_known: int = 100_000,
+        max_unknown: int = 10_000,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._now = now
+        self._clock = clock
+        self._remembered = Remembered(max_keys=max_known, max_strangers=max_unknown, stranger_s=_UNKNOWN_S)
+        self._entries = self._remembered.entries
+        self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
+        self._waiting: deque[bytes] = deque()
+        self._readers: set[asyncio.Task[None]] = set()
+        self._rests_until = 0.0
 
     def __len__(self) -> int:
-        return len(self._principals)
+        return len(self._entries)
 
-    def authenticate(self, authorization: bytes | None) -> Principal:
-        """The principal of an Authorization header's value. Raises `MissingKey` or `InvalidKey`.
+    def __repr__(self) -> str:
+        return f"KeyDirectory(known={len(self)}, unknown={self._remembered.strangers}, asked={len(self._asked)})"
 
-        A token is asked for even where any will do: a browser cannot send one to another origin unasked.
+    def known(self, authorization: bytes | None) -> Principal | None:
+        """The principal of an Authorization header's value; None if only `look_up` can tell.
+
+        Raises `MissingKey` or `InvalidKey`. Runs in every call: it neither waits nor asks anyone.
         """
-        if authorization is None:
-            raise MissingKey(f"No API key was sent. {_HOW}.")
-        scheme, _, token = authorization.partition(b" ")
-        token = token.strip()
-        if scheme.lower() != b"bearer" or not token:
-            raise MissingKey(f"The Authorization header holds no bearer token. {_HOW}.")
-        if self._open:
-            return LOCAL
-        principal = self._principals.get(digest(token))
-        if principal is not None:
-            return principal
-        raise InvalidKey(f"This API key is not valid here. {_HOW}, or ask whoever runs this gateway for one.")
+        token = _bearer_token(authorization)
+        token_digest = digest(token)
+        entry = self._entries.get(token_digest)
+        if entry is None:
+            self._refuse_strangers(token, token_digest)
+            return None
+        principal = entry.principal
+        if not compare_digest(entry.digest, token_digest) or self._is_over(principal):
+            raise _invalid()
+        entry.used = True
+        return principal
+
+    async def look_up(self, authorization: bytes | None) -> Principal:
+        """As `known`, and asks the database if need be: once for all calls that ask for the same key.
+
+        Raises `StoreUnavailable` too: at once while the database is known to be away.
+        """
+        principal = self.known(authorization)
+        if principal is None:
+            principal = await self._ask_database(digest(_bearer_token(authorization)))
+        if principal is None:
+            raise _invalid()
+        return principal
+
+    def pin(self, digests: Iterable[bytes]) -> None:
+        """Secrets that others have chosen: they are looked up though not well-formed, and never dropped for room."""
+        self._remembered.pinned.update(digests)
+
+    async def preload(self) -> None:
+        """Look up what is pinned, so that it is known when the database goes away. Raises `StoreUnavailable`."""
+        await self._refresh(self._remembered.pinned - self._entries.keys())
+
+    async def apply(self, changes: Iterable[Change]) -> None:
+        """Forget at once what these changes may touch, then look it up again.
+
+        A key whose new state cannot be read is not known until it can be. Raises `StoreUnavailable`.
+        """
+        touched = list(changes)
+        if any(change.key_id is None and change.team_id is None for change in touched):
+            await self.apply_unknown()
+            return
+        keys = {change.key_id for change in touched if change.key_id is not None}
+        teams = {change.team_id for change in touched if change.key_id is None and change.team_id is not None}
+        await self._refresh(self._remembered.forget(keys, teams))
+
+    async def apply_unknown(self) -> None:
+        """As `apply`, for changes of which only that they happened is known: forget everything."""
+        self._remembered.forget_all()
+        await self.preload()
+
+    async def close(self) -> None:
+        """Give up what is being asked; whoever waits for it gets `StoreUnavailable`."""
+        readers = list(self._readers)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        self._fail(list(self._asked), _unavailable())
+
+    def _refuse_strangers(self, token: bytes, token_digest: bytes) -> None:
+        """Raises `InvalidKey` for what the database need not be asked about."""
+        if not is_well_formed(token.decode("latin-1")) and token_digest not in self._remembered.pinned:
+            raise _invalid()
+        if self._remembered.is_stranger(token_digest, self._clock()):
+            raise _invalid()
+
+    def _is_over(self, principal: Principal) -> bool:
+        return principal.expires_at_s is not None and principal.expires_at_s <= self._now()
+
+    async def _ask_database(self, token_digest: bytes) -> Principal | None:
+        if self._store.is_away and (self._readers or self._clock() < self._rests_until):
+            raise _unavailable()
+        # Shielded: a caller that leaves must not take the answer from the others that wait for it.
+        return await asyncio.shield(self._ask(token_digest))
+
+    async def _refresh(self, digests: Iterable[bytes]) -> None:
+        for answer in [self._ask(token_digest) for token_digest in digests]:
+            await asyncio.shield(answer)
+
+    def _ask(self, token_digest: bytes) -> "asyncio.Future[Principal | None]":
+        answer = self._asked.get(token_digest)
+        if answer is None:
+            answer = self._asked[token_digest] = asyncio.get_running_loop().create_future()
+            self._waiting.append(token_digest)
+            if len(self._readers) < _MAX_QUERIES:
+                self._start_reader()
+        return answer
+
+    def _start_reader(self) -> None:
+        reader = asyncio.get_running_loop().create_task(self._read())
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+
+    async def _read(self) -> None:
+        """Take what waits, many at once, until nothing does."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_DIGESTS))]
+            try:
+                await self._read_batch(batch)
+            except Exception as error:  # whoever waits must hear of every failure, bugs too
+                self._rests_until = self._clock() + _REST_S
+                self._fail([*batch, *self._waiting], error)
+
+    async def _read_batch(self, batch: list[bytes]) -> None:
+        generation = self._remembered.generation
+        async with self._store.reading() as connection:
+            found = await find_principals(connection, batch)
+        if generation != self._remembered.generation:
+            # A change has overtaken this answer on its way: it may be of before.
+            self._waiting.extend(batch)
+            return
+        for token_digest in batch:
+            self._answer(token_digest, found.get(token_digest))
+
+    def _answer(self, token_digest: bytes, principal: Principal | None) -> None:
+        if principal is None or self._is_over(principal):
+            principal = None
+            self._remembered.keep_stranger(token_digest, self._clock())
+        else:
+            self._remembered.keep(token_digest, principal)
+        self._asked.pop(token_digest).set_result(principal)
+
+    def _fail(self, digests: Iterable[bytes], error: Exception) -> None:
+        self._waiting.clear()
+        for token_digest in digests:
+            answer = self._asked.pop(token_digest)
+            answer.set_exception(error)
+            answer.exception()  # seen, though everyone who asked may have left
 
 
-def _digest_of(key: Key) -> bytes:
-    if key.secret_sha256 is not None:
-        return bytes.fromhex(key.secret_sha256)
-    if key.secret is None:
-        raise ValueError("a key has either secret or secret_sha256")
-    return digest(key.secret.get_secret_value().encode())
+def _bearer_token(authorization: bytes | None) -> bytes:
+    """A token is asked for even where any will do: a browser cannot send one to another origin unasked."""
+    if authorization is None:
+        raise MissingKey(f"No API key was sent. {_HOW}.")
+    scheme, _, token = authorization.partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or not token:
+        raise MissingKey(f"The Authorization header holds no bearer token. {_HOW}.")
+    return token
+
+
+def _invalid() -> InvalidKey:
+    return InvalidKey(f"This API key is not valid here. {_HOW}, or ask whoever runs this gateway for one.")
+
+
+def _unavailable() -> StoreUnavailable:
+    return StoreUnavailable("The gateway's database is away, and this API key was not seen lately. Try again soon.")

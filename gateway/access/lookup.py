@@ -1,0 +1,70 @@
+"""Ask the store whom secrets stand for.
+
+Knows the one query and what of a row becomes a principal. Only what may be used now is found: active keys of active
+teams. Whether their time is over is for whoever holds a clock.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import Row, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.call import Principal
+from gateway.store.tables import keys, secrets, teams
+from gateway.terms import Grants, Role
+
+_log = logging.getLogger(__name__)
+
+_PRINCIPALS = (
+    select(
+        secrets.c.digest,
+        secrets.c.valid_until,
+        keys.c.id.label("key_id"),
+        keys.c.name.label("key"),
+        keys.c.team_id,
+        teams.c.name.label("team"),
+        keys.c.role,
+        keys.c.expires_at,
+        keys.c.grants.label("key_grants"),
+        teams.c.grants.label("team_grants"),
+    )
+    .join_from(secrets, keys, secrets.c.key_id == keys.c.id)
+    .join(teams, keys.c.team_id == teams.c.id)
+    .where(
+        secrets.c.digest.in_(bindparam("digests", expanding=True)),
+        keys.c.state == "active",
+        teams.c.state == "active",
+    )
+)
+
+
+async def find_principals(connection: AsyncConnection, digests: Sequence[bytes]) -> dict[bytes, Principal]:
+    """Principals by digest, in one query; digests that stand for nobody are left out."""
+    rows = await connection.execute(_PRINCIPALS, {"digests": list(digests)})
+    found = ((bytes(row.digest), _principal(row)) for row in rows)
+    return {digest: principal for digest, principal in found if principal is not None}
+
+
+def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:
+    """None for a row that cannot be read: what it withholds is not known, so nothing is given."""
+    try:
+        grants = tuple(msgspec.convert(terms, Grants) for terms in (row.key_grants, row.team_grants))
+    except msgspec.ValidationError:
+        _log.exception("The grants of key %s cannot be read, so it does not work.", row.key_id)
+        return None
+    return Principal(
+        key=row.key,
+        team=row.team,
+        key_id=row.key_id,
+        team_id=row.team_id,
+        role=cast("Role", row.role),
+        grants=tuple(grant for grant in grants if not grant.is_everything),
+        expires_at_s=_earliest(row.expires_at, row.valid_until),
+    )
+
+
+def _earliest(*times_s: int | None) -> int | None:
+    return min((time_s for time_s in times_s if time_s is not None), default=None)

@@ -1,0 +1,143 @@
+"""How much a directory may cost: queries, memory, time, and patience with a database that is away."""
+
+import asyncio
+import contextlib
+import gc
+import time
+import timeit
+import tracemalloc
+
+import pytest
+from sqlalchemy import URL
+
+from gateway.access.directory import KeyDirectory
+from gateway.access.keys import digest, new_secret
+from gateway.call import Principal
+from gateway.errors import InvalidKey, StoreUnavailable
+from gateway.store.engine import Store
+from gateway.store.url import parse
+from tests.access.queries import queries
+from tests.access.rows import add_key, add_team, bearer
+from tests.support.stores import PostgresServer
+
+CHOSEN = "a-secret-of-my-own-choice"
+
+
+async def test_many_new_keys_at_once_take_few_queries_and_few_connections(
+    store: Store, directory: KeyDirectory
+) -> None:
+    known = {await add_key(store, f"key_{number}") for number in range(3)}
+    secrets = [*known, *(new_secret() for _ in range(3_000))]
+    with queries(store) as seen:
+        answers = await asyncio.gather(*(directory.look_up(bearer(s)) for s in secrets), return_exceptions=True)
+    assert sum(isinstance(answer, Principal) for answer in answers) == 3
+    assert sum(isinstance(answer, InvalidKey) for answer in answers) == 3_000
+    assert len(seen) <= 12
+    assert repr(directory) == "KeyDirectory(known=3, unknown=3000, asked=0)"
+
+
+async def test_no_query_is_made_for_a_hundred_thousand_keys_with_a_bad_checksum(
+    store: Store, directory: KeyDirectory
+) -> None:
+    right = new_secret()
+    tracemalloc.start()
+    try:
+        with queries(store) as seen:
+            for number in range(100_000):
+                with pytest.raises(InvalidKey):
+                    directory.known(b"Bearer %b%06d" % (right[:-6].encode(), number))
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen == []
+    assert grown < 1_000_000
+
+
+async def test_wrong_keys_with_a_good_checksum_are_remembered_up_to_a_bound(store: Store) -> None:
+    directory = KeyDirectory(store, max_unknown=50)
+    for _ in range(4):
+        wrong = [new_secret() for _ in range(40)]
+        await asyncio.gather(*(directory.look_up(bearer(s)) for s in wrong), return_exceptions=True)
+    assert repr(directory) == "KeyDirectory(known=0, unknown=50, asked=0)"
+
+
+async def test_past_the_bound_a_key_that_was_not_used_lately_is_dropped_and_a_pinned_one_never(store: Store) -> None:
+    directory = KeyDirectory(store, max_known=3)
+    await add_key(store, "key_pinned", secret=CHOSEN)
+    directory.pin([digest(CHOSEN.encode())])
+    await directory.preload()
+    secrets = [await add_key(store, f"key_{number}") for number in range(4)]
+    for secret in secrets[:3]:
+        await directory.look_up(bearer(secret))
+    assert directory.known(bearer(secrets[0])) is not None
+    await directory.look_up(bearer(secrets[3]))
+    assert [directory.known(bearer(secret)) is not None for secret in secrets] == [True, False, True, True]
+    assert directory.known(bearer(CHOSEN)) is not None
+    assert len(directory) == 4
+
+
+async def test_a_database_that_is_away_leaves_known_keys_alone_and_heals_by_itself(
+    stoppable_postgres: PostgresServer, stoppable_url: URL
+) -> None:
+    store = Store(stoppable_url, timeout_s=2.0)
+    await add_team(store)
+    known, unknown = await add_key(store), await add_key(store, "key_2")
+    directory = KeyDirectory(store)
+    await directory.look_up(bearer(known))
+    await asyncio.to_thread(stoppable_postgres.stop)
+    for _ in range(2):
+        assert directory.known(bearer(known)) is not None
+        with pytest.raises(StoreUnavailable):
+            await directory.look_up(bearer(unknown))
+        with pytest.raises(InvalidKey):
+            await directory.look_up(b"Bearer junk")
+    await asyncio.to_thread(stoppable_postgres.start)
+    assert (await _until_there(directory, unknown)).key_id == "key_2"
+    await store.close()
+
+
+async def test_while_a_database_hangs_only_the_first_callers_wait_for_it() -> None:
+    server = await asyncio.start_server(_say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = Store(parse(f"postgresql://postgres@127.0.0.1:{port}/gateway"), timeout_s=0.3)
+    directory = KeyDirectory(store)
+    first = [asyncio.ensure_future(directory.look_up(bearer(new_secret()))) for _ in range(20)]
+    answers = await asyncio.gather(*first, return_exceptions=True)
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    started = time.perf_counter()
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable):
+            await directory.look_up(bearer(new_secret()))
+    assert time.perf_counter() - started < 0.25
+    await store.close()
+    server.close()
+
+
+async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+async def test_whoever_waits_when_a_directory_closes_is_let_go(directory: KeyDirectory) -> None:
+    call = asyncio.ensure_future(directory.look_up(bearer(new_secret())))
+    await asyncio.sleep(0)
+    await directory.close()
+    with pytest.raises(StoreUnavailable):
+        await call
+    assert repr(directory) == "KeyDirectory(known=0, unknown=0, asked=0)"
+
+
+async def _until_there(directory: KeyDirectory, secret: str) -> Principal:
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                return await directory.look_up(bearer(secret))
+            await asyncio.sleep(0.05)
+
+
+async def test_a_call_costs_a_few_microseconds_at_most(store: Store, directory: KeyDirectory) -> None:
+    authorization = bearer(await add_key(store, expires_at=4_000_000_000))
+    await directory.look_up(authorization)
+    took_s = min(timeit.repeat(lambda: directory.known(authorization), number=2_000, repeat=5)) / 2_000
+    assert took_s < 10e-6, "it takes about 0.8 µs on a quiet machine"
