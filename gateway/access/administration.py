@@ -6,17 +6,41 @@ number are one transaction. Knows nothing of HTTP or of terminals. Every method 
 or `StoreUnavailable`; a change that is refused leaves no trace.
 """
 
-import time
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
-from gateway.access.drafts import AuditFilters, Imported, KeyDraft, KeyFilters, MadeTeam, TeamDraft, TeamFilters
+from sqlalchemy import ColumnElement, select
+
+from gateway.access import rules
+from gateway.access.change import Change, View
+from gateway.access.clock import unix_time
+from gateway.access.drafts import (
+    ALL_ENTRIES,
+    ALL_KEYS,
+    ALL_TEAMS,
+    AuditFilters,
+    Imported,
+    KeyDraft,
+    KeyFilters,
+    MadeTeam,
+    TeamDraft,
+    TeamFilters,
+)
+from gateway.access.idempotency import Repeats
+from gateway.access.listing import Order, audit_conditions, entries, key_conditions, page, team_conditions
+from gateway.access.patches import patched_key, patched_team
 from gateway.access.records import Actor, Issued, Key, Page, Team
+from gateway.access.rows import key_of, select_keys, select_teams, team_of
+from gateway.access.teams import check_version, make_team, revise_team, set_team_state
+from gateway.access.transfer import apply_document, document_of, without_secrets
+from gateway.access.virtual_keys import make_key, revise_key, revoke, rotate, set_key_state
+from gateway.errors import BadRequest
 from gateway.store.engine import Store
+from gateway.store.tables import audit, keys, teams
 
-
-def unix_time() -> int:
-    """The clock, in whole seconds."""
-    return int(time.time())
+HERE = Actor("here", "admin")
+"""Whoever holds the machine, for questions that any key may ask about itself."""
 
 
 class Administration:
@@ -48,106 +72,179 @@ class Administration:
 
     async def create_team(self, actor: Actor, draft: TeamDraft, *, idempotency_key: str | None = None) -> MadeTeam:
         """Make a team; for admins."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            repeats = Repeats(change, idempotency_key, "team", draft)
+            if (made := await repeats.earlier()) is not None:
+                return MadeTeam(await change.team(made), is_replay=True)
+            team = await make_team(change, draft, self._route_groups)
+            await repeats.remember(team.id)
+        return MadeTeam(team)
 
     async def teams(
         self,
         actor: Actor,
-        filters: TeamFilters = TeamFilters(),
+        filters: TeamFilters = ALL_TEAMS,
         *,
         sort: str = "name",
         limit: int = 50,
         after: str | None = None,
     ) -> Page:
         """Teams that the actor may see. `sort`: name, created_at, updated_at; with `-` before it from the top."""
-        raise NotImplementedError
+        async with self._viewing(actor) as view:
+            rules.require_team_admin(view.authority)
+            query = select_teams().where(*team_conditions(filters), *_own(view, teams.c.id))
+            return await page(view.connection, query, teams, Order(sort, limit, after), team_of)
 
     async def team(self, actor: Actor, id_or_name: str) -> Team:
         """One team."""
-        raise NotImplementedError
+        async with self._viewing(actor) as view:
+            rules.require_team_admin(view.authority)
+            return await view.team(id_or_name)
 
     async def update_team(
         self, actor: Actor, id_or_name: str, changes: Mapping[str, object], *, version: int | None = None
     ) -> Team:
         """Change name, grants, limits, model_limits, budgets, tags; a team admin changes its name and tags alone."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            before = await self._team(change, id_or_name, version)
+            return await revise_team(change, before, patched_team(before, changes), self._route_groups)
 
     async def disable_team(self, actor: Actor, id_or_name: str, *, version: int | None = None) -> Team:
         """From now on no key of the team works; for admins. Of a disabled team: nothing changes."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await set_team_state(change, await self._team(change, id_or_name, version), "disabled")
 
     async def enable_team(self, actor: Actor, id_or_name: str, *, version: int | None = None) -> Team:
         """Undo `disable_team`."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await set_team_state(change, await self._team(change, id_or_name, version), "active")
 
     async def create_key(self, actor: Actor, draft: KeyDraft, *, idempotency_key: str | None = None) -> Issued:
         """Make a key. The secret is in the reply, and nowhere else, ever; None if the request is a repeat."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            repeats = Repeats(change, idempotency_key, "key", draft)
+            if (made := await repeats.earlier()) is not None:
+                return Issued(await change.key(made), None)
+            issued = await make_key(change, draft, self._route_groups)
+            await repeats.remember(issued.key.id)
+        return issued
 
     async def keys(
         self,
         actor: Actor,
-        filters: KeyFilters = KeyFilters(),
+        filters: KeyFilters = ALL_KEYS,
         *,
         sort: str = "name",
         limit: int = 50,
         after: str | None = None,
     ) -> Page:
         """Keys that the actor may see. `sort`: name, created_at, updated_at, last_used_at, expires_at; `-` as above."""
-        raise NotImplementedError
+        async with self._viewing(actor) as view:
+            rules.require_team_admin(view.authority)
+            query = select_keys(view.now).where(*key_conditions(filters, view.now), *_own(view, keys.c.team_id))
+            return await page(view.connection, query, keys, Order(sort, limit, after), key_of)
 
     async def key(self, actor: Actor, key_id: str) -> Key:
         """One key; for a member, their own alone."""
-        raise NotImplementedError
+        async with self._viewing(actor) as view:
+            return await view.key(key_id)
 
     async def update_key(
         self, actor: Actor, key_id: str, changes: Mapping[str, object], *, version: int | None = None
     ) -> Key:
         """Change name, owner, role, grants, limits, budgets, tags, expires_at."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            before = await self._key(change, key_id, version)
+            return await revise_key(change, before, patched_key(before, changes), self._route_groups)
 
     async def rotate_key(self, actor: Actor, key_id: str, *, grace_s: int = 0, version: int | None = None) -> Issued:
         """Give the key a new secret; the one before works for `grace_s` more (0 to 30 days), older ones end now."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await rotate(change, await self._key(change, key_id, version), grace_s)
 
     async def disable_key(self, actor: Actor, key_id: str, *, version: int | None = None) -> Key:
         """From now on it does not work. Of a disabled key: nothing changes; of a revoked one: Conflict."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await set_key_state(change, await self._key(change, key_id, version), "disabled")
 
     async def enable_key(self, actor: Actor, key_id: str, *, version: int | None = None) -> Key:
         """Undo `disable_key`."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await set_key_state(change, await self._key(change, key_id, version), "active")
 
     async def revoke_key(self, actor: Actor, key_id: str, *, version: int | None = None) -> Key:
         """End it for good: its secrets are deleted, its name is free again. Of a revoked key: nothing changes."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await revoke(change, await self._key(change, key_id, version))
 
     async def audit(
         self,
         actor: Actor,
-        filters: AuditFilters = AuditFilters(),
+        filters: AuditFilters = ALL_ENTRIES,
         *,
         limit: int = 50,
         after: str | None = None,
     ) -> Page:
         """What was changed, newest first; a team admin sees their own team's."""
-        raise NotImplementedError
+        async with self._viewing(actor) as view:
+            rules.require_team_admin(view.authority)
+            query = select(audit).where(*audit_conditions(filters), *_own(view, audit.c.team_id))
+            return await entries(view.connection, query, limit, after)
 
     async def me(self, key_id: str) -> tuple[Key, Team]:
         """The key that a call was made with, and its team."""
-        raise NotImplementedError
+        async with self._viewing(HERE) as view:
+            key = await view.key(key_id)
+            return key, await view.team(key.team_id)
 
     async def rotate_me(self, actor: Actor, *, grace_s: int = 0) -> Issued:
         """Give the actor's own key a new secret."""
-        raise NotImplementedError
+        if actor.key is None:
+            raise BadRequest("This is done with a key, and rotates that key. Send yours.")
+        return await self.rotate_key(actor, actor.key.id, grace_s=grace_s)
 
     async def export(self, actor: Actor) -> dict[str, object]:
-        """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing revoked."""
-        raise NotImplementedError
+        """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended."""
+        async with self._viewing(actor) as view:
+            rules.require_team_admin(view.authority)
+            return await document_of(view, _own(view, teams.c.id))
 
     async def import_(self, actor: Actor, document: object, *, dry_run: bool = False) -> Imported:
         """Make or change teams and keys, by name, until they are as `document` says; all or nothing.
 
         What the document does not name stays. New keys come with their secrets.
         """
-        raise NotImplementedError
+        async with self._changing(actor, dry_run=dry_run) as change:
+            imported = await apply_document(change, document, self._route_groups)
+        return without_secrets(imported) if dry_run else imported
+
+    async def _team(self, change: Change, id_or_name: str, version: int | None) -> Team:
+        rules.require_team_admin(change.authority)
+        team = await change.team(id_or_name)
+        check_version(team.version, version)
+        return team
+
+    async def _key(self, change: Change, key_id: str, version: int | None) -> Key:
+        key = await change.key(key_id)
+        check_version(key.version, version)
+        return key
+
+    @contextlib.asynccontextmanager
+    async def _viewing(self, actor: Actor) -> AsyncIterator[View]:
+        async with self._store.reading() as connection:
+            yield await View.open(connection, actor, self._now())
+
+    @contextlib.asynccontextmanager
+    async def _changing(self, actor: Actor, *, dry_run: bool = False) -> AsyncIterator[Change]:
+        async with self._store.writing() as connection:
+            change = await Change.begin(connection, actor, self._now())
+            yield change
+            if dry_run:
+                await connection.rollback()
+        if change.revision is not None and not dry_run:
+            self._on_change(change.revision)
+
+
+def _own(view: View, team_id: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """What confines a list to what the actor may see."""
+    return [] if view.authority.role == "admin" else [team_id == view.authority.team_id]

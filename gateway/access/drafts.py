@@ -86,3 +86,6 @@ class Imported(msgspec.Struct, frozen=True):
     changed_keys: tuple[Key, ...]
     unchanged: int
     """How many teams and keys were already as the document says."""
+
+
+ALL_TEAMS, ALL_KEYS, ALL_ENTRIES = TeamFilters(), KeyFilters(), AuditFilters()

@@ -1,0 +1,183 @@
+"""One transaction that changes teams and keys: what it reads, the rows it writes, the trail it leaves.
+
+Knows that each row comes with an audit entry and a number, that changes come one after the other, and who acts as the
+store has it now. Which changes are legal is decided before: see `rules` and `validity`.
+"""
+
+import secrets as randomness
+import string
+from typing import Any, Self
+
+import msgspec
+from sqlalchemy import Column, Select, Table, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.access import rules
+from gateway.access.records import Actor, Key, Team
+from gateway.access.rows import key_of, key_values, select_keys, select_teams, team_of, team_values
+from gateway.access.rules import Authority
+from gateway.access.validity import is_plain
+from gateway.errors import InvalidKey, PreconditionFailed
+from gateway.store.changes import bump
+from gateway.store.tables import audit, keys, revision, secrets, teams
+
+_BASE62 = string.digits + string.ascii_letters
+_NOT_AUDITED = ("last_used_at",)
+
+
+def new_id(kind: str) -> str:
+    """`team_` or `key_` and 20 random base62 characters (119 bits)."""
+    return f"{kind}_" + "".join(randomness.choice(_BASE62) for _ in range(20))
+
+
+class View:
+    """What an actor sees through one connection at `now`, Unix time."""
+
+    def __init__(self, connection: AsyncConnection, authority: Authority, now: int) -> None:
+        self.connection = connection
+        self.authority = authority
+        self.now = now
+
+    @classmethod
+    async def open(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
+        """Raises `InvalidKey` if the actor's key has died since it was looked up."""
+        return cls(connection, await _authority(connection, actor, now), now)
+
+    async def team(self, id_or_name: str) -> Team:
+        """A team that the actor sees. Raises `NotFound`."""
+        team = await self.find_team(id_or_name)
+        if team is None:
+            raise rules.no_such("team")
+        rules.check_sees_team(self.authority, team.id)
+        return team
+
+    async def find_team(self, id_or_name: str) -> Team | None:
+        """Any team, by its id or else by its name."""
+        return await self._team_where(teams.c.id, id_or_name) or await self._team_where(teams.c.name, id_or_name)
+
+    async def team_named(self, name: str) -> Team | None:
+        """Any team, by its name."""
+        return await self._team_where(teams.c.name, name)
+
+    async def key(self, key_id: str) -> Key:
+        """A key that the actor sees. Raises `NotFound`."""
+        row = await self._first(select_keys(self.now).where(keys.c.id == key_id)) if is_plain(key_id) else None
+        if row is None:
+            raise rules.no_such("key")
+        key = key_of(row)
+        rules.check_sees_key(self.authority, key)
+        return key
+
+    async def find_key(self, team_id: str, name: str) -> Key | None:
+        """The key of that name in the team that is not revoked, of which there is one at most."""
+        named = (keys.c.team_id == team_id, keys.c.name == name, keys.c.state != "revoked")
+        row = await self._first(select_keys(self.now).where(*named))
+        return None if row is None else key_of(row)
+
+    async def _team_where(self, column: Column[Any], value: str) -> Team | None:
+        row = await self._first(select_teams().where(column == value)) if is_plain(value) else None
+        return None if row is None else team_of(row)
+
+    async def _first(self, query: Select[Any]) -> Any:
+        return (await self.connection.execute(query)).first()
+
+
+class Change(View):
+    """A view in a transaction of `Store.writing`, through which things change. `actor` is named in the audit log."""
+
+    actor: Actor
+    revision: int | None = None
+    """The newest number given out, None while nothing has changed."""
+
+    @classmethod
+    async def begin(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
+        """Wait for all other changes to end: what is read from now on is true until this one ends."""
+        await connection.execute(select(revision.c.value).with_for_update())
+        change = await cls.open(connection, actor, now)
+        change.actor = actor
+        return change
+
+    async def add_team(self, team: Team) -> Team:
+        """Store a new team."""
+        await self.connection.execute(insert(teams).values(team_values(team)))
+        await self._trail("team.create", None, team)
+        return team
+
+    async def replace_team(self, before: Team, after: Team, action: str = "team.update") -> Team:
+        """Store `after` in place of `before`, as its next version. Raises `PreconditionFailed`."""
+        after = msgspec.structs.replace(after, version=before.version + 1, updated_at=self.now)
+        await self._swap(teams, before, team_values(after))
+        await self._trail(action, before, after)
+        return after
+
+    async def add_key(self, key: Key, digest: bytes) -> Key:
+        """Store a new key and the SHA-256 of its secret."""
+        await self.connection.execute(insert(keys).values(key_values(key)))
+        await self.add_secret(key.id, digest)
+        await self._trail("key.create", None, key)
+        return key
+
+    async def replace_key(self, before: Key, after: Key, action: str = "key.update") -> Key:
+        """Store `after` in place of `before`, as its next version. Raises `PreconditionFailed`."""
+        after = msgspec.structs.replace(after, version=before.version + 1, updated_at=self.now)
+        await self._swap(keys, before, key_values(after))
+        await self._trail(action, before, after)
+        return after
+
+    async def add_secret(self, key_id: str, digest: bytes) -> None:
+        """Let a secret work for a key from now on."""
+        row = {"digest": digest, "key_id": key_id, "created_at": self.now, "valid_until": None}
+        await self.connection.execute(insert(secrets).values(row))
+
+    async def end_secrets(self, key_id: str, *, grace_s: int = 0) -> None:
+        """End a key's secrets: the newest after `grace_s`, all others now."""
+        of_key = secrets.c.key_id == key_id
+        if grace_s == 0:
+            await self.connection.execute(delete(secrets).where(of_key))
+            return
+        await self.connection.execute(delete(secrets).where(of_key, secrets.c.valid_until.is_not(None)))
+        await self.connection.execute(update(secrets).where(of_key).values(valid_until=self.now + grace_s))
+
+    async def _swap(self, table: Table, before: Team | Key, values: dict[str, Any]) -> None:
+        is_same = (table.c.id == before.id, table.c.version == before.version)
+        done = await self.connection.execute(update(table).where(*is_same).values(values))
+        if done.rowcount != 1:
+            raise PreconditionFailed("Someone else changed it at the same time. Read it again, then change it.")
+
+    async def _trail(self, action: str, before: Team | Key | None, after: Team | Key) -> None:
+        team_id, key_id = (after.team_id, after.id) if isinstance(after, Key) else (after.id, None)
+        entry = {
+            "at": self.now,
+            "actor": self.actor.name,
+            "action": action,
+            "object_id": after.id,
+            "team_id": team_id,
+            "before": None if before is None else _audited(before),
+            "after": _audited(after),
+            "address": self.actor.address,
+        }
+        await self.connection.execute(insert(audit).values(entry))
+        self.revision = await bump(self.connection, team_id=team_id, key_id=key_id, at=self.now)
+
+
+def _audited(record: Team | Key) -> dict[str, Any]:
+    members: dict[str, Any] = msgspec.to_builtins(record)
+    return {name: value for name, value in members.items() if name not in _NOT_AUDITED}
+
+
+async def _authority(connection: AsyncConnection, actor: Actor, now: int) -> Authority:
+    """What the actor may do now: the caller's knowledge of their key may be a second old, or more."""
+    if actor.key is None:
+        return Authority(actor.role, actor.team_id)
+    row = (await connection.execute(select_keys(now).where(keys.c.id == actor.key.id))).first()
+    key = None if row is None else key_of(row)
+    if key is None or key.state != "active" or (key.expires_at is not None and key.expires_at <= now):
+        raise _dead()
+    team = team_of((await connection.execute(select_teams().where(teams.c.id == key.team_id))).one())
+    if team.state != "active":
+        raise _dead()
+    return Authority(key.role, team.id, key, team)
+
+
+def _dead() -> InvalidKey:
+    return InvalidKey("This API key is not valid here any more. Ask whoever runs this gateway for one.")
