@@ -103,7 +103,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_all_is_well_every_line_is_good(free_port: int) -> None:
     with upstream(date=NOW) as server:
         found = findings(account(server.server_port, GATEWAY_UPSTREAM_ORGANIZATION_ID="org-1"), free_port)
-    assert [(finding.mark, finding.cure) for finding in found] == [(Mark.GOOD, "")] * 6
+    assert [(finding.mark, finding.cure) for finding in found] == [(Mark.GOOD, "")] * 9
     ((path, headers),) = server.seen
     assert path == "/v1/models"
     assert headers["authorization"] == f"Bearer {KEY}"
@@ -238,6 +238,15 @@ def test_a_port_that_is_taken_by_what_speaks_no_http_is_bad() -> None:
     assert finding.cure.startswith("choose another with --port")
 
 
+def test_the_address_of_administration_is_looked_at_too(free_port: int) -> None:
+    environ = {"GATEWAY_ADMIN_LISTEN": f"127.0.0.1:{free_port}"}
+    assert Finding(Mark.GOOD, f"127.0.0.1:{free_port} is free") in findings(environ)
+    with create_server(("127.0.0.1", free_port)):
+        (finding,) = bad(findings(environ, timeout_s=0.2))
+    assert finding.text == f"cannot listen on 127.0.0.1:{free_port}: Address already in use"
+    assert finding.cure.startswith("choose another as admin.listen")
+
+
 @pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])
 def test_a_host_to_listen_on_that_does_not_resolve_is_said_to_be_that(host: str) -> None:
     environ = {"GATEWAY_KEYS": f"[{{name: a, team: t, secret: {KEY}}}]"}
@@ -248,7 +257,7 @@ def test_a_host_to_listen_on_that_does_not_resolve_is_said_to_be_that(host: str)
 
 def test_without_a_key_the_simulator_is_announced_and_upstream_left_alone() -> None:
     found = findings({"HTTPS_PROXY": "http://p"})
-    assert [finding.mark for finding in found] == [Mark.GOOD, Mark.GOOD, Mark.WARNING]
+    assert [finding.mark for finding in found] == [*[Mark.GOOD] * 5, Mark.WARNING]
     assert found[-1].text == "no upstream key: `serve` runs against the simulator"
 
 
@@ -260,6 +269,15 @@ def test_what_was_hardly_meant_is_a_warning() -> None:
         "GATEWAY_KEY is set and means nothing here",
         "upstream.base_url has no path",
     ]
+
+
+@pytest.mark.parametrize(("mode", "mark"), [(0o600, Mark.GOOD), (0o640, Mark.WARNING), (0o604, Mark.WARNING)])
+def test_an_admin_key_file_that_others_can_read_is_a_warning(mode: int, mark: Mark) -> None:
+    file = Path("admin")
+    file.write_text(KEY)
+    file.chmod(mode)
+    (finding,) = [found for found in findings({"GATEWAY_ADMIN_KEY_FILE": "admin"}) if "can be read by" in found.text]
+    assert (finding.mark, finding.cure) == (mark, "" if mark is Mark.GOOD else "chmod 600 admin")
 
 
 @pytest.mark.parametrize(("mode", "mark"), [(0o600, Mark.GOOD), (0o640, Mark.WARNING), (0o604, Mark.WARNING)])

@@ -1,4 +1,4 @@
-"""What can be wrong between valid settings and a first answer: port, network, TLS, key, clock.
+"""What can be wrong between valid settings and a first answer: ports, state, stores, network, TLS, key, clock.
 
 Each check says one thing and, where it is wrong, the cure. Opens short-lived
 connections of its own; knows nothing of the running gateway.
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
-from gateway.doctor.port import examine_port
-from gateway.settings import Upstream
+from gateway.doctor.port import examine_ports
+from gateway.settings import Settings, Upstream
 from gateway.upstream.origin import Origin
 
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
@@ -27,9 +27,11 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     settings = loaded.settings
     yield Finding(Mark.GOOD, f"settings are valid ({loaded.file or 'no file'})")
     yield from doubts(misspelt_variables(environ))
-    yield from doubts(doubtful_settings(settings))
-    yield from _secret_file(settings.upstream)
-    yield examine_port(settings, timeout_s)
+    yield from doubts(doubtful_settings(settings, now))
+    yield from _secret_file(settings.upstream.api_key_file)
+    yield from _secret_file(settings.admin.key_file)
+    yield from examine_ports(settings, timeout_s)
+    yield from _stores(settings, now, timeout_s)
     if settings.upstream.api_key is None:
         cure = f"set GMI_API_KEY; make a key at {KEYS_PAGE}"
         yield Finding(Mark.WARNING, "no upstream key: `serve` runs against the simulator", cure)
@@ -47,16 +49,28 @@ def doubts(found: Iterable[Doubt]) -> Iterator[Finding]:
         yield Finding(Mark.WARNING, doubt.text, doubt.cure)
 
 
-def _secret_file(upstream: Upstream) -> Iterator[Finding]:
-    if upstream.api_key_file is None:
+def _stores(settings: Settings, now: datetime, timeout_s: float) -> Iterator[Finding]:
+    # Valid settings have a folder that can be written.
+    yield Finding(Mark.GOOD, f"{settings.server.state_dir} can be written")
+    # As with the HTTP client: SQLAlchemy and redis-py take longer to import than the rest.
+    from gateway.doctor.database import examine_database  # noqa: PLC0415
+
+    yield from examine_database(settings, int(now.timestamp()), timeout_s)
+    if settings.redis.url is not None:
+        from gateway.doctor.redis_server import examine_redis  # noqa: PLC0415
+
+        yield examine_redis(settings.redis.url, timeout_s)
+
+
+def _secret_file(name: str | None) -> Iterator[Finding]:
+    if name is None:
         return
-    mode = Path(upstream.api_key_file).stat().st_mode
+    mode = Path(name).stat().st_mode
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         who = "everyone" if mode & stat.S_IROTH else "its group"
-        cure = f"chmod 600 {upstream.api_key_file}"
-        yield Finding(Mark.WARNING, f"{upstream.api_key_file} can be read by {who} on this machine", cure)
+        yield Finding(Mark.WARNING, f"{name} can be read by {who} on this machine", f"chmod 600 {name}")
     else:
-        yield Finding(Mark.GOOD, f"{upstream.api_key_file} can be read by its owner alone")
+        yield Finding(Mark.GOOD, f"{name} can be read by its owner alone")
 
 
 def _ignored_proxy(upstream: Upstream, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,9 +1,10 @@
-"""The address that the gateway listens on: can it be had, and if not, who has it.
+"""The addresses that the gateway listens on: can they be had, and if not, who has them.
 
 Asks a server that is there already one question, GET /healthz, without a key.
 """
 
 import errno
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
 from socket import gaierror
@@ -11,29 +12,41 @@ from socket import gaierror
 from gateway.app import bind
 from gateway.doctor.findings import Finding, Mark
 from gateway.settings import Server, Settings
+from gateway.settings.shapes import host_and_port
+
+_BY_OPTION = "choose another with --port or --host"
+_BY_ADMIN_LISTEN = "choose another as admin.listen"
 
 
-def examine_port(settings: Settings, timeout_s: float) -> Finding:
+def examine_ports(settings: Settings, timeout_s: float) -> Iterator[Finding]:
     """Whether the gateway could listen, or does so already. A server that is there gets `timeout_s` to answer."""
+    yield _examine(settings, timeout_s, _BY_OPTION)
+    if settings.admin.enabled and settings.admin.listen is not None:
+        host, port = host_and_port(settings.admin.listen)
+        server = settings.server.model_copy(update={"host": host, "port": port})
+        yield _examine(settings.model_copy(update={"server": server}), timeout_s, _BY_ADMIN_LISTEN)
+
+
+def _examine(settings: Settings, timeout_s: float, choice: str) -> Finding:
     server = settings.server
     try:
         bind(settings).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE and _is_a_gateway(server, timeout_s):
             return Finding(Mark.GOOD, f"a gateway already runs on {local_url(server.host, server.port)}")
-        return cannot_listen(server, error)
+        return cannot_listen(server, error, choice)
     return Finding(Mark.GOOD, f"{server.host}:{server.port} is free" if server.port else "a free port will be taken")
 
 
-def cannot_listen(server: Server, error: OSError) -> Finding:
-    """What to say when `server`'s address cannot be had."""
+def cannot_listen(server: Server, error: OSError, choice: str = _BY_OPTION) -> Finding:
+    """What to say when `server`'s address cannot be had; `choice` says how to name another."""
     # asyncio's and socket's helpers append the address, which stands in the line already.
     reason = (error.strerror or "no such address").partition(" (while")[0]
     # They also raise a plain OSError in place of the one that says that it was the name.
     if isinstance(error.__context__, gaierror):
         cure = "name an address of this machine, such as 127.0.0.1, with --host"
         return Finding(Mark.BAD, f"cannot listen on {server.host}, which does not resolve: {reason}", cure)
-    cure = "choose another with --port or --host, or stop what listens there (see: ss -ltnp)"
+    cure = f"{choice}, or stop what listens there (see: ss -ltnp)"
     return Finding(Mark.BAD, f"cannot listen on {server.host}:{server.port}: {reason}", cure)
 
 

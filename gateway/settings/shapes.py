@@ -117,6 +117,8 @@ def _check_redis_options(url: SplitResult) -> None:
     options = parse_qs(url.query, keep_blank_values=True)
     if not options.keys() <= _REDIS_OPTIONS:
         raise ValueError(f"has an option that is not one of {', '.join(sorted(_REDIS_OPTIONS))}")
+    if url.scheme != "rediss" and any(option.startswith("ssl_") for option in options):
+        raise ValueError("has an option for TLS, which rediss:// alone has")
     if not all(number.isdecimal() for number in options.get("db", [])):
         raise ValueError("must have the number of a database as db")
 

@@ -79,6 +79,7 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
         ("redis: {url: 'redis://h:x'}", "redis.url: is not a URL: its host or its port cannot be read"),
         ("redis: {url: 'redis://h?db=zero'}", "redis.url: must have the number of a database as db"),
         ("redis: {url: 'redis://h?socket_timeout=60'}", "redis.url: has an option that is not one of client_name, db"),
+        ("redis: {url: 'redis://h?ssl_cert_reqs=none'}", "redis.url: has an option for TLS, which rediss:// alone"),
         ("redis: {url: 'unix://'}", "redis.url: must name a socket: unix:///run/redis.sock"),
         ("models: {aliases: [a]}", "models.aliases: is not a table of names"),
         ("models: {aliases: {a: [b]}}", "models.aliases.a: is not text"),
