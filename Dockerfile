@@ -1,4 +1,5 @@
-# The gateway alone. State goes to /data; secrets come by environment or by file, never into the image.
+# The gateway alone. State goes to /data: mount a volume there, or a new container knows none of the keys. Secrets come
+# by environment or by file, never into the image.
 
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -28,7 +29,8 @@ ENV PATH=/opt/gmi-gateway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     GATEWAY_CONFIG=/etc/gmi-gateway/gateway.yaml \
     GATEWAY_SERVER_HOST=0.0.0.0 \
-    GATEWAY_SERVER_PORT=8080
+    GATEWAY_SERVER_PORT=8080 \
+    GATEWAY_SERVER_STATE_DIR=/data
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

@@ -6,6 +6,7 @@ a failure: an image that nobody has built is not known to work.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -97,11 +98,11 @@ class Container:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def session(self) -> requests.Session:
+    def session(self, key: str = VIRTUAL_KEY) -> requests.Session:
         """A client that waits for the port to open, and gives up after about ten seconds."""
         session = requests.Session()
         session.mount("http://", HTTPAdapter(max_retries=Retry(connect=60, backoff_factor=0.1, backoff_max=0.2)))
-        session.headers["Authorization"] = f"Bearer {VIRTUAL_KEY}"
+        session.headers["Authorization"] = f"Bearer {key}"
         return session
 
 
@@ -141,6 +142,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def volume() -> Iterator[str]:
+    name = f"gmi-gateway-test-{secrets.token_hex(6)}"
+    podman("volume", "create", name)
+    yield name
+    podman("volume", "rm", "--force", name, check=False)
 
 
 @pytest.fixture
@@ -217,13 +226,34 @@ def test_sigterm_ends_the_container_with_exit_0_within_seconds(gateway: Containe
     assert gateway.process.wait(timeout=10) == 0
 
 
-def test_without_virtual_keys_the_container_says_so_and_does_not_listen(start: Start) -> None:
-    container = start(f"--env=GMI_API_KEY={ACCOUNT_KEY}")
+def test_the_first_start_prints_an_admin_key_once_and_it_outlives_the_container(start: Start, volume: str) -> None:
+    first = start(f"--env=GMI_API_KEY={ACCOUNT_KEY}", f"--volume={volume}:/data")
+    wait_until_it_listens(first)
+    (admin_key,) = set(re.findall(r"sk-gw-[0-9A-Za-z]{38}", first.log.read_text()))
+    podman("kill", "--signal=TERM", first.name)
+    assert first.process.wait(timeout=10) == 0
+    second = start(f"--env=GMI_API_KEY={ACCOUNT_KEY}", f"--volume={volume}:/data")
+    wait_until_it_listens(second)
+    reply = second.session(admin_key).get(f"{second.base_url}/admin/v1/me", timeout=5)
+    assert reply.status_code == 200, reply.text
+    assert "sk-gw-" not in second.log.read_text()
+    for container in (first, second):
+        assert ACCOUNT_KEY not in container.log.read_text()
+        assert "Traceback" not in container.log.read_text()
+
+
+def test_without_a_folder_to_write_to_the_container_says_so_and_does_not_listen(start: Start) -> None:
+    container = start(f"--env=GMI_API_KEY={ACCOUNT_KEY}", "--env=GATEWAY_SERVER_STATE_DIR=/etc/gmi-gateway")
     assert container.process.wait(timeout=30) == 2
     said = container.log.read_text()
-    assert "keys" in said
+    assert "GATEWAY_SERVER_STATE_DIR: server.state_dir: cannot be written" in said
     assert "Traceback" not in said
     assert ACCOUNT_KEY not in said
+
+
+def test_the_state_is_the_users_own(gateway: Container) -> None:
+    mode = podman("exec", gateway.name, "stat", "--format=%a %u", "/data/gateway.db").stdout.split()
+    assert mode == ["600", str(UID)]
 
 
 def test_a_secret_in_the_clone_or_the_environment_stays_out_of_the_image(image: str, tmp_path: Path) -> None:
