@@ -1,0 +1,206 @@
+"""Lines that outlive the process that wrote them, until somebody has carried them on.
+
+A line is on its file when `append` returns: one write, no fsync, so it survives the process however that ends, though
+not the machine. Whoever drains the journal asks for a batch, does with it what must be done, and acknowledges it; a
+batch that is not acknowledged comes again, so what is done must bear repetition. A process holds a lock on its files
+while it lives; the files of one that is dead are adopted by the next that looks.
+
+Knows files, locks and bounds. Refuses to know what the lines say.
+"""
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.errors import StoreUnavailable
+
+MAX_BYTES = 256 * 1024 * 1024
+"""What may wait to be drained, in bytes; with the database away that is about two million lines."""
+ROTATE_BYTES = 8 * 1024 * 1024
+"""A file of this size is written to no longer, so that it can be deleted once it is drained."""
+BATCH_BYTES = 64 * 1024
+
+_log = logging.getLogger("gateway")
+
+
+class Segment:
+    """One file of lines, locked. `size` bytes are in it, the first `done` of them acknowledged."""
+
+    __slots__ = ("descriptor", "done", "path", "size")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.done = 0
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.path.name}: {self.done} of {self.size} bytes done>"
+
+    def write(self, lines: bytes) -> None:
+        """Append all of `lines` or nothing. Raises OSError."""
+        written = os.write(self.descriptor, lines)
+        if written < len(lines):  # a full disk takes a part
+            os.ftruncate(self.descriptor, self.size)
+            raise OSError(f"{self.path} took {written} of {len(lines)} bytes")
+        self.size += written
+
+    def read(self, max_bytes: int) -> list[bytes]:
+        """The next whole lines, about `max_bytes` of them; none where only a torn one is left."""
+        piece = os.pread(self.descriptor, max_bytes, self.done)
+        while b"\n" not in piece and self.done + len(piece) < self.size:
+            more = os.pread(self.descriptor, max_bytes, self.done + len(piece))
+            if not more:
+                break
+            piece += more
+        return piece[: piece.rfind(b"\n") + 1].splitlines(keepends=True)
+
+    def empty(self) -> None:
+        """Begin anew; what was in it is done."""
+        os.ftruncate(self.descriptor, 0)
+        self.size = self.done = 0
+
+    def delete(self) -> None:
+        """Away with the file, then with the lock, so that nobody adopts it in between."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
+class Batch(NamedTuple):
+    """Some lines of one file, each with its newline; `end` is the offset behind them."""
+
+    lines: list[bytes]
+    segment: Segment
+    end: int
+
+
+class Journal:
+    """The journal of `kind` in `directory`, this process's part and what it has adopted.
+
+    All methods are short, none awaits: call them from one thread. `max_bytes` bounds what waits to be drained.
+    """
+
+    def __init__(self, directory: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._max_bytes = max_bytes
+        self._segments: list[Segment] = []
+        self._current: Segment | None = None
+
+    def __repr__(self) -> str:
+        return f"<Journal {self._kind}: {self.pending_bytes} bytes in {len(self._segments)} files>"
+
+    @property
+    def pending_bytes(self) -> int:
+        """What waits to be drained."""
+        return sum(segment.size - segment.done for segment in self._segments)
+
+    def open(self) -> None:
+        """Make this process's file. Raises OSError where the directory cannot be written."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while self._current is None:
+            path = self._directory / f"{self._kind}-{os.urandom(8).hex()}.journal"
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            if _lock(path, descriptor):  # else somebody took it for a dead one's in between, and deletes it
+                self._current = Segment(path, descriptor)
+                self._segments.append(self._current)
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines, the last newline included. Raises StoreUnavailable where they cannot be kept."""
+        if self.pending_bytes + len(lines) > self._max_bytes:
+            raise _unavailable(f"the journal {self._kind} is full: {self._max_bytes} bytes wait for the database")
+        try:
+            self._writable().write(lines)
+        except OSError as error:
+            raise _unavailable(f"the journal {self._kind} cannot be written: {error}") from error
+
+    def batch(self, max_bytes: int = BATCH_BYTES) -> Batch | None:
+        """The oldest lines that are not acknowledged yet, None if there are none. Raises OSError."""
+        for segment in tuple(self._segments):
+            lines = segment.read(max_bytes) if segment.done < segment.size else []
+            if lines:
+                return Batch(lines, segment, segment.done + sum(map(len, lines)))
+            self._finish(segment)
+        return None
+
+    def acknowledge(self, batch: Batch) -> None:
+        """The lines of `batch` need not be kept any longer."""
+        segment = batch.segment
+        segment.done = batch.end
+        if segment.done >= segment.size:
+            self._finish(segment)
+
+    def adopt(self) -> int:
+        """Take over the files of processes that are no more; how many bytes they hold. Raises OSError."""
+        if self._current is not None and not self._current.path.exists():
+            self._current = None  # somebody has tidied up: what comes now must be found after a crash
+        adopted = 0
+        own = {segment.path for segment in self._segments}
+        for path in sorted(self._directory.glob(f"{self._kind}-*.journal")):
+            if path not in own and (segment := _taken_over(path)) is not None:
+                self._segments.append(segment)
+                adopted += segment.size
+        return adopted
+
+    def close(self) -> None:
+        """Let go of the files; what is not drained waits for the next process."""
+        for segment in self._segments:
+            if segment.done >= segment.size:
+                segment.delete()
+            else:
+                os.close(segment.descriptor)
+        self._segments.clear()
+        self._current = None
+
+    def _writable(self) -> Segment:
+        if self._current is not None and self._current.size >= ROTATE_BYTES:
+            self._current = None  # what it holds is drained, then it is deleted
+        if self._current is None:
+            self.open()
+        assert self._current is not None  # noqa: S101 - open() has made one
+        return self._current
+
+    def _finish(self, segment: Segment) -> None:
+        """All whole lines of `segment` are done."""
+        if segment is self._current:
+            if segment.size:
+                segment.empty()
+            return
+        if segment.done < segment.size:
+            _log.warning("%s ends in a torn line, which is dropped: its process died as it wrote", segment.path)
+        self._segments.remove(segment)
+        segment.delete()
+
+
+def _taken_over(path: Path) -> Segment | None:
+    """The file of a process that is no more, locked; None if its process lives, or another one was faster."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    return Segment(path, descriptor) if _lock(path, descriptor) else None
+
+
+def _lock(path: Path, descriptor: int) -> bool:
+    """Lock a file that was just opened; closes it where another process has it, or has deleted it meanwhile."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    try:
+        is_there = path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        os.close(descriptor)
+    return is_there
+
+
+def _unavailable(detail: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        "The gateway cannot note whose this is until its database is back. Please try again in a moment.",
+        detail=detail,
+    )
