@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import checks, serving
+from gateway.cli import checks, keys, log, migration, serving, teams
 
 app = typer.Typer(
     name="gmi-gateway",
@@ -44,6 +44,10 @@ app.command("serve")(serving.serve_command)
 app.command()(checks.check_config)
 app.command()(checks.doctor)
 app.command()(checks.version)
+app.add_typer(teams.commands)
+app.add_typer(keys.commands)
+app.command()(log.audit)
+app.command()(migration.migrate)
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ PortOption = Annotated[
 ]
 
 
-def load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int) -> Loaded:
-    """The settings, with what is doubtful about them on standard error, or the end of this process."""
+def load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int, warn: bool = True) -> Loaded:
+    """The settings, or the end of this process; `warn`: with what is doubtful about them on standard error."""
     try:
         loaded = load(config, os.environ, overrides)
     except SettingsError as error:
@@ -35,7 +35,8 @@ def load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int
         # A misspelt variable is often why a setting is missed.
         print_findings(doubts(misspelt_variables(os.environ)), err=True)
         raise typer.Exit(code) from None
-    print_findings(doubts([*misspelt_variables(os.environ), *doubtful_settings(loaded.settings)]), err=True)
+    if warn:
+        print_findings(doubts([*misspelt_variables(os.environ), *doubtful_settings(loaded.settings)]), err=True)
     return loaded
 
 

@@ -15,7 +15,7 @@ from gateway.http.admin.requests import ImportQuery
 
 _YAML = "application/yaml"
 _TYPES = frozenset((_YAML, "application/x-yaml", "text/yaml", "application/json"))
-_EXAMPLE = "teams:\n- name: engines\nkeys:\n- team: engines\n  name: ada\n  owner: ada@example.com\n"
+_EXAMPLE = "version: 1\nteams:\n- name: engines\n  keys:\n  - name: ada\n    owner: ada@example.com\n"
 _CONTENT: dict[str, Any] = {_YAML: {"schema": {"type": "string"}, "example": _EXAMPLE}}
 
 

@@ -1,0 +1,78 @@
+"""What commands for teams and keys have in common: they reach a gateway, ask it, and print.
+
+Knows the order of that and the exit codes. A command is a coroutine function whose first parameters are the API and
+what it prints to; its other parameters are options.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from gateway.cli import values
+from gateway.cli.api import Api, Refused, local_api, remote_api
+from gateway.cli.options import Where, expand, read
+from gateway.cli.printing import Printer
+from gateway.cli.settings import load_or_exit
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every such command works with."""
+
+    api: Api
+    printer: Printer
+
+
+Command = Callable[..., Coroutine[Any, Any, None]]
+
+
+def administers(command: Command) -> Callable[..., None]:
+    """`command(desk, ...)` as a typer command, with the options of `Where` beside its own."""
+
+    def run(arguments: dict[str, Any]) -> None:
+        where: Where = arguments.pop("where")
+        try:
+            asyncio.run(_work(command, where, arguments))
+        except Refused as refusal:
+            typer.secho(refusal.message, fg=typer.colors.RED, err=True)
+            raise typer.Exit(1) from None
+
+    return expand(command, run, given="desk", added={"where": Where})
+
+
+async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:
+    async with _api(where) as api:
+        await command(Desk(api, Printer(as_json=where.json)), **arguments)
+
+
+@asynccontextmanager
+async def _api(where: Where) -> AsyncIterator[Api]:
+    if where.url is None:
+        if where.key is not None or where.key_file is not None:
+            raise typer.BadParameter("goes with --url; the store itself asks for no key", param_hint="--key")
+        settings = load_or_exit(where.config, {}, code=2, warn=False).settings
+        async with local_api(settings) as api:
+            yield api
+        return
+    url = read("--url", values.server_url, where.url)
+    async with remote_api(url, _key(where)) as api:
+        yield api
+
+
+def _key(where: Where) -> str:
+    try:
+        key = values.secret_from(where.key, where.key_file, os.environ)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot be read: {error.strerror}", param_hint="--key-file") from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--key-file") from None
+    if key is None:
+        raise typer.BadParameter(
+            "needs a key: set GATEWAY_ADMIN_KEY or name a file with --key-file", param_hint="--url"
+        )
+    return key

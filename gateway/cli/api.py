@@ -1,0 +1,133 @@
+"""The admin API as commands use it: of a running gateway, or, in this process, on the store of the settings file.
+
+One code path for both: an HTTP client. Knows how to reach the API and how to put a refusal in words; what to ask, the
+commands know.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from gateway.configuration import is_loopback
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx2
+
+PREFIX = "/admin/v1"
+_TIMEOUT_S = 60.0
+_PAGE = 200
+
+
+class Refused(Exception):
+    """What was asked for was not done; `message` is a sentence with the cure."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+class Api:
+    """The admin API. Every method raises `Refused`."""
+
+    def __init__(self, client: "httpx2.AsyncClient", where: str) -> None:
+        self._client = client
+        self._where = where
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        """The JSON object at `path`."""
+        return (await self.ask("GET", path, params=_said(parameters))).json()
+
+    async def post(self, path: str, body: object = None) -> Any:
+        """The reply to a JSON body, or to none."""
+        return (await self.ask("POST", path, **({} if body is None else {"json": body}))).json()
+
+    async def patch(self, path: str, body: object) -> Any:
+        """The object after the change."""
+        return (await self.ask("PATCH", path, json=body)).json()
+
+    async def listed(self, path: str, most: int | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """The objects of a list, page by page: all of them, or the first `most`."""
+        found: list[dict[str, Any]] = []
+        after: str | None = None
+        while True:
+            limit = _PAGE if most is None else min(_PAGE, most - len(found))
+            page = await self.get(path, limit=limit, after=after, **filters)
+            found += page["data"]
+            after = page["next"]
+            if after is None or len(found) == most:
+                return found
+
+    async def ask(self, method: str, path: str, **content: Any) -> "httpx2.Response":
+        """The reply to a request that was not refused."""
+        # It takes 50 ms to import, which other commands need not wait for.
+        import httpx2  # noqa: PLC0415
+
+        try:
+            response = await self._client.request(method, PREFIX + path, **content)
+        except httpx2.InvalidURL:
+            raise Refused(f"{self._where} is no URL. Write it as http://host:port.") from None
+        except httpx2.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Refused(f"{self._where} cannot be reached ({reason}). Is the gateway running there?") from None
+        if response.is_success:
+            return response
+        raise self._refusal(response)
+
+    def _refusal(self, response: "httpx2.Response") -> Refused:
+        if response.status_code == 401:
+            cure = "Put an admin key into GATEWAY_ADMIN_KEY, or name its file with --key-file"
+            return Refused(f"{self._where} does not take this key. {cure}.", 401)
+        try:
+            return Refused(str(response.json()["error"]["message"]), response.status_code)
+        except (ValueError, KeyError, TypeError):
+            what = f"{self._where} answered {response.status_code} and is no gateway with an admin API"
+            return Refused(f"{what}. Give its root by --url: http://127.0.0.1:8080.", response.status_code)
+
+
+def _said(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+@asynccontextmanager
+async def remote_api(url: str, key: str) -> AsyncIterator[Api]:
+    """The API of the gateway at `url`, its root."""
+    import httpx2  # noqa: PLC0415 - as above
+
+    async with httpx2.AsyncClient(
+        base_url=url,
+        headers={"authorization": f"Bearer {key}"},
+        timeout=_TIMEOUT_S,
+        # A proxy for the world outside is not in the way to this machine.
+        trust_env=not is_loopback(urlsplit(url).hostname or ""),
+    ) as client:
+        yield Api(client, url)
+
+
+@asynccontextmanager
+async def local_api(settings: Settings) -> AsyncIterator[Api]:
+    """The API on the store of `settings`, for whoever may read and write that. Raises `Refused` at once."""
+    import httpx2  # noqa: PLC0415 - as above
+
+    from gateway.access.administration import Administration  # noqa: PLC0415 - with the store, another 200 ms
+    from gateway.access.records import Actor  # noqa: PLC0415
+    from gateway.cli.migration import migrated  # noqa: PLC0415
+    from gateway.http.admin import admin_app  # noqa: PLC0415
+    from gateway.http.routes import ROUTES  # noqa: PLC0415
+    from gateway.store.engine import Store  # noqa: PLC0415
+
+    async def authenticate(_: object) -> Actor:
+        return Actor("cli", "admin")
+
+    store = Store(await migrated(settings), pool_size=1, timeout_s=settings.database.timeout_s)
+    try:
+        groups = frozenset(route.group for route in ROUTES)
+        # Running gateways look for changes themselves.
+        administration = Administration(store, on_change=lambda _: None, route_groups=groups)
+        transport = httpx2.ASGITransport(admin_app(administration, authenticate))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield Api(client, "The store")
+    finally:
+        await store.close()

@@ -1,0 +1,39 @@
+"""Which team or key is meant: ids as they are, names looked up."""
+
+from typing import Any
+
+from gateway.cli.api import Api, Refused
+
+
+async def team_named(api: Api, text: str) -> str:
+    """The id of the team with this id or name. Raises `Refused`."""
+    if text.startswith("team_"):
+        return text
+    found = [team for team in await api.listed("/teams", name=text) if team["name"] == text]
+    if not found:
+        raise Refused(f"There is no team {text}. See gmi-gateway teams list.")
+    return str(found[0]["id"])
+
+
+async def key_named(api: Api, text: str) -> str:
+    """The id of the key with this id, name or `team/name`; of revoked ones, none. Raises `Refused`."""
+    if text.startswith("key_"):
+        return text
+    found = [key for key in await _keys_like(api, text) if key["state"] != "revoked"]
+    if len(found) == 1:
+        return str(found[0]["id"])
+    if not found:
+        raise Refused(f"There is no key {text}. See gmi-gateway keys list.")
+    named = ", ".join(f"{key['team']}/{key['name']}" for key in found)
+    raise Refused(f"Several keys are called {text}: {named}. Say which, with its team or by its id.")
+
+
+async def _keys_like(api: Api, text: str) -> list[dict[str, Any]]:
+    # Both halves may hold slashes.
+    cuts = [index for index, character in enumerate(text) if character == "/"]
+    parts = [(None, text), *((text[:cut], text[cut + 1 :]) for cut in cuts)]
+    found = []
+    for team, name in parts:
+        keys = await api.listed("/keys", name=name) if name else []
+        found += [key for key in keys if key["name"] == name and team in (None, key["team"])]
+    return found

@@ -1,0 +1,197 @@
+"""`gmi-gateway keys`."""
+
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import values
+from gateway.cli.administering import Desk, administers
+from gateway.cli.finding import key_named
+from gateway.cli.options import Edits, Terms, read, said
+from gateway.cli.printing import Record, date, moment, terms_of
+from gateway.cli.teams import LimitOption
+from gateway.cli.transfer import export, import_
+
+commands = typer.Typer(name="keys", help="Virtual keys: one for each person or job.", no_args_is_help=True)
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Id, name, or team/name.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a key has besides terms."""
+
+    owner: Annotated[str | None, typer.Option("--owner", help="Whose it is.", show_default=False)] = None
+    role: Annotated[
+        str | None, typer.Option("--role", help="member (the default), team_admin or admin.", show_default=False)
+    ] = None
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            "--expires",
+            metavar="30d|2027-01-31|never",
+            help="When it stops to work; a day is meant to its end.",
+            show_default=False,
+        ),
+    ] = None
+
+    def members(self) -> dict[str, Any]:
+        """Those of a request. Raises BadParameter."""
+        members = said(owner=self.owner, role=self.role)
+        if self.expires is not None:
+            now = datetime.now().astimezone()
+            members["expires_at"] = read("--expires", lambda text: values.expiry(text, now), self.expires)
+        return members
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which keys to list."""
+
+    team: Annotated[str | None, typer.Option("--team", help="Name or id of a team.")] = None
+    name: Annotated[str | None, typer.Option("--name", help="Part of the name.")] = None
+    owner: Annotated[str | None, typer.Option("--owner", help="Whose they are.")] = None
+    role: Annotated[str | None, typer.Option("--role", help="member, team_admin or admin.")] = None
+    state: Annotated[str | None, typer.Option("--state", help="active, disabled or revoked.")] = None
+    tag: Annotated[str | None, typer.Option("--tag", help="NAME or NAME=VALUE.")] = None
+    expired: Annotated[bool | None, typer.Option("--expired/--not-expired", help="By their expiry.")] = None
+    sort: Annotated[str | None, typer.Option("--sort", help="Such as name or -last_used_at.")] = None
+
+
+@commands.command("create")
+@administers
+async def create(
+    desk: Desk,
+    team: Annotated[str, typer.Option("--team", help="Name or id of its team.")],
+    name: Annotated[str, typer.Option("--name", help="Its name, one of its own within the team.")],
+    terms: Terms,
+    members: Members,
+) -> None:
+    """Make a key, and print its secret, this once."""
+    body = {"team": team, "name": name, **members.members(), **terms.members()}
+    _show_issued(desk, await desk.api.post("/keys", body))
+
+
+@commands.command("list")
+@administers
+async def list_keys(desk: Desk, filters: Filters, limit: LimitOption = None) -> None:
+    """List keys."""
+    keys = await desk.api.listed("/keys", limit, **asdict(filters))
+    if desk.printer.as_json:
+        desk.printer.json(keys)
+        return
+    headings = ("id", "team", "name", "owner", "role", "state", "secret", "last used", "expires")
+    desk.printer.rows(headings, [_row(key) for key in keys])
+
+
+@commands.command("show")
+@administers
+async def show(desk: Desk, key: KeyArgument) -> None:
+    """Show one key, without its secret."""
+    _show(desk, await desk.api.get(f"/keys/{await key_named(desk.api, key)}"))
+
+
+@commands.command("update")
+@administers
+async def update(desk: Desk, key: KeyArgument, terms: Terms, members: Members, edits: Edits) -> None:
+    """Change what is said, and leave the rest. none, any and never lift what binds."""
+    changes = edits.members(terms.members(), members.members())
+    _show(desk, await desk.api.patch(f"/keys/{await key_named(desk.api, key)}", changes))
+
+
+@commands.command("rotate")
+@administers
+async def rotate(
+    desk: Desk,
+    key: KeyArgument,
+    grace: Annotated[
+        str | None,
+        typer.Option("--grace", metavar="1h", help="How long the old secret works too; not at all by default."),
+    ] = None,
+) -> None:
+    """Replace a key's secret, and print the new one, this once."""
+    grace_s = 0 if grace is None else read("--grace", values.duration_s, grace)
+    _show_issued(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/rotate", {"grace_s": grace_s}))
+
+
+@commands.command("disable")
+@administers
+async def disable(desk: Desk, key: KeyArgument) -> None:
+    """Stop a key, until it is enabled."""
+    _show(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/disable"))
+
+
+@commands.command("enable")
+@administers
+async def enable(desk: Desk, key: KeyArgument) -> None:
+    """Let a disabled key work again."""
+    _show(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/enable"))
+
+
+@commands.command("revoke")
+@administers
+async def revoke(desk: Desk, key: KeyArgument) -> None:
+    """End a key for good."""
+    _show(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/revoke"))
+
+
+commands.command("export")(administers(export))
+commands.command("import")(administers(import_))
+
+
+def _row(key: Record) -> tuple[str, ...]:
+    return (
+        key["id"],
+        key["team"],
+        key["name"],
+        key["owner"] or "",
+        key["role"],
+        _state(key),
+        f"…{key['hint']}",
+        date(key["last_used_at"]) or "never",
+        date(key["expires_at"]) or "never",
+    )
+
+
+def _state(key: Record) -> str:
+    expires_at = key["expires_at"]
+    is_expired = expires_at is not None and expires_at <= time.time()
+    return "expired" if is_expired and key["state"] == "active" else str(key["state"])
+
+
+def _facts(key: Record) -> list[tuple[str, str]]:
+    return [
+        ("id", key["id"]),
+        ("team", key["team"]),
+        ("name", key["name"]),
+        ("owner", key["owner"] or ""),
+        ("role", key["role"]),
+        ("state", _state(key)),
+        ("declared by", key["source"]),
+        ("secret", f"…{key['hint']}"),
+        ("old secret until", moment(key["grace_until"])),
+        *terms_of(key),
+        ("expires", moment(key["expires_at"]) or "never"),
+        ("last used", moment(key["last_used_at"]) or "never"),
+        ("made", moment(key["created_at"])),
+        ("changed", moment(key["updated_at"])),
+        ("rotated", moment(key["rotated_at"])),
+    ]
+
+
+def _show(desk: Desk, key: Record) -> None:
+    if desk.printer.as_json:
+        desk.printer.json(key)
+        return
+    desk.printer.facts(_facts(key))
+
+
+def _show_issued(desk: Desk, key: Record) -> None:
+    if desk.printer.as_json:
+        desk.printer.json(key)
+        return
+    desk.printer.facts(_facts(key))
+    desk.printer.secret(key["secret"])

@@ -1,0 +1,56 @@
+"""`gmi-gateway migrate`: the database's schema, brought to where this version needs it."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.api import Refused
+from gateway.cli.settings import ConfigOption, load_or_exit
+from gateway.errors import StoreUnavailable
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+async def migrated(settings: Settings) -> "URL":
+    """The URL of the database, once its schema is the newest. Raises `Refused`."""
+    # SQLAlchemy takes longer to import than all that other commands need.
+    from gateway.store.migrate import SchemaError, migrate  # noqa: PLC0415
+    from gateway.store.url import BadDatabaseUrl, database_url, shown  # noqa: PLC0415
+
+    try:
+        url = database_url(settings)
+    except BadDatabaseUrl as error:
+        raise Refused(f"database.url {error}.") from None
+    try:
+        await migrate(url)
+    except StoreUnavailable as error:
+        detail = f" ({error.detail})" if error.detail else ""
+        raise Refused(f"The database {shown(url)} cannot be used{detail}. Run gmi-gateway doctor.") from None
+    except SchemaError as error:
+        raise Refused(str(error)) from None
+    return url
+
+
+def migrate(
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Bring the database's schema to where this version needs it; `serve` does so too."""
+    from gateway.store.migrate import head  # noqa: PLC0415 - as above
+    from gateway.store.url import shown  # noqa: PLC0415
+
+    settings = load_or_exit(config, {}, code=2).settings
+    try:
+        url = asyncio.run(migrated(settings))
+    except Refused as refusal:
+        typer.echo(refusal.message, err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"database": shown(url), "revision": head()}))
+        return
+    typer.echo(f"The schema of {shown(url)} is at revision {head()}.")

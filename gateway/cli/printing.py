@@ -1,0 +1,165 @@
+"""What commands print about teams and keys: tables for people, JSON for scripts.
+
+Knows how money, times and terms read; nothing of where they come from. A secret is printed where one is given to
+`secret`, and nowhere else.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Record = dict[str, Any]
+
+_WIDE = 400
+"""Columns where nobody's window is to be fitted: lines that are cut are of no use to grep."""
+_LIMITS = {
+    "requests_per_minute": "requests/min",
+    "requests_per_hour": "requests/h",
+    "requests_per_day": "requests/day",
+    "tokens_per_minute": "tokens/min",
+    "tokens_per_hour": "tokens/h",
+    "tokens_per_day": "tokens/day",
+    "parallel": "at one time",
+}
+
+
+class Printer:
+    """Standard output, as one reader wants it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def json(self, value: object) -> None:
+        """`value`, for scripts."""
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+    def line(self, text: str) -> None:
+        """A sentence, for people."""
+        typer.echo(text)
+
+    def rows(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table with a line for each object."""
+        from rich import box  # noqa: PLC0415 - it takes 20 ms to import, which other commands need not wait for
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+        for heading in headings:
+            # What identifies an object is copied, so it is not broken into two lines.
+            table.add_column(heading, no_wrap=heading == "id", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        _print(table)
+
+    def facts(self, facts: Iterable[tuple[str, str]]) -> None:
+        """A table with a line for each member of one object; empty ones are left out."""
+        from rich.table import Table  # noqa: PLC0415 - as above
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, text in facts:
+            if text:
+                table.add_row(name, text)
+        _print(table)
+
+    def secret(self, secret: str | None) -> None:
+        """A secret on a line of its own."""
+        if secret is None:
+            typer.echo("The secret was shown when the key was made. Rotate the key if it is lost.")
+            return
+        typer.echo("The secret, shown once:")
+        typer.echo(secret)
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console  # noqa: PLC0415 - as above
+
+    # Names are printed as they are: brackets in them are no colours.
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
+
+
+def moment(at: int | None) -> str:
+    """A Unix time where this machine is: `2027-01-31 18:00`."""
+    return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def date(at: int | None) -> str:
+    """Its day."""
+    return moment(at)[:10]
+
+
+def money(microusd: int) -> str:
+    """Dollars of micro-dollars: `$5.00`, `$0.000001`."""
+    dollars = Decimal(microusd) / 1_000_000
+    return f"${dollars:,.2f}" if dollars == round(dollars, 2) else f"${dollars.normalize():,f}"
+
+
+def grants_of(record: Record) -> list[tuple[str, str]]:
+    """What may be used, a line for each kind."""
+    return [
+        (name, "any" if given is None else ", ".join(given) or "nothing") for name, given in record["grants"].items()
+    ]
+
+
+def limits(given: Record) -> str:
+    """How much in a time: `60 requests/min, 4 at one time`."""
+    return ", ".join(f"{value:,} {_LIMITS[name]}" for name, value in given.items() if value is not None)
+
+
+def budgets(given: Record) -> str:
+    """How much money: `$5.00/day`."""
+    return ", ".join(f"{money(value)}/{name.partition('_')[0]}" for name, value in given.items() if value is not None)
+
+
+def tags(given: Record) -> str:
+    """`cost-centre=42, stage=prod`."""
+    return ", ".join(f"{name}={value}" for name, value in given.items())
+
+
+def terms_of(record: Record) -> list[tuple[str, str]]:
+    """All terms, a line for each kind."""
+    return [
+        *grants_of(record),
+        ("limits", limits(record["limits"]) or "none"),
+        ("budgets", budgets(record["budgets"]) or "none"),
+        ("tags", tags(record["tags"])),
+    ]
+
+
+def differences(before: Record | None, after: Record | None) -> str:
+    """What a change changed: `limits.parallel 4 → 8`; empty where something was made."""
+    if before is None or after is None:
+        return ""
+    old, new = _flat(before), _flat(after)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in _BOOK_KEEPING]
+    return ", ".join(f"{name} {_short(name, old)} → {_short(name, new)}" for name in names)
+
+
+_BOOK_KEEPING = frozenset(("version", "updated_at"))
+
+
+def _flat(record: Record, prefix: str = "") -> Record:
+    flat: Record = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[prefix + name] = value
+    return flat
+
+
+def _short(name: str, record: Record) -> str:
+    value = record.get(name)
+    if value is None:
+        return "none"
+    if name.endswith(("_at", "_until")) and isinstance(value, int):
+        return moment(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,155 @@
+"""What people type for terms of keys and teams, as the API takes it: pure.
+
+`none`, `any` and `never` lift what binds, so that an empty variable in a script never does. Each function raises
+ValueError with a sentence that says what to write.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+_MICROUSD = 1_000_000
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_PERIODS = ("day", "week", "month", "total")
+
+
+def count(text: str) -> int | None:
+    """A whole number from 1, or None for `none`."""
+    if text == "none":
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) == 0:
+        raise ValueError("must be a whole number from 1, or none")
+    return int(text)
+
+
+def names(text: str) -> list[str] | None:
+    """Names with commas between them, or None for `any`."""
+    if text == "any":
+        return None
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ValueError("must be names with commas between them, or any")
+    return found
+
+
+def duration_s(text: str) -> int:
+    """Seconds of `90s`, `10m`, `12h`, `30d` or `2w`."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError("must be a number with a unit, such as 10m, 12h or 30d")
+    return int(found[1]) * _UNITS_S[found[2]]
+
+
+def expiry(text: str, now: datetime) -> int | None:
+    """Unix time of `30d` from now, of the end of the day `2027-01-31`, of `2027-01-31T18:00`; None for `never`.
+
+    `now` has a zone, in which days begin and end and times without an offset are read.
+    """
+    if text == "never":
+        return None
+    if _DURATION.fullmatch(text):
+        return int(now.timestamp()) + duration_s(text)
+    moment = _moment(text, now, "must be never, a time from now such as 30d, or a date such as 2027-01-31")
+    if _DATE.fullmatch(text):
+        # Whoever says "until the 31st" means that day too.
+        moment += timedelta(days=1) - timedelta(seconds=1)
+    return int(moment.timestamp())
+
+
+def since(text: str, now: datetime) -> int:
+    """Unix time of `7d` ago, of the start of the day `2027-01-31`, or of `2027-01-31T18:00`."""
+    if _DURATION.fullmatch(text):
+        return int(now.timestamp()) - duration_s(text)
+    return int(_moment(text, now, "must be a time before now such as 7d, or a date such as 2027-01-31").timestamp())
+
+
+def _moment(text: str, now: datetime, wanted: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(wanted) from None
+    return moment.replace(tzinfo=now.tzinfo) if moment.tzinfo is None else moment
+
+
+def budget(text: str) -> tuple[str, int | None]:
+    """The member and the micro-dollars of `5/day`, `0.50/month` or `none/total`."""
+    amount, slash, period = text.partition("/")
+    if not slash or period not in _PERIODS:
+        raise ValueError(f"must be dollars, a slash and one of {', '.join(_PERIODS)}: 5/day")
+    return f"{period}_microusd", None if amount == "none" else _microusd(amount)
+
+
+def _microusd(amount: str) -> int:
+    try:
+        micro = Decimal(amount.removeprefix("$")) * _MICROUSD
+    except InvalidOperation:
+        raise ValueError("must begin with a number of dollars, or none: 5/day") from None
+    if not micro.is_finite() or micro <= 0 or micro != int(micro):
+        raise ValueError("must be more than 0 dollars, with at most six decimals")
+    return int(micro)
+
+
+LIMITS = {
+    "rpm": "requests_per_minute",
+    "rph": "requests_per_hour",
+    "rpd": "requests_per_day",
+    "tpm": "tokens_per_minute",
+    "tph": "tokens_per_hour",
+    "tpd": "tokens_per_day",
+    "parallel": "parallel",
+}
+"""Short names of limits, as options have them."""
+
+
+def model_limit(text: str) -> tuple[str, dict[str, int | None] | None]:
+    """Model and limits of `openai/*:rpm=60,tpm=90000`; None for `openai/*:none`."""
+    model, colon, limits = text.rpartition(":")
+    if not colon or not model:
+        raise ValueError("must be a model, a colon and limits: openai/*:rpm=60,tpm=90000")
+    if limits == "none":
+        return model, None
+    found = {}
+    for limit in limits.split(","):
+        name, _, value = limit.partition("=")
+        if name not in LIMITS:
+            raise ValueError(f"must have limits out of {', '.join(LIMITS)}: openai/*:rpm=60")
+        found[LIMITS[name]] = count(value)
+    return model, found
+
+
+def tag(text: str) -> tuple[str, str]:
+    """Name and value of `name=value`."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ValueError("must be a name, an equals sign and a value: cost-centre=42")
+    return name, value
+
+
+def secret_from(given: str | None, file: Path | None, environ: Mapping[str, str]) -> str | None:
+    """The key to ask with: as given, else out of a file, else out of the environment. Raises OSError, ValueError."""
+    named = environ.get("GATEWAY_ADMIN_KEY_FILE")
+    if given:
+        return given
+    if file is not None:
+        return _only_line(file)
+    if in_environment := environ.get("GATEWAY_ADMIN_KEY"):
+        return in_environment
+    return _only_line(Path(named)) if named else None
+
+
+def _only_line(file: Path) -> str:
+    text = file.read_text("utf-8").strip()
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must hold a key and nothing else")
+    return text
+
+
+def server_url(text: str) -> str:
+    """The gateway's root, of its base URL too."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return text.rstrip("/").removesuffix("/v1").removesuffix("/admin").rstrip("/")
