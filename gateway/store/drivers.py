@@ -3,10 +3,12 @@
 Knows drivers, pragmas and server settings. What is asked, and what a failure means, is others' business.
 """
 
+import asyncio
 import contextlib
 import os
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import aiosqlite
@@ -69,13 +71,36 @@ def _json(value: object) -> str:
 
 
 def _sqlite(url: URL, timeout_s: float, pragmas: tuple[str, ...], options: dict[str, Any]) -> AsyncEngine:
-    arguments = {"timeout": timeout_s, "isolation_level": None}
+    arguments = {"timeout": timeout_s, "isolation_level": None, "async_creator_fn": _open_file}
     made = create_async_engine(url, connect_args=arguments, **options)
     path = Path(url.database or "")
     event.listen(made.sync_engine, "do_connect", lambda *_: _make_file(path))
     event.listen(made.sync_engine, "connect", partial(_run_each, pragmas))
     event.listen(made.sync_engine, "begin", _begin)
     return made
+
+
+async def _open_file(*of: Any, **how: Any) -> aiosqlite.Connection:
+    """As the driver does it, but whoever is cancelled, and whatever fails, leaves no file and no thread behind."""
+    connection = aiosqlite.connect(*of, **how)
+    thread = connection._thread  # noqa: SLF001
+    thread.daemon = True
+    opening = asyncio.ensure_future(_opened_or_ended(connection, thread))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await (await opening).close()
+        raise
+
+
+async def _opened_or_ended(connection: aiosqlite.Connection, thread: Thread) -> aiosqlite.Connection:
+    try:
+        return await connection
+    except Exception:
+        # It has been told to end, and would answer to a loop that may be closed by then.
+        await asyncio.to_thread(thread.join)
+        raise
 
 
 def _make_file(path: Path) -> None:

@@ -59,7 +59,8 @@ class Store:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction: committed at the end, rolled back on any error. Raises StoreUnavailable.
 
-        SQLite has one writer at a time. PostgreSQL has many (READ COMMITTED): lock what must not move.
+        SQLite has one writer at a time. PostgreSQL has many (READ COMMITTED): lock what must not move. Where the
+        database goes away at the very end, the commit may have gone through.
         """
         with self._noted(), asking():
             async with self._my_turn(), self._borrowed(self._writer) as connection, connection.begin():
@@ -106,18 +107,17 @@ class Store:
 
     def _listen(self) -> None:
         engine = self._engine.sync_engine
-        event.listen(engine, "before_cursor_execute", self._before_statement)
+        event.listen(engine, "before_cursor_execute", self._before_statement, named=True)
         event.listen(engine, "after_cursor_execute", self._after_statement)
         event.listen(engine, "commit", self._watch)
         event.listen(engine, "rollback", self._watch)
         event.listen(engine, "handle_error", _on_error)
         event.listen(engine, "close", self._on_close)
 
-    def _before_statement(self, connection: Connection, *of: Any) -> None:
-        context = of[3]
+    def _before_statement(self, *, conn: Connection, context: Any, **_: object) -> None:
         if context is not None and (context.isinsert or context.isupdate or context.isdelete):
-            _refuse_unless_writing(connection)
-        self._watch(connection)
+            _refuse_unless_writing(conn)
+        self._watch(conn)
 
     def _after_statement(self, connection: Connection, *_: Any) -> None:
         self._unwatch(connection)
@@ -125,6 +125,8 @@ class Store:
 
     def _watch(self, connection: Connection) -> None:
         self._unwatch(connection)
+        if connection.invalidated:
+            return
         driver = connection.connection.driver_connection
         loop = asyncio.get_running_loop()
         self._watches[connection] = loop.call_later(self._timeout_s, self._cut, driver)

@@ -72,26 +72,36 @@ def refusal(error: BaseException) -> StoreUnavailable:
 
 def reason(error: BaseException) -> str:
     """What went wrong in one line, without the statement and its values."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     text = " ".join(str(cause).split())
-    return text or type(cause).__name__
+    return text or ("no answer in time" if isinstance(cause, TimeoutError) else type(cause).__name__)
 
 
 def sqlstate(error: BaseException) -> str | None:
     """PostgreSQL's five characters, if it was PostgreSQL that refused."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    state = getattr(cause, "sqlstate", None)
+    state = getattr(_cause(error), "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
+def is_busy(error: BaseException) -> bool:
+    """Whether SQLite refused because another connection holds a lock."""
+    return _result(error) == sqlite3.SQLITE_BUSY
+
+
 def _is_away(error: BaseException) -> bool:
-    if isinstance(error, (OSError, PoolTimeout)):
-        return True
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
     state = sqlstate(error)
     if state is not None:
         return state in _AWAY_STATES or state[:2] in _AWAY_CLASSES
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    return _result(error) in _AWAY_RESULTS
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _result(error: BaseException) -> int:
     # An extended result code holds the primary one in its lowest byte.
-    return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _AWAY_RESULTS
+    code: int = getattr(_cause(error), "sqlite_errorcode", 0)
+    return code & 0xFF

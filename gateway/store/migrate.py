@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import drivers
-from gateway.store.failures import asking, reaching, reason, sqlstate
+from gateway.store.failures import asking, is_busy, reaching, reason, sqlstate
 from gateway.store.url import is_sqlite
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ LOCK_TIMEOUT_S = 60.0
 
 _ADVISORY_LOCK = 0x676D_6967_7721
 """Any number, the same in all versions: PostgreSQL keeps such locks by number, in each database."""
+
+_BUSY_PAUSE_S = 0.02
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 
@@ -121,13 +123,19 @@ async def _is_wal(connection: AsyncConnection) -> bool:
 
 
 async def _to_wal(connection: AsyncConnection) -> None:
-    """Readers and a writer go on side by side from here on; the file remembers it."""
-    # SQLite does not wait for this lock as it does for others.
-    async with asyncio.timeout(LOCK_TIMEOUT_S):
-        while not await _is_wal(connection):
-            with contextlib.suppress(OperationalError):
-                await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-            await asyncio.sleep(0.02)
+    """From here on readers and a writer go on side by side; the file remembers it."""
+    give_up_at = asyncio.get_running_loop().time() + LOCK_TIMEOUT_S
+    while not await _is_wal(connection):
+        try:
+            mode = (await connection.exec_driver_sql("PRAGMA journal_mode = WAL")).scalar_one()
+        except OperationalError as error:
+            # SQLite does not wait for this lock as it does for others.
+            if not is_busy(error) or asyncio.get_running_loop().time() > give_up_at:
+                raise
+            await asyncio.sleep(_BUSY_PAUSE_S)
+        else:
+            if mode != "wal":
+                raise SchemaError("The database's folder is on a file system without locks and shared memory: move it.")
 
 
 @contextlib.asynccontextmanager

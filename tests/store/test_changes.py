@@ -2,20 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-
-import pytest
-from sqlalchemy import URL
 
 from gateway.store.changes import Change, bump, changes_since, current_revision, prune_changes
 from gateway.store.engine import Store
-
-
-@pytest.fixture
-async def store(store_url: URL) -> AsyncIterator[Store]:
-    opened = Store(store_url)
-    yield opened
-    await opened.close()
 
 
 async def change(store: Store, team_id: str | None, key_id: str | None, at: int = 1) -> int:
