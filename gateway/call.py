@@ -3,6 +3,7 @@
 Knows the words for routes, principals, outcomes and usage; decides nothing.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -47,9 +48,32 @@ class Reply(Enum):
     """One model, which may be asked for by its alias."""
 
 
+class Makes(Enum):
+    """Which ids in a route's reply are those of objects that it made, or that come into being with time."""
+
+    NOTHING = "nothing"
+    OBJECT = "object"
+    """`id`."""
+    CHAT = "chat"
+    """`id` where the completion is stored, and `choices[].message.audio.id`."""
+    RESPONSE = "response"
+    """`id` where the response is stored; of each item of `output` its `id` and its container's."""
+    UPLOADED = "uploaded"
+    """`file.id`."""
+    BATCH = "batch"
+    """`id`, `output_file_id`, `error_file_id`."""
+
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row of the table of mirrored routes. `pattern` is the path below /v1; `{name}` is one segment, an id."""
+    """A row of the table of mirrored routes. `pattern` is the path below /v1; `{name}` is one segment, an id.
+
+    Whoever calls must own each object that the path names, but for those in `unowned`: parts of an object that the
+    path names too, and what is nobody's.
+    """
 
     method: str
     pattern: str
@@ -57,11 +81,19 @@ class Route:
     reply: Reply = Reply.FORWARD
     dialect: Dialect = Dialect.OTHER
     group: str = ""
+    makes: Makes = Makes.NOTHING
+    lists: bool = False
+    """Its reply is a page of objects of the whole account: what the caller may not see is taken out."""
+    unowned: frozenset[str] = frozenset()
     path: str = field(init=False)
     """The pattern as clients know it; safe as a metric label."""
+    owned: tuple[str, ...] = field(init=False)
+    """The names in `pattern` that are ids of objects whose owner is checked."""
 
     def __post_init__(self) -> None:
+        names = _PARAMETER.findall(self.pattern)
         object.__setattr__(self, "path", f"/v1/{self.pattern}")
+        object.__setattr__(self, "owned", tuple(name for name in names if name not in self.unowned))
 
 
 @dataclass(frozen=True, slots=True)

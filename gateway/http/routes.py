@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from gateway.call import Body, Dialect, Reply, Route
+from gateway.call import Body, Dialect, Makes, Reply, Route
 from gateway.errors import BadRequest
 
 PREFIX = b"/v1"
@@ -18,31 +18,34 @@ _CHAT = Dialect.CHAT
 _RESPONSES = Dialect.RESPONSES
 _JSON, _RAW = Body.JSON, Body.RAW
 _USAGE = Reply.USAGE
+_ITEM = frozenset({"item_id"})
+_PART = frozenset({"batch_id"})
+_FILE_BATCH = "vector_stores/{vector_store_id}/file_batches/{batch_id}"
 
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "chat/completions", _JSON, _USAGE, _CHAT, "chat"),
-    Route("GET", "chat/completions", group="chat"),
+    Route("POST", "chat/completions", _JSON, _USAGE, _CHAT, "chat", Makes.CHAT),
+    Route("GET", "chat/completions", group="chat", lists=True),
     Route("GET", "chat/completions/{completion_id}", group="chat"),
     Route("POST", "chat/completions/{completion_id}", _JSON, group="chat"),
     Route("DELETE", "chat/completions/{completion_id}", group="chat"),
     Route("GET", "chat/completions/{completion_id}/messages", group="chat"),
-    Route("POST", "responses", _JSON, _USAGE, _RESPONSES, "responses"),
+    Route("POST", "responses", _JSON, _USAGE, _RESPONSES, "responses", Makes.RESPONSE),
     Route("POST", "responses/input_tokens", _JSON, group="responses"),
-    Route("POST", "responses/compact", _JSON, _USAGE, group="responses"),
-    Route("GET", "responses/{response_id}", dialect=_RESPONSES, group="responses"),
+    Route("POST", "responses/compact", _JSON, _USAGE, group="responses", makes=Makes.OBJECT),
+    Route("GET", "responses/{response_id}", dialect=_RESPONSES, group="responses", makes=Makes.RESPONSE),
     Route("DELETE", "responses/{response_id}", group="responses"),
-    Route("POST", "responses/{response_id}/cancel", group="responses"),
+    Route("POST", "responses/{response_id}/cancel", group="responses", makes=Makes.RESPONSE),
     Route("GET", "responses/{response_id}/input_items", group="responses"),
-    Route("POST", "conversations", _JSON, group="conversations"),
+    Route("POST", "conversations", _JSON, group="conversations", makes=Makes.OBJECT),
     Route("GET", "conversations/{conversation_id}", group="conversations"),
     Route("POST", "conversations/{conversation_id}", _JSON, group="conversations"),
     Route("DELETE", "conversations/{conversation_id}", group="conversations"),
     Route("POST", "conversations/{conversation_id}/items", _JSON, group="conversations"),
     Route("GET", "conversations/{conversation_id}/items", group="conversations"),
-    Route("GET", "conversations/{conversation_id}/items/{item_id}", group="conversations"),
-    Route("DELETE", "conversations/{conversation_id}/items/{item_id}", group="conversations"),
+    Route("GET", "conversations/{conversation_id}/items/{item_id}", group="conversations", unowned=_ITEM),
+    Route("DELETE", "conversations/{conversation_id}/items/{item_id}", group="conversations", unowned=_ITEM),
     Route("GET", "models", reply=Reply.MODELS, group="models"),
-    Route("GET", "models/{model_id}", reply=Reply.MODEL, group="models"),
+    Route("GET", "models/{model_id}", reply=Reply.MODEL, group="models", unowned=frozenset({"model_id"})),
     Route("POST", "embeddings", _JSON, _USAGE, group="embeddings"),
     Route("POST", "completions", _JSON, _USAGE, _CHAT, "completions"),
     Route("POST", "moderations", _JSON, group="moderations"),
@@ -52,21 +55,21 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "audio/speech", _JSON, group="audio"),
     Route("POST", "audio/transcriptions", _RAW, _USAGE, group="audio"),
     Route("POST", "audio/translations", _RAW, _USAGE, group="audio"),
-    Route("POST", "files", _RAW, group="files"),
-    Route("GET", "files", group="files"),
+    Route("POST", "files", _RAW, group="files", makes=Makes.OBJECT),
+    Route("GET", "files", group="files", lists=True),
     Route("GET", "files/{file_id}", group="files"),
     Route("DELETE", "files/{file_id}", group="files"),
     Route("GET", "files/{file_id}/content", group="files"),
-    Route("POST", "uploads", _JSON, group="uploads"),
+    Route("POST", "uploads", _JSON, group="uploads", makes=Makes.OBJECT),
     Route("POST", "uploads/{upload_id}/parts", _RAW, group="uploads"),
-    Route("POST", "uploads/{upload_id}/complete", _JSON, group="uploads"),
+    Route("POST", "uploads/{upload_id}/complete", _JSON, group="uploads", makes=Makes.UPLOADED),
     Route("POST", "uploads/{upload_id}/cancel", group="uploads"),
-    Route("POST", "batches", _JSON, group="batches"),
-    Route("GET", "batches", group="batches"),
-    Route("GET", "batches/{batch_id}", group="batches"),
-    Route("POST", "batches/{batch_id}/cancel", group="batches"),
-    Route("POST", "vector_stores", _JSON, group="vector_stores"),
-    Route("GET", "vector_stores", group="vector_stores"),
+    Route("POST", "batches", _JSON, group="batches", makes=Makes.BATCH),
+    Route("GET", "batches", group="batches", makes=Makes.BATCH, lists=True),
+    Route("GET", "batches/{batch_id}", group="batches", makes=Makes.BATCH),
+    Route("POST", "batches/{batch_id}/cancel", group="batches", makes=Makes.BATCH),
+    Route("POST", "vector_stores", _JSON, group="vector_stores", makes=Makes.OBJECT),
+    Route("GET", "vector_stores", group="vector_stores", lists=True),
     Route("GET", "vector_stores/{vector_store_id}", group="vector_stores"),
     Route("POST", "vector_stores/{vector_store_id}", _JSON, group="vector_stores"),
     Route("DELETE", "vector_stores/{vector_store_id}", group="vector_stores"),
@@ -78,9 +81,9 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "vector_stores/{vector_store_id}/files/{file_id}", group="vector_stores"),
     Route("GET", "vector_stores/{vector_store_id}/files/{file_id}/content", group="vector_stores"),
     Route("POST", "vector_stores/{vector_store_id}/file_batches", _JSON, group="vector_stores"),
-    Route("GET", "vector_stores/{vector_store_id}/file_batches/{batch_id}", group="vector_stores"),
-    Route("POST", "vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel", group="vector_stores"),
-    Route("GET", "vector_stores/{vector_store_id}/file_batches/{batch_id}/files", group="vector_stores"),
+    Route("GET", _FILE_BATCH, group="vector_stores", unowned=_PART),
+    Route("POST", f"{_FILE_BATCH}/cancel", group="vector_stores", unowned=_PART),
+    Route("GET", f"{_FILE_BATCH}/files", group="vector_stores", unowned=_PART),
 )
 
 _GREEDY = "{model_id}"
