@@ -120,6 +120,7 @@ class KeyDirectory:
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+        self._readers.clear()
         self._fail(list(self._asked), _unavailable())
 
     def _refuse_strangers(self, token: bytes, token_digest: bytes) -> None:
@@ -152,12 +153,13 @@ class KeyDirectory:
         return answer
 
     def _start_reader(self) -> None:
-        reader = asyncio.get_running_loop().create_task(self._read())
-        self._readers.add(reader)
-        reader.add_done_callback(self._readers.discard)
+        self._readers.add(asyncio.get_running_loop().create_task(self._read()))
 
     async def _read(self) -> None:
-        """Take what waits, many at once, until nothing does."""
+        """Take what waits, many at once, until nothing does.
+
+        Leaves by itself, in the same step as it finds nothing: a call-back would come after whoever counts on it.
+        """
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_DIGESTS))]
             try:
@@ -165,6 +167,7 @@ class KeyDirectory:
             except Exception as error:  # whoever waits must hear of every failure, bugs too
                 self._rests_until = self._clock() + _REST_S
                 self._fail([*batch, *self._waiting], error)
+        self._readers -= {asyncio.current_task()}
 
     async def _read_batch(self, batch: list[bytes]) -> None:
         generation = self._remembered.generation
@@ -188,9 +191,10 @@ class KeyDirectory:
     def _fail(self, digests: Iterable[bytes], error: Exception) -> None:
         self._waiting.clear()
         for token_digest in digests:
-            answer = self._asked.pop(token_digest)
-            answer.set_exception(error)
-            answer.exception()  # seen, though everyone who asked may have left
+            answer = self._asked.pop(token_digest, None)
+            if answer is not None and not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # seen, though everyone who asked may have left
 
 
 def _bearer_token(authorization: bytes | None) -> bytes:

@@ -1,5 +1,7 @@
 """A store with a team in it, a directory on it, and servers that a test may stop and start again."""
 
+import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -63,6 +65,17 @@ class Valkey:
         if self._server is not None:
             self._server.terminate()
             self._server = None
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It neither answers nor closes anything meanwhile."""
+        assert self._server is not None
+        process = self._server._process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
