@@ -62,8 +62,9 @@ def build_app(settings: Settings) -> GatewayApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not walk over it
+        gc.set_threshold(5_000, 20, 20)
         try:
-            yield {"limits": settings.server}
+            yield {"limits": settings.server, "endpoint": app.proxy, "repeated_heads": app.proxy.repeated}
         finally:
             await transport.close()
 

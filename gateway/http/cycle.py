@@ -4,17 +4,24 @@ Head and first piece of the body leave in one write, which saves a system call a
 chunks, and an event stream no `Connection: close`, which some clients take for permission to end a cut stream quietly.
 """
 
-import asyncio
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import socket
 import struct
 import sys
 import termios
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+if TYPE_CHECKING:
+    import asyncio
+    import logging
+
+    from uvicorn.protocols.http.flow_control import FlowControl
 
 _JOINED_BYTES = 64 * 1024
 """A larger piece is written without being copied behind what precedes it."""
@@ -26,6 +33,7 @@ _BODILESS = (204, 304)
 """Their Content-Length, which upstream may state, is no promise of a body and is left out."""
 _RESET = struct.pack("ii", 1, 0)
 _END_OF_HEAD = (b"", b"")
+_STATUS = {status: line[:-2] for status, line in STATUS_LINE.items()}
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -51,10 +59,51 @@ class GatewayCycle(RequestResponseCycle):
     _ends_with_connection: bool = False
     """No length was stated and no chunks are understood: the connection's end is the body's."""
 
-    def __init__(self, **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
+    def __init__(  # noqa: PLR0913 - uvicorn's parts, of which there are many
+        self,
+        scope: Any,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        logger: logging.Logger,
+        message_event: asyncio.Event,
+        on_response: Callable[[], None],
+        *,
+        expects_100: bool,
+        keep_alive: bool,
+    ) -> None:
+        # All that uvicorn's own sets and the inherited methods read; to call it costs as much again.
+        self.scope = scope
+        self.transport = transport
+        self.flow = flow
+        self.logger = logger
+        self.message_event = message_event
+        self.on_response = on_response
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects_100
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding = None
+        self.expected_content_length = 0
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
+        self.segment: bytes | None = None
+        """The whole request, if it came in one piece that may hold nothing else."""
+        self.is_ordinary = keep_alive and not expects_100 and scope["method"] != "HEAD"
+        """Nothing about the request makes its reply's head another than what is asked for."""
+
+    def fill(self, body: bytes) -> None:
+        """The request's whole body is there."""
+        self._pieces.append(body)
+        self.more_body = False
+        self.message_event.set()
+
+    def whole_body(self) -> bytes | None:
+        """The request's body, if it came whole and in one piece; `receive` does not give it again then."""
+        if self.more_body or len(self._pieces) != 1 or self.disconnected:
+            return None
+        return self._pieces.pop()
 
     def hold(self, piece: bytes) -> None:
         """A piece of the request's body has come; once much is unread, the client is made to wait.
@@ -103,13 +152,17 @@ class GatewayCycle(RequestResponseCycle):
         else:
             raise RuntimeError(f"ASGI message {message['type']!r} is out of order")
 
-    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, length: bytes | None) -> bool:
         """As `gateway.relay.live.Wire`: `send` for a whole reply."""
         if self.disconnected:
             return True
         if self.flow.write_paused or self.response_started:
             return False
         self._start()
+        if self.is_ordinary and status not in _BODILESS and length == b"%d" % len(body) and len(body) < _JOINED_BYTES:
+            self.transport.write(b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", body)))
+            self._complete()
+            return True
         self._head = self._head_of(status, headers)
         self._send_body(body, more=False)
         return True
@@ -141,7 +194,7 @@ class GatewayCycle(RequestResponseCycle):
         if status in _BODILESS:
             headers = [field for field in headers if field[0] != b"content-length"]
             fields.pop(b"content-length", None)
-        lines = [STATUS_LINE[status][:-2], *map(b": ".join, headers)]
+        lines = [_STATUS[status], *map(b": ".join, headers)]
         if (length := fields.get(b"content-length")) is not None:
             self.chunked_encoding, self.expected_content_length = False, int(length)
         elif status not in _BODILESS and self.scope["method"] != "HEAD":
@@ -201,6 +254,7 @@ class GatewayCycle(RequestResponseCycle):
         if self.expected_content_length:
             raise RuntimeError("the response is shorter than its Content-Length")
         self.response_complete = True
+        self.segment = None
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

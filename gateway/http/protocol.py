@@ -17,15 +17,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
 from gateway.http.cycle import GatewayCycle, reset, unsent_bytes
 from gateway.http.errors import raw_error_reply
+from gateway.http.routes import is_mirrored
 from gateway.relay.live import CallIds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
+    from gateway.http.repeated import RepeatedHeads
     from gateway.settings import Server
+
+    Endpoint = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 MIN_RATE_BYTES_S = 64 * 1024
 """What a client must send on average, beyond `request_timeout_s`, for its request not to be cut."""
@@ -47,7 +53,11 @@ _ids = CallIds()
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One client connection. Its bounds come from the application's `limits`, a `gateway.settings.Server`."""
+    """One client connection.
+
+    The application's state holds its bounds as `limits`, a `gateway.settings.Server`, and as `endpoint` the raw ASGI
+    endpoint of the mirrored surface.
+    """
 
     cycle: GatewayCycle
 
@@ -60,6 +70,8 @@ class GatewayProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits: Server = app_state["limits"]
+        self._endpoint: Endpoint = app_state["endpoint"]
+        self._repeated: RepeatedHeads = app_state["repeated_heads"]
         self._in_head = True
         self._in_request = True
         self._head_bytes = self._segment_bytes = 0
@@ -97,6 +109,8 @@ class GatewayProtocol(HttpToolsProtocol):
             self._timer.cancel()
         if self._on_leave is not None:
             self._on_leave()
+        # Something may hold on to this object until some collection, which is no reason to keep what was read.
+        self.scope, self.headers, self.url = cast("Any", {}), [], b""
 
     def watch(self, on_leave: Callable[[], None]) -> None:
         """Call `on_leave` when this connection is lost; reading goes on, since that is how a loss is noticed."""
@@ -110,6 +124,9 @@ class GatewayProtocol(HttpToolsProtocol):
             self._on_leave = None
 
     def data_received(self, data: bytes) -> None:
+        is_fresh = not (self._in_request and self._received_bytes)
+        if is_fresh and self._take_repeated(data):
+            return
         size = self._segment_bytes = len(data)
         self._received_bytes += size
         self._quiet_bytes += size
@@ -118,11 +135,30 @@ class GatewayProtocol(HttpToolsProtocol):
         self._starts_in_head = self._in_head or not self._in_request
         if self._starts_in_head and _may_hold_blanks(data):
             self._has_blanks = True
-        while data:
-            data = self._parse(data)
+        rest = data
+        while rest:
+            rest = self._parse(rest)
+        if is_fresh and not self._in_request:
+            self.cycle.segment = data
         most = self._limits.max_head_bytes
         if (self._in_head and self._head_bytes > most) or (self._in_request and self._quiet_bytes - size > most):
             self._refuse(self._too_large())
+
+    def _take_repeated(self, data: bytes) -> bool:
+        """Start the request that `data` is, if that is a repetition of one that was read before."""
+        last = self.cycle
+        if self._has_cycle() and not (last.response_complete and last.keep_alive):
+            return False
+        found = self._repeated.find(data)
+        if found is None or self.transport.is_closing():
+            return False
+        self._in_request = self._in_head = False
+        known, body = found
+        scope = {**known.scope, "connection": self, "repeated": known}
+        cycle = self.cycle = self._running = self._new_cycle(scope, expects_100=False, keep_alive=True)
+        cycle.fill(body)
+        self._start_asgi_task(cycle, self.app)
+        return True
 
     def _parse(self, data: bytes) -> bytes:
         """Feed the parser; what comes back is to be parsed anew."""
@@ -152,6 +188,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]
+        self.scope["repeated"] = None  # type: ignore[typeddict-unknown-key]
         if not self._in_request:
             self._in_head = self._in_request = True
             self._received_bytes = self._quiet_bytes = self._segment_bytes
@@ -196,7 +233,8 @@ class GatewayProtocol(HttpToolsProtocol):
         scope["upgrade"], self._upgrade = self._upgrade, b""  # type: ignore[typeddict-unknown-key]
         self._in_head = False
         is_busy = self._has_cycle() and not self.cycle.response_complete
-        cycle = self.cycle = self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        cycle = self.cycle = self._new_cycle(scope, expects_100=self.expect_100_continue, keep_alive=keep_alive)
         if not is_busy:
             self._running = cycle
             self._start_asgi_task(cycle, self.app)
@@ -207,21 +245,26 @@ class GatewayProtocol(HttpToolsProtocol):
             if len(self.pipeline) > _MOST_PIPELINED_EVER:
                 raise self._refused(BadRequest("Too many requests wait on this connection; open more of them."))
 
-    def _new_cycle(self, *, keep_alive: bool) -> GatewayCycle:
-        cycle = GatewayCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """As uvicorn's; a call of the mirrored surface goes straight to the endpoint, which sees to errors itself."""
+        if is_mirrored(cycle.scope["raw_path"]):
+            task = self.loop.create_task(self._endpoint(cycle.scope, cycle.receive, cycle.send))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _new_cycle(self, scope: Any, *, expects_100: bool, keep_alive: bool) -> GatewayCycle:
+        cycle = scope["cycle"] = GatewayCycle(
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            asyncio.Event(),
+            self.on_response_complete,
+            expects_100=expects_100,
             keep_alive=keep_alive,
-            on_response=self.on_response_complete,
         )
-        self.scope["cycle"] = cycle  # type: ignore[typeddict-unknown-key]
         return cycle
 
     def _read_target(self) -> None:

@@ -14,6 +14,7 @@ from gateway.access.directory import KeyDirectory
 from gateway.call import Body, CallRecord, Dialect, Reply
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.errors import send_error
+from gateway.http.repeated import Repeated, RepeatedHeads
 from gateway.http.requests import (
     ClientLeft,
     Head,
@@ -24,6 +25,7 @@ from gateway.http.requests import (
     check_media_type,
     read_body,
     stream_body,
+    too_large,
 )
 from gateway.http.routes import Match, RouteTable
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model
@@ -32,9 +34,11 @@ from gateway.relay.headers import RequestHeaders
 from gateway.relay.live import CallIds, LiveCall
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
+from gateway.upstream.request_writer import serialise_head
 from gateway.upstream.transport import UpstreamRequest
 
 if TYPE_CHECKING:
+    from gateway.http.cycle import GatewayCycle
     from gateway.http.protocol import GatewayProtocol
 
 Observer = Callable[[CallRecord, str], None]
@@ -42,6 +46,8 @@ Observer = Callable[[CallRecord, str], None]
 
 _log = logging.getLogger("gateway")
 _DECODED = frozenset((b"content-encoding",))
+_ONCE = frozenset((b"content-encoding", b"idempotency-key"))
+"""With these, what goes upstream depends on more than on the head."""
 _NOTHING: frozenset[bytes] = frozenset()
 _LONGEST_NAME = 200
 """What is kept of a name that a client chose, such as a model's, for logs and metrics."""
@@ -64,6 +70,7 @@ class Proxy:
         self._base_path = base_path
         self._observers: tuple[Observer, ...] = ()
         self._routes = RouteTable()
+        self.repeated = RepeatedHeads()
         self._ids = CallIds()
         self._host = settings.server.host
         self._aliases = settings.models.aliases
@@ -102,15 +109,19 @@ class Proxy:
             self._settle(call)
 
     async def _answer(self, call: LiveCall, scope: Scope, receive: Receive, send: Send) -> None:
-        match = self._match(call, scope)
+        known: Repeated | None = scope["repeated"]
+        match = self._match(call, scope) if known is None else known.match
         call.route = match.route
         if self.draining:
             raise Draining("This gateway is shutting down; send the request again, another one will take it.")
-        head = Head(scope["headers"], scope["http_version"])
+        head = Head(scope["headers"], scope["http_version"]) if known is None else known.head
         call.principal = self._directory.authenticate(head.authorization)
         if self._directory.is_open:
             check_local(head, self._host)
-        request = await self._request(call, match, head, scope, receive)
+        if known is None:
+            request = await self._request(call, match, head, scope, receive)
+        else:
+            request = self._repetition(call, known, scope["cycle"])
         await self._relay.carry(call, request, send)
 
     def _match(self, call: LiveCall, scope: Scope) -> Match:
@@ -140,7 +151,33 @@ class Proxy:
         drop = _NOTHING if head.content_encoding is None else _DECODED
         length = len(body) if body or call.method == "POST" else None
         headers = self._upstream_headers(call, head, length, drop)
-        return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
+        request = UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
+        if match.route.body is Body.JSON:
+            self._remember(match, head, scope, request)
+        return request
+
+    def _repetition(self, call: LiveCall, known: Repeated, cycle: "GatewayCycle") -> UpstreamRequest:
+        """The request to upstream for a head that came before."""
+        body = cycle.whole_body()
+        if body is None:
+            raise ClientLeft
+        if len(body) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        body = self._apply_policy(call, known.match, peek(body), body)
+        length = b"%d" % len(body)
+        headers = [*known.headers, (b"content-length", length)]
+        return UpstreamRequest(b"POST", known.target, headers, body, b"%b%b\r\n\r\n" % (known.prefix, length))
+
+    def _remember(self, match: Match, head: Head, scope: Scope, request: UpstreamRequest) -> None:
+        """Take less trouble over the next request with this head, if there is nothing about it but what is read."""
+        cycle: GatewayCycle = scope["cycle"]
+        segment, cycle.segment = cycle.segment, None
+        if segment is None or not cycle.is_ordinary or scope["upgrade"] or not _ONCE.isdisjoint(head.fields):
+            return
+        prefix = serialise_head(request)[: -len(request.headers[-1][1]) - 4]
+        parts = {name: scope[name] for name in ("method", "raw_path", "query_string", "http_version")}
+        known = Repeated(0, parts, match, head, request.target, request.headers[:-1], prefix)
+        self.repeated.remember(segment, known)
 
     def _raw_request(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
         headers = self._upstream_headers(call, head, head.content_length, _NOTHING)

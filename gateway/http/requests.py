@@ -78,7 +78,7 @@ def check_media_type(head: Head) -> None:
 def check_length(head: Head, max_bytes: int) -> None:
     """Refuse a body that announces itself as too large before a byte of it is read."""
     if head.content_length is not None and head.content_length > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
 
 
 async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes:
@@ -88,7 +88,7 @@ async def read_body(receive: Receive, head: Head, max_bytes: int) -> bytes:
     _check_connected(message)
     body: bytes = message["body"]
     if len(body) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     if message["more_body"]:
         body = await _read_rest(receive, body, max_bytes)
     if head.content_encoding is None:
@@ -106,7 +106,7 @@ async def _read_rest(receive: Receive, first: bytes, max_bytes: int) -> bytes:
         _check_connected(message)
         size += len(message["body"])
         if size > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         body.write(message["body"])
         more = message["more_body"]
     return body.getvalue()
@@ -121,7 +121,7 @@ async def stream_body(receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
         more = message["more_body"]
         size += len(message["body"])
         if size > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         if message["body"]:
             yield message["body"]
 
@@ -131,7 +131,8 @@ def _check_connected(message: MutableMapping[str, Any]) -> None:
         raise ClientLeft
 
 
-def _too_large(max_bytes: int) -> RequestTooLarge:
+def too_large(max_bytes: int) -> RequestTooLarge:
+    """The refusal of a body over the cap."""
     return RequestTooLarge(
         f"The request body is larger than the {max_bytes} bytes that this gateway takes. Send a smaller one, upload "
         "it as a file, or ask whoever runs the gateway to raise server.max_body_bytes."

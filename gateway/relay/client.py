@@ -16,13 +16,17 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class ClientReply:
     """One reply to the client: head once, then pieces, then the end."""
 
-    __slots__ = ("_call", "_headers", "_send", "_status", "started")
+    __slots__ = ("_call", "_headers", "_length", "_send", "_status", "started")
 
-    def __init__(self, call: LiveCall, send: Send, status: int, headers: RawHeaders) -> None:
+    def __init__(
+        self, call: LiveCall, send: Send, status: int, headers: RawHeaders, length: bytes | None = None
+    ) -> None:
+        """`length`: the Content-Length in `headers`, if there is one."""
         self._call = call
         self._send = send
         self._status = status
         self._headers = headers
+        self._length = length
         self.started = False
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
@@ -31,7 +35,7 @@ class ClientReply:
             self.started = True
             self._call.status = self._status
             self._call.first_write_at = perf_counter()
-            if not more and self._call.wire.respond_now(self._status, self._headers, data):
+            if not more and self._call.wire.respond_now(self._status, self._headers, data, self._length):
                 self._call.sent_bytes = len(data)
                 return
             await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})

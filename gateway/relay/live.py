@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 class Wire(Protocol):
     """What a call can do to its client's connection without waiting. A client that is gone takes all."""
 
-    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Send a whole reply; False if nothing was sent because the client is too slow for that."""
+    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, length: bytes | None) -> bool:
+        """Send a whole reply; False if nothing was sent because the client is too slow for that.
+
+        `headers` hold no line breaks; `length` is the Content-Length among them, if there is one.
+        """
 
     def write_now(self, piece: bytes) -> bool:
         """Send a further piece of a chunked reply; False if nothing was sent because it must be waited for."""

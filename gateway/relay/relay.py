@@ -55,7 +55,8 @@ class Relay:
         request_id = (b"x-request-id", fields.get(b"x-request-id", b""))
         if request_id in headers:  # else it must not be repeated, in a log neither
             call.upstream_request_id = request_id[1].decode("latin-1")
-        client = ClientReply(call, send, reply.status, headers)
+        length = fields.get(b"content-length") if not (stream or adds_aliases) else None
+        client = ClientReply(call, send, reply.status, headers, length)
         if stream:
             await EventRelay(call, reply, client, self.mask, self.streams).run()
         elif adds_aliases and reply.status == 200:

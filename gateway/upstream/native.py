@@ -56,7 +56,7 @@ class NativeTransport:
 
     async def send(self, request: UpstreamRequest) -> Reply:
         """As `Transport.send`. Raises ValueError for a request that cannot be written, before anything is sent."""
-        head = serialise_head(request)
+        head = request.head or serialise_head(request)
         connection = self.pool.take()
         if connection is None:
             started_at_s = asyncio.get_running_loop().time()

@@ -37,13 +37,15 @@ class UpstreamRequest:
 
     `target` is the origin-form request target as it goes on the wire (raw path and query). `headers` are in
     order and include Host; for `body: bytes` they include Content-Length; an `AsyncIterator` body is sent with
-    the Content-Length that the headers state, or in chunks if they state none.
+    the Content-Length that the headers state, or in chunks if they state none. `head` is what `native` makes of
+    method, target and headers, where that is known already.
     """
 
     method: bytes
     target: bytes
     headers: RawHeaders
     body: bytes | AsyncIterator[bytes] = b""
+    head: bytes | None = None
 
 
 class UpstreamReply(Protocol):

@@ -99,7 +99,7 @@ class Pieces:
 class FullWire:
     """A client that takes nothing at once, so that all goes by `send`."""
 
-    def respond_now(self, status: int, headers: RawHeaders, body: bytes) -> bool:  # noqa: ARG002
+    def respond_now(self, status: int, headers: RawHeaders, body: bytes, length: bytes | None) -> bool:  # noqa: ARG002
         return False
 
     def write_now(self, piece: bytes) -> bool:  # noqa: ARG002
