@@ -25,7 +25,8 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
 
     `include_usage` says whether the client itself asked for it. `max_tokens` is the least that is given of
     `max_tokens`, `max_completion_tokens` and `max_output_tokens`. `prompt_bytes` is the size of the whole
-    body. `background` is true only for the JSON value `true`: image routes use that name for a colour.
+    body. `background` is true only for the JSON value `true`: image routes use that name for a colour. `store` is
+    None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked for.
     """
 
     prompt_bytes: int
@@ -36,6 +37,9 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     previous_response_id: str | None = None
     conversation: str | None = None
     max_tokens: int | None = None
+    store: bool | None = None
+    audio: bool = False
+    prompt_cache_key: str | None = None
 
 
 class Member(NamedTuple):
@@ -91,14 +95,22 @@ def peek(body: bytes) -> Peek:
         value("previous_response_id"),
         value("conversation"),
         min(limits) if limits else None,
+        value("store"),
+        value("audio", False),
+        value("prompt_cache_key"),
     )
 
 
 def replace_model(body: bytes, name: str) -> bytes:
     """`body` with `name` as its model, all other bytes as they are; unchanged if it names no model."""
+    return replace_text(body, "model", name)
+
+
+def replace_text(body: bytes, name: str, text: str) -> bytes:
+    """`body` with `text` as its member `name`, all other bytes as they are; unchanged if it has none."""
     for member in members(body):
-        if member.name == "model":
-            return splice(body, member.value_start, member.end, msgspec.json.encode(name))
+        if member.name == name:
+            return splice(body, member.value_start, member.end, msgspec.json.encode(text))
     return body
 
 
@@ -250,8 +262,18 @@ def _starts(raw: msgspec.Raw, start: bytes) -> bool:
     return bytes(memoryview(raw)[: len(start)]) == start
 
 
-def _ignore(_: msgspec.Raw) -> None:
-    """Its value is upstream's business; only that it is there once is ours."""
+def _store(raw: msgspec.Raw) -> bool | None:
+    """What is neither `false` nor `null` may be read as true."""
+    return None if _starts(raw, b"null") else not _starts(raw, b"false")
+
+
+def _is_there(raw: msgspec.Raw) -> bool:
+    return not _starts(raw, b"null")
+
+
+def _text_if_any(raw: msgspec.Raw) -> str | None:
+    """Text; what it is otherwise is upstream's business, only that it is there once is ours."""
+    return _text(raw) if _starts(raw, b'"') else None
 
 
 _READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
@@ -261,7 +283,9 @@ _READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
     "background": _background,
     "previous_response_id": _text_or_null,
     "conversation": _conversation_id,
-    "prompt_cache_key": _ignore,
+    "store": _store,
+    "audio": _is_there,
+    "prompt_cache_key": _text_if_any,
     **dict.fromkeys(_LIMITS, _COUNT.decode),
 }
 
@@ -274,5 +298,6 @@ _EXPECTED = {
     "stream_options": "an object or null, and its include_usage true, false or null",
     "previous_response_id": "a string or null",
     "conversation": "a string, an object with an id, or null",
+    "prompt_cache_key": "a string or null",
     **dict.fromkeys(_LIMITS, "a whole number from 0 up, or null"),
 }

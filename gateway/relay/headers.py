@@ -111,6 +111,8 @@ class RequestHeaders:
     host: bytes
     api_key: bytes = field(repr=False)
     organization_id: bytes | None = None
+    namespaces_keys: bool = True
+    """Whether upstream sees the teams' own keys for its caches under names that keep them apart."""
     _own: RawHeaders = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +140,7 @@ class RequestHeaders:
             out = _without(out, drop)
         if (listed := _listed(headers, fields)) is not None:
             out = _without(out, listed)
-        if b"idempotency-key" in fields:
+        if b"idempotency-key" in fields and self.namespaces_keys:
             out = [self._namespaced(field, principal) for field in out]
         out.insert(0, (b"host", self.host))
         out += self._own
@@ -146,13 +148,22 @@ class RequestHeaders:
             out.append((b"content-length", b"%d" % content_length))
         return out
 
+    def cache_key(self, key: str, principal: Principal) -> str:
+        """The `prompt_cache_key` that upstream sees in place of `key`; within OpenAI's 64 characters."""
+        if not self.namespaces_keys:
+            return key
+        return "gw-" + self._keyed(principal, b"prompt_cache_key", key.encode("utf-8", "surrogatepass"))[:40]
+
     def _namespaced(self, field: tuple[bytes, bytes], principal: Principal) -> tuple[bytes, bytes]:
-        """Upstream sees one account, so two teams' equal idempotency keys must differ there."""
         name, value = field
         if name != b"idempotency-key":
             return field
-        message = principal.team.encode() + b"\0" + value
-        return name, b"gw-" + hmac.digest(self.api_key, message, "sha256").hex().encode()
+        return name, b"gw-" + self._keyed(principal, name, value).encode()
+
+    def _keyed(self, principal: Principal, purpose: bytes, value: bytes) -> str:
+        """Upstream sees one account, so two teams' equal keys must differ there, and nobody may guess another's."""
+        message = b"\0".join((purpose, principal.team_id.encode(), value))
+        return hmac.digest(self.api_key, message, "sha256").hex()
 
 
 def is_event_stream(fields: Mapping[bytes, bytes]) -> bool:

@@ -15,6 +15,8 @@ from gateway.errors import GatewayError
 if TYPE_CHECKING:
     import asyncio
 
+    from gateway.relay.new_ids import NewIds
+
 
 class Wire(Protocol):
     """What a call can do to its client's connection without waiting. A client that is gone takes all."""
@@ -57,6 +59,7 @@ class LiveCall:
         "left",
         "method",
         "model",
+        "new_ids",
         "outcome",
         "outlives_client",
         "principal",
@@ -83,6 +86,7 @@ class LiveCall:
         self.route: Route | None = None
         self.principal: Principal | None = None
         self.model: str | None = None
+        self.new_ids: NewIds | None = None
         self.status = 0
         self.outcome: Outcome | None = None
         self.streamed = False

@@ -5,6 +5,7 @@ break can only be shown by dropping the client's connection.
 """
 
 import asyncio
+import logging
 from time import perf_counter
 
 from gateway.call import Outcome, Reply, Usage
@@ -14,11 +15,17 @@ from gateway.relay.client import ClientReply
 from gateway.relay.failures import KEY_REFUSED, as_gateway_error, error_code, kind_of
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import MaskedStream, SecretMask
+from gateway.relay.new_ids import NewIds
 from gateway.upstream.transport import TransportError, UpstreamReply
+
+_log = logging.getLogger("gateway")
 
 MAX_METERED_BYTES = 16 * 1024 * 1024
 """A larger reply is passed on but not read for usage."""
 
+
+MAX_HELD_BYTES = MAX_METERED_BYTES
+"""A reply that names a new object is held until that is noted; a larger one is passed on, and what it made is lost."""
 
 MAX_ERROR_BYTES = 1024 * 1024
 """A longer error reply is passed on in pieces, and only looked through for the key as it is."""
@@ -39,6 +46,7 @@ class PlainRelay:
         self._masked = MaskedStream(mask)
         self._is_error = reply.status >= 400
         metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
+        self._new_ids = None if self._is_error else call.new_ids
         self._kept: list[bytes] | None = [] if metered else None
         self._kept_bytes = 0
 
@@ -58,6 +66,8 @@ class PlainRelay:
     async def _pump(self) -> None:
         left = self._length
         piece = await self._first_piece()
+        if self._new_ids is not None:
+            piece = await self._with_new_ids(self._new_ids, piece)
         while piece:
             left -= len(piece)
             self._keep(piece)
@@ -84,6 +94,18 @@ class PlainRelay:
         body = b"".join(pieces)
         self._note(body)
         return self._mask.mask_error(body)
+
+    async def _with_new_ids(self, new_ids: NewIds, first: bytes) -> bytes:
+        """All of the reply, once the ids in it are noted; its first part, if it is too large for that."""
+        body = bytearray(first)
+        while len(body) <= MAX_HELD_BYTES:
+            piece = await self._reply.read()
+            if not piece:
+                new_ids.read(bytes(body))
+                return bytes(body)
+            body += piece
+        _log.warning("a reply that names a new object is over %d bytes: nobody will see it", MAX_HELD_BYTES)
+        return bytes(body)
 
     def _note(self, body: bytes) -> None:
         """What upstream says is wrong, for the log; its text stays out, since it may repeat what was sent."""

@@ -47,6 +47,7 @@ class EventRelay:
         metered = call.route is not None and call.route.reply is Reply.USAGE
         self._scanner = UsageScanner() if metered else None
         self._remover = UsageRemover() if call.removes_usage else None
+        self._new_ids = call.new_ids if reply.status < 400 else None
         self._is_chat = self._dialect is Dialect.CHAT
         self._last = b""
         self._unsent = b""
@@ -61,6 +62,8 @@ class EventRelay:
         except TransportError as error:
             self._call.upstream_error = kind_of(error)
             await self._break_off(as_gateway_error(error))
+        except GatewayError as error:  # an object was made whose owner cannot be noted
+            await self._break_off(error)
         except asyncio.CancelledError:
             if self._call.cut_by is None:
                 raise
@@ -91,6 +94,8 @@ class EventRelay:
         block = self._cutter.feed(piece)
         if not block:
             return True
+        if self._new_ids is not None:
+            self._new_ids.feed(block)
         if self._is_chat and block.endswith(_DONE) and data_of(split_events(block)[-1]) == b"[DONE]":
             self._is_done, self._unsent = True, self._prepare(block)
             return False

@@ -56,7 +56,8 @@ def refusal(body: bytes) -> BadRequest:
 def test_everything_that_policy_needs_is_read() -> None:
     body = (
         b'{"model":"gpt-5.2","messages":[],"stream":true,"stream_options":{"include_usage":true,"x":1},'
-        b'"background":true,"previous_response_id":"resp_1","conversation":"conv_1","max_tokens":7}'
+        b'"background":true,"previous_response_id":"resp_1","conversation":"conv_1","max_tokens":7,'
+        b'"store":false,"audio":{"voice":"alloy"},"prompt_cache_key":"k"}'
     )
     assert peek(body) == Peek(
         prompt_bytes=len(body),
@@ -67,6 +68,9 @@ def test_everything_that_policy_needs_is_read() -> None:
         previous_response_id="resp_1",
         conversation="conv_1",
         max_tokens=7,
+        store=False,
+        audio=True,
+        prompt_cache_key="k",
     )
 
 
@@ -96,6 +100,16 @@ def test_max_tokens_is_the_least_that_is_given(limits: dict[str, int | None], le
 
 def test_a_conversation_may_be_an_object_with_an_id() -> None:
     assert peek(b'{"conversation": {"x":[], "id":"conv_1"}}').conversation == "conv_1"
+
+
+@pytest.mark.parametrize("value", ["true", "1", '"false"', "0", "{}"])
+def test_whatever_upstream_may_read_as_true_means_that_it_stores(value: str) -> None:
+    assert peek(f'{{"store": {value}}}'.encode()).store is True
+
+
+@pytest.mark.parametrize("value", ["1", "[]", '{"a": "b"}'])
+def test_a_prompt_cache_key_that_is_no_text_is_upstreams_business(value: str) -> None:
+    assert peek(f'{{"prompt_cache_key": {value}}}'.encode()).prompt_cache_key is None
 
 
 def test_an_image_route_may_use_background_for_a_colour() -> None:

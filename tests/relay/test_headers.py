@@ -128,11 +128,29 @@ def test_an_organisation_is_ours_to_name() -> None:
 
 def test_equal_idempotency_keys_of_two_teams_differ_upstream_and_of_one_team_do_not() -> None:
     def sent(team: str) -> bytes | None:
-        return value_of(upstream((b"idempotency-key", b"abc"), principal=Principal("k", team)), b"idempotency-key")
+        principal = Principal("k", "name", "key_1", team)
+        return value_of(upstream((b"idempotency-key", b"abc"), principal=principal), b"idempotency-key")
 
     assert sent("a") == sent("a")
     assert sent("a") != sent("b")
     assert sent("a") not in (None, b"abc")
+
+
+def test_equal_prompt_cache_keys_of_two_teams_differ_upstream_within_its_64_characters() -> None:
+    ours, theirs = (Principal("k", "name", "key_1", team) for team in ("a", "b"))
+    key = HEADERS.cache_key("abc", ours)
+    assert key == HEADERS.cache_key("abc", ours)
+    assert key != HEADERS.cache_key("abc", theirs)
+    assert key != HEADERS.cache_key("abd", ours)
+    assert (key[:3], len(key)) == ("gw-", 43)
+    assert len(HEADERS.cache_key("\ud800" * 1_000, ours)) == 43
+
+
+def test_keys_for_upstreams_caches_pass_as_they_are_where_settings_say_so() -> None:
+    headers = RequestHeaders(b"upstream.example", KEY, namespaces_keys=False)
+    sent = [(b"idempotency-key", b"abc")]
+    assert sent[0] in headers.build(sent, dict(sent), ADA, content_length=2)
+    assert headers.cache_key("abc", ADA) == "abc"
 
 
 def reply(*fields: tuple[bytes, bytes], keep_length: bool = True) -> Fields:

@@ -1,0 +1,77 @@
+"""Stored objects in one call: those that it names must be the caller's, those that it makes become so.
+
+Knows where a call names objects (path, body, cursors) and when a reply names new ones. Whose they are is
+`gateway.access.ownership`'s to know.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from urllib.parse import unquote_to_bytes
+
+from gateway.access import references
+from gateway.access.ownership import Owner, Ownership
+from gateway.access.references import Reference
+from gateway.call import Makes, Principal, Route
+from gateway.relay.body import Peek
+from gateway.relay.labels import label_spans
+from gateway.relay.new_ids import NewIds
+
+_WITH_ITEMS = frozenset({"responses", "conversations"})
+"""Groups of routes whose bodies hold `input` or `items`."""
+
+
+class StoredObjects:
+    """Checks what calls name and notes what they make, all of them by `ownership`."""
+
+    def __init__(self, ownership: Ownership) -> None:
+        self._ownership = ownership
+
+    async def check_path(self, principal: Principal, route: Route, ids: Mapping[str, bytes]) -> Owner:
+        """Raise `NotFound` unless `principal` may see what the path names; whose that is.
+
+        `ids` are percent-encoded, as they were sent: what upstream will read is looked up.
+        """
+        named = [unquote_to_bytes(ids[name]).decode("utf-8", "replace") for name in route.owned]
+        await self._ownership.check(principal, named)
+        parent = self._ownership.owner_of(named[0]) if named else None
+        return parent or Owner(principal.team_id, principal.key_id)
+
+    async def check_body(self, principal: Principal, route: Route, body: bytes, seen: Peek) -> None:
+        """Raise `NotFound` unless `principal` may see all that a JSON body names, `BadRequest` if that is not sure."""
+        found = references.find(body, items=route.group in _WITH_ITEMS)
+        named = [each for each in (seen.previous_response_id, seen.conversation) if each]
+        if found:
+            named += self._in_doubt(principal, body, found)
+        if named:
+            await self._ownership.check(principal, named)
+
+    async def check_ids(self, principal: Principal, ids: Iterable[str]) -> None:
+        """Raise `NotFound` unless `principal` may see all of these."""
+        await self._ownership.check(principal, list(ids))
+
+    async def seen(self, principal: Principal, ids: Iterable[str]) -> set[str]:
+        """Those of `ids` that `principal` may see."""
+        return await self._ownership.seen(principal, list(ids))
+
+    def note_below(self, parent: str, ids: Iterable[str]) -> None:
+        """These have come out of an object that was just seen: its owner is theirs."""
+        owner = self._ownership.owner_of(parent)
+        if owner is not None:
+            self._ownership.note(owner, ids)
+
+    def expected(self, route: Route, seen: Peek | None, owner: Owner) -> NewIds | None:
+        """What is to look at the reply of a call; None where it names no new object."""
+        if route.makes is Makes.NOTHING or route.lists:
+            return None
+        stored = None if seen is None else seen.store
+        if route.makes is Makes.CHAT:
+            if not stored and (seen is None or not seen.audio):
+                return None
+            return NewIds(route.makes, partial(self._ownership.note, owner), is_stored=bool(stored))
+        return NewIds(route.makes, partial(self._ownership.note, owner), is_stored=stored is not False)
+
+    def _in_doubt(self, principal: Principal, body: bytes, found: list[Reference]) -> list[str]:
+        """What is not known at once to be the caller's, without what only looks like an id."""
+        unseen = [each for each in found if each.id and not self._ownership.sees(principal, each.id)]
+        labels = label_spans(body) if any(each.at >= 0 for each in unseen) else []
+        return [each.id for each in unseen if not any(start <= each.at < end for start, end in labels)]
