@@ -61,6 +61,8 @@ class _Reader:
         line = _line_of(event)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise BadRequest(f"Line {line} has an anchor or an alias (&name, *name). Write it out.")
+        if getattr(event, "tag", None) is not None:
+            raise BadRequest(f"Line {line} has a tag. Take the `!tag` out.")
         if depth > _MAX_DEPTH:
             raise BadRequest(f"Line {line} is nested too deep. No member has so many levels.")
         if isinstance(event, yaml.ScalarEvent):
@@ -93,8 +95,6 @@ def _line_of(event: yaml.Event) -> int:
 
 
 def _scalar(event: yaml.ScalarEvent) -> object:
-    if event.tag is not None:
-        raise BadRequest(f"Line {_line_of(event)} has a tag. Take the `!tag` out.")
     text = str(event.value)
     if not event.implicit[0]:
         return text

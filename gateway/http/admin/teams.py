@@ -33,7 +33,7 @@ class TeamRoutes:
         router.post(f"{_ONE}/enable", summary="Let them work again", dependencies=bare, **one)(self.enable)
 
     async def list(self, actor: ActorOf, query: Annotated[TeamsQuery, Query()]) -> Response:
-        """An admin sees all teams, others see their own."""
+        """An admin sees all teams, a team admin their own."""
         filters = TeamFilters(name=query.name, state=query.state, tag=query.tag)
         page = await self._administration.teams(actor, filters, sort=query.sort, limit=query.limit, after=query.after)
         return show_page(page, [team_reply(team) for team in page.items])

@@ -1,0 +1,143 @@
+"""Exports and imports over HTTP, and how their YAML is read."""
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest
+from gateway.http.admin.document import read_document, write_document
+from tests.http.admin_server import AdminServer, Client, assert_refused
+
+YAML = "application/yaml"
+DOCUMENT = b"""\
+version: 1
+teams:
+- name: engines
+  limits: {requests_per_minute: 60}
+  keys:
+  - name: ada
+    owner: ada@example.com
+  - name: on
+    expires_at: 2127-01-31T18:00:00Z
+"""
+
+
+@pytest.fixture
+def admin(server: AdminServer) -> Client:
+    return server.admin
+
+
+def load(client: Client, content: bytes, *, query: str = "", kind: str = YAML) -> object:
+    reply = client.send("POST", f"/import{query}", content, content_type=kind)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_what_is_imported_is_there_and_comes_out_again(admin: Client) -> None:
+    done = load(admin, DOCUMENT)
+    assert isinstance(done, dict)
+    assert [team["name"] for team in done["made_teams"]] == ["engines"]
+    assert [key["name"] for key in done["made_keys"]] == ["ada", "on"]
+    assert all(key["secret"] for key in done["made_keys"])
+    exported = admin.get("/export")
+    assert exported.headers["content-type"] == YAML
+    again = load(admin, exported.content)
+    assert isinstance(again, dict)
+    assert (again["made_teams"], again["made_keys"], again["changed_keys"], again["changed_teams"]) == ([], [], [], [])
+    engines = next(team for team in yaml.safe_load(exported.text)["teams"] if team["name"] == "engines")
+    assert [key["name"] for key in engines["keys"]] == ["ada", "on"]
+    assert engines["limits"] == {"requests_per_minute": 60}
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(admin: Client) -> None:
+    done = load(admin, DOCUMENT, query="?dry_run=true")
+    assert isinstance(done, dict)
+    assert (done["dry_run"], len(done["made_keys"])) == (True, 2)
+    assert admin.get("/teams", name="engines").json()["data"] == []
+    assert_refused(admin.send("POST", "/import?dry_run=maybe", DOCUMENT, content_type=YAML), 400, param="dry_run")
+
+
+def test_an_import_is_all_or_nothing(admin: Client) -> None:
+    bad = DOCUMENT + b"  - name: x\n    paralel: 3\n"
+    message = assert_refused(admin.send("POST", "/import", bad, content_type=YAML), 400)
+    assert "paralel" in message
+    assert admin.get("/teams", name="engines").json()["data"] == []
+
+
+def test_only_yaml_is_taken(admin: Client) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        headers = {"content_type": kind} if kind else {}
+        assert_refused(admin.send("POST", "/import", DOCUMENT, **headers), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("a: 1", {"a": 1}),
+        ("a: '1'", {"a": "1"}),
+        ("a: on", {"a": "on"}),
+        ("a: yes", {"a": "yes"}),
+        ("a: true", {"a": True}),
+        ("a: null", {"a": None}),
+        ("a: ~", {"a": None}),
+        ("a:", {"a": None}),
+        ("a: 2027-01-31", {"a": "2027-01-31"}),
+        ("a: 010", {"a": 10}),
+        ("a: 1_000", {"a": "1_000"}),
+        ("a: 1:30", {"a": "1:30"}),
+        ("a: 1.5", {"a": "1.5"}),
+        ("1: a", {"1": "a"}),
+        ("- a\n- [b, {c: d}]", ["a", ["b", {"c": "d"}]]),
+        ('{"a": [1, null, true]}', {"a": [1, None, True]}),
+        ("\ufeffa: 1", {"a": 1}),
+    ],
+)
+def test_plain_text_means_what_yaml_1_2_says(text: str, value: object) -> None:
+    assert read_document(text.encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"a: &x 1\nb: *x", "alias"),
+        (b"a: *x", "alias"),
+        (b"a: &x 1", "anchor"),
+        (b"a: !!python/object:os.system 1", "tag"),
+        (b"!x [1]", "tag"),
+        (b"a: !!int 1", "tag"),
+        (b"!!map {a: 1}", "tag"),
+        (b"a: 1\na: 2", "second time"),
+        (b"? [a]\n: b", "no text"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"\xff", "UTF-8"),
+        (b"a: [", "not YAML"),
+        (b"a: \x00", "not YAML"),
+        (b"--- a\n--- b", "more than one"),
+        (b'"\\U99999999"', "not YAML"),
+    ],
+)
+def test_what_could_grow_or_be_read_in_two_ways_is_refused(text: bytes, what: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        read_document(text)
+    assert what in refusal.value.message
+
+
+_PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | _PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_PLAIN, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(_VALUES)
+def test_what_is_written_is_read_as_it_was(value: object) -> None:
+    assume(_depth(value) <= 8)
+    assert read_document(write_document(value)) == value
+
+
+def _depth(value: object) -> int:
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return 1 + max(map(_depth, inner), default=0)
