@@ -10,16 +10,26 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import Receive, Scope, Send
 
+from gateway.access.administration import Administration
 from gateway.access.directory import KeyDirectory
+from gateway.access.first_start import first_start
+from gateway.access.last_used import LastUsed
+from gateway.access.reconcile import declared_digests, reconcile
+from gateway.access.watcher import ChangeWatcher
+from gateway.call import CallRecord
+from gateway.http.admin import admin_app, admin_router
+from gateway.http.admin.principals import authenticator
+from gateway.http.client_address import compile_networks
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
 from gateway.http.pages import OwnPages
-from gateway.http.proxy import Proxy, target_base
-from gateway.http.routes import is_mirrored
+from gateway.http.proxy import Observer, Proxy, target_base
+from gateway.http.routes import ROUTE_GROUPS, is_mirrored
 from gateway.http.server import DrainingServer, server_config
+from gateway.http.side_server import SideServer
 from gateway.http.workers import Workers
 from gateway.observe import logs
 from gateway.observe.metrics import CallMetrics
@@ -27,6 +37,10 @@ from gateway.relay.headers import RequestHeaders
 from gateway.relay.mask import SecretMask
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
+from gateway.settings.shapes import host_and_port
+from gateway.store.engine import Store
+from gateway.store.migrate import migrate
+from gateway.store.url import database_url
 from gateway.upstream.choose import make_transport
 from gateway.upstream.origin import Origin
 
@@ -50,23 +64,82 @@ class GatewayApp(OwnPages):
         return self.openapi_schema
 
 
-def build_app(settings: Settings) -> GatewayApp:
-    """The application for `settings`, which must hold an API key. Raises ValueError or OSError if it cannot work."""
+class _Doorkeepers:
+    """Who may: the store and all that remembers, follows and changes what is in it."""
+
+    def __init__(self, settings: Settings) -> None:
+        database, redis = settings.database, settings.redis
+        self.store = Store(database_url(settings), pool_size=database.pool_size, timeout_s=database.timeout_s)
+        self.directory = KeyDirectory(self.store)
+        self.directory.pin(declared_digests(settings.keys, settings.admin.key))
+        self.last_used = LastUsed(self.store)
+        self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
+        self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
+        trusted = compile_networks(settings.server.trusted_proxies)
+        self._authenticate = authenticator(self.directory, self._administration, trusted)
+
+    def admin_routes(self) -> APIRouter:
+        """/admin/v1 as a part of the gateway's own application."""
+        return admin_router(self._administration, self._authenticate)
+
+    def admin_app(self) -> OwnPages:
+        """/admin/v1 as an application of its own."""
+        return admin_app(self._administration, self._authenticate)
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Everything follows the store meanwhile."""
+        try:
+            await self._watcher.start()
+            self.last_used.start()
+            yield
+        finally:
+            await self._watcher.close()
+            await self.directory.close()
+            await self.last_used.close()
+            await self.store.close()
+
+
+async def prepare(settings: Settings) -> str | None:
+    """Bring the store to where this gateway needs it; the admin key's secret, if this was the first start.
+
+    Raises `BadDatabaseUrl`, `SchemaError`, `SettingsConflict` or `StoreUnavailable`, whose messages say what to do.
+    """
+    url = database_url(settings)
+    await migrate(url)
+    store = Store(url, pool_size=1, timeout_s=settings.database.timeout_s)
+    try:
+        await reconcile(store, settings.keys, settings.admin.key, route_groups=ROUTE_GROUPS)
+        return await first_start(store)
+    finally:
+        await store.close()
+
+
+def build_app(settings: Settings, admin_listener: socket.socket | None = None) -> GatewayApp:
+    """The application for `settings`, which must hold an API key, on a store that `prepare` has been at.
+
+    `admin_listener` is that of `admin.listen`. Raises ValueError or OSError if it cannot work.
+    """
     upstream = settings.upstream
     if upstream.api_key is None:
         raise ValueError("upstream.api_key is not set")
     api_key = upstream.api_key.get_secret_value().encode()
     transport = make_transport(upstream)
+    doorkeepers = _Doorkeepers(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not walk over it
         gc.set_threshold(5_000, 20, 20)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(transport.close)
+            await stack.enter_async_context(doorkeepers.at_work())
+            if admin_listener is not None:
+                side = SideServer(doorkeepers.admin_app(), settings.server, admin_listener)
+                stack.push_async_callback(side.close)
+                await side.start()
             yield {"limits": settings.server, "endpoint": app.proxy, "repeated_heads": app.proxy.repeated}
-        finally:
-            await transport.close()
 
     app = GatewayApp(
         title="GMI gateway",
@@ -76,16 +149,27 @@ def build_app(settings: Settings) -> GatewayApp:
     log_call = logs.call_logger(settings.log)
     app.proxy = Proxy(
         settings,
-        KeyDirectory(settings.keys, open_to_all=not settings.keys),
+        doorkeepers.directory,
         Relay(transport, SecretMask((api_key,)), settings.streams, settings.models.aliases),
         _request_headers(settings, api_key),
         target_base(urlsplit(upstream.base_url).path),
     )
     app.proxy.add_observer(metrics.observe)
+    app.proxy.add_observer(_use_noter(doorkeepers.last_used))
     if log_call is not None:
         app.proxy.add_observer(log_call)
     app.include_router(ops_router(lambda: app.proxy.draining, metrics.render))
+    if settings.admin.enabled and settings.admin.listen is None:
+        app.include_router(doorkeepers.admin_routes())
     return app
+
+
+def _use_noter(last_used: LastUsed) -> Observer:
+    def note(record: CallRecord, _: str) -> None:
+        if record.principal is not None:
+            last_used.note(record.principal.key_id, int(record.started_at_s))
+
+    return note
 
 
 def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
@@ -110,26 +194,35 @@ def _gauges(app: GatewayApp) -> tuple[tuple[str, str, Callable[[], float]], ...]
 class Worker:
     """What one process runs; it is sent to it whole, so that no secret passes through an environment."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, admin_listener: socket.socket | None = None) -> None:
         self._settings = settings
+        self._admin_listener = admin_listener
 
     def __call__(self, sockets: list[socket.socket] | None = None) -> None:
         logs.configure(self._settings.log)
-        config = server_config(build_app(self._settings), self._settings.server)
+        config = server_config(build_app(self._settings, self._admin_listener), self._settings.server)
         DrainingServer(config, self._settings.server.drain_s).run(sockets)
 
 
 def bind(settings: Settings) -> socket.socket:
     """The listening socket. Raises OSError when the address cannot be had."""
-    host, port = settings.server.host, settings.server.port
+    return _listen(settings.server.host, settings.server.port)
+
+
+def bind_admin(settings: Settings) -> socket.socket | None:
+    """As `bind`, for `admin.listen`; None where the admin API has no address of its own."""
+    listen = settings.admin.listen if settings.admin.enabled else None
+    return None if listen is None else _listen(*host_and_port(listen))
+
+
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
-def serve(settings: Settings, listener: socket.socket | None = None) -> None:
-    """Run the gateway until it is told to stop. Raises OSError when the address cannot be had."""
-    listener = listener or bind(settings)
-    worker = Worker(settings)
+def serve(settings: Settings, listener: socket.socket, admin_listener: socket.socket | None = None) -> None:
+    """Run the gateway, whose store `prepare` has been at, until it is told to stop."""
+    worker = Worker(settings, admin_listener)
     if settings.server.workers == 1:
         worker([listener])
         return

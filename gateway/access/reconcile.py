@@ -67,6 +67,12 @@ async def reconcile(
     return frozenset(each.digest for each in wanted)
 
 
+def declared_digests(declared: Iterable[DeclaredKey], admin_key: SecretStr | None = None) -> frozenset[bytes]:
+    """The SHA-256 of every secret that the settings declare."""
+    admins = () if admin_key is None else (digest(admin_key.get_secret_value().encode()),)
+    return frozenset((*map(_digest_of, declared), *admins))
+
+
 class _Run:
     """One comparison of what is wanted with what the store holds."""
 
@@ -202,9 +208,15 @@ def _of_settings(key: DeclaredKey, route_groups: frozenset[str]) -> _Declared:
         role=key.role,
         grants=Grants(key.models, key.routes, key.networks),
         expires_at=None if key.expires_at is None else int(key.expires_at.timestamp()),
-        digest=bytes.fromhex(key.secret_sha256) if key.secret_sha256 is not None else digest(text.encode()),
+        digest=_digest_of(key),
         hint=_hint(text),
     )
+
+
+def _digest_of(key: DeclaredKey) -> bytes:
+    if key.secret_sha256 is not None:
+        return bytes.fromhex(key.secret_sha256)
+    return digest(key.secret.get_secret_value().encode() if key.secret is not None else b"")
 
 
 def _hint(secret: str) -> str:

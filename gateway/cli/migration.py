@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,23 +17,32 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 
-async def migrated(settings: Settings) -> "URL":
-    """The URL of the database, once its schema is the newest. Raises `Refused`."""
+@contextmanager
+def unusable(settings: Settings) -> Iterator[None]:
+    """Raises `Refused` for a database that cannot be used, with the reason."""
     # SQLAlchemy takes longer to import than all that other commands need.
-    from gateway.store.migrate import SchemaError, migrate  # noqa: PLC0415
+    from gateway.store.migrate import SchemaError  # noqa: PLC0415
     from gateway.store.url import BadDatabaseUrl, database_url, shown  # noqa: PLC0415
 
     try:
-        url = database_url(settings)
+        yield
     except BadDatabaseUrl as error:
         raise Refused(f"database.url {error}.") from None
-    try:
-        await migrate(url)
     except StoreUnavailable as error:
-        detail = f" ({error.detail})" if error.detail else ""
-        raise Refused(f"The database {shown(url)} cannot be used{detail}. Run gmi-gateway doctor.") from None
+        detail, name = f" ({error.detail})" if error.detail else "", shown(database_url(settings))
+        raise Refused(f"The database {name} cannot be used{detail}. Run gmi-gateway doctor.") from None
     except SchemaError as error:
         raise Refused(str(error)) from None
+
+
+async def migrated(settings: Settings) -> "URL":
+    """The URL of the database, once its schema is the newest. Raises `Refused`."""
+    from gateway.store.migrate import migrate  # noqa: PLC0415 - as above
+    from gateway.store.url import database_url  # noqa: PLC0415
+
+    with unusable(settings):
+        url = database_url(settings)
+        await migrate(url)
     return url
 
 

@@ -1,7 +1,8 @@
 """`gmi-gateway serve`: the gateway, or, without a GMI key, the gateway in front of a simulator."""
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,10 @@ from pydantic import SecretStr
 
 from gateway import __version__
 from gateway.access.keys import new_secret
-from gateway.app import bind, serve
+from gateway.access.reconcile import SettingsConflict
+from gateway.app import bind, bind_admin, prepare, serve
+from gateway.cli.api import Refused
+from gateway.cli.migration import unusable
 from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, print_finding
 from gateway.configuration import is_loopback
 from gateway.doctor.findings import KEYS_PAGE
@@ -28,52 +32,65 @@ def serve_command(
     """Run the gateway; without a GMI key, against a simulator."""
     overrides = {"server.host": host, "server.port": port, "server.workers": workers}
     settings = load_or_exit(config, overrides, code=2).settings
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(bind(settings))
+            admin_listener = bind_admin(settings)
+        except OSError as error:
+            print_finding(cannot_listen(settings.server, error), err=True)
+            raise typer.Exit(1) from None
+        port = listener.getsockname()[1]
+        if settings.upstream.api_key is not None:
+            admin_secret = _prepared(settings)
+            _welcome(settings, port)
+            _hand_out(settings, port, admin_secret)
+        else:
+            demo_secret = None if settings.keys else new_secret()
+            settings = stack.enter_context(_simulated(settings, demo_secret))
+            admin_secret = _prepared(settings)
+            _introduce_simulator(settings.server.host, port, demo_secret)
+            _hand_out(settings, port, admin_secret, has_other=True)
+        serve(settings, listener, admin_listener)
+
+
+def _prepared(settings: Settings) -> str | None:
     try:
-        listener = bind(settings)
-    except OSError as error:
-        print_finding(cannot_listen(settings.server, error), err=True)
+        with unusable(settings):
+            return asyncio.run(prepare(settings))
+    except (Refused, SettingsConflict) as refusal:
+        typer.secho(str(refusal), fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from None
-    with listener, _upstream_of(settings, listener.getsockname()[1]) as ready:
-        serve(ready, listener)
 
 
 @contextmanager
-def _upstream_of(settings: Settings, port: int) -> Iterator[Settings]:
-    """The settings to run with. Without an upstream key: those of a simulator, which runs for as long."""
-    if settings.upstream.api_key is not None:
-        _welcome(settings, port)
-        yield settings
-        return
+def _simulated(settings: Settings, demo_secret: str | None) -> Iterator[Settings]:
+    """`settings` with a simulator as upstream, reached directly, and a key for a first try; it runs for as long."""
     # It takes 35 ms to import, which a gateway with a key need not wait for.
     from gateway.simulator import running_simulator  # noqa: PLC0415
 
-    with running_simulator() as simulator_url:
-        demo_secret = None if settings.keys else new_secret()
-        _introduce_simulator(settings.server.host, port, demo_secret)
-        yield _simulated(settings, simulator_url, demo_secret)
-
-
-def _simulated(settings: Settings, simulator_url: str, demo_secret: str | None) -> Settings:
-    """`settings` with the simulator as upstream, reached directly, and a key for a first try."""
     direct = {"transport": "auto", "proxy": None, "ca_file": None, "organization_id": None}
-    upstream = {"base_url": simulator_url, "api_key": SecretStr(new_secret()), **direct}
-    changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
-    if demo_secret is not None:
-        changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
-    return settings.model_copy(update=changed)
+    with running_simulator() as simulator_url:
+        upstream = {"base_url": simulator_url, "api_key": SecretStr(new_secret()), **direct}
+        changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
+        if demo_secret is not None:
+            changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
+        yield settings.model_copy(update=changed)
 
 
 def _welcome(settings: Settings, port: int) -> None:
     host, base_url = settings.server.host, _base_url(settings.server.host, port)
     where = f"on {base_url}" if is_loopback(host) else f"listening on {_authority(host, port)} (here: {base_url})"
-    upstream = settings.upstream.base_url
-    typer.echo(f"GMI gateway {__version__} {where}, upstream {upstream}, {_count(settings.keys)}.")
+    typer.echo(f"GMI gateway {__version__} {where}, upstream {settings.upstream.base_url}.")
 
 
-def _count(keys: tuple[Key, ...]) -> str:
-    if not keys:
-        return "no keys: whoever is on this machine may call"
-    return "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+def _hand_out(settings: Settings, port: int, admin_secret: str | None, *, has_other: bool = False) -> None:
+    """Show the admin key that the first start made: this once, since what is kept of it cannot give it back."""
+    if admin_secret is None:
+        return
+    typer.echo(f"Admin key, shown this once: {admin_secret}")
+    typer.echo("Keep it: with it you make teams and keys for others (docs/keys.md, gmi-gateway keys --help).")
+    if not has_other:
+        typer.echo("Until then, try it:\n\n" + _curl(_base_url(settings.server.host, port), admin_secret) + "\n")
 
 
 def _introduce_simulator(host: str, port: int, demo_secret: str | None) -> None:

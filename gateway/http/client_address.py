@@ -4,9 +4,10 @@ Pure. Knows X-Forwarded-For as proxies write it (each appends the address that i
 as far as the chain of trusted proxies reaches: what stands left of that, the client itself may have made up.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 Address = IPv4Address | IPv6Address
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -39,6 +40,14 @@ def client_address(peer: str | None, forwarded_for: Sequence[bytes], trusted: Ne
         if not _is_in(address, trusted):
             return address
     return address
+
+
+def address_of(scope: Mapping[str, Any], headers: Sequence[tuple[bytes, bytes]], trusted: Networks) -> str | None:
+    """The client's address as text, for an ASGI scope's connection and a request's headers."""
+    client = scope.get("client")
+    forwarded_for = [value for name, value in headers if name == b"x-forwarded-for"] if trusted else ()
+    address = client_address(None if client is None else client[0], forwarded_for, trusted)
+    return None if address is None else str(address)
 
 
 def _is_in(address: Address, networks: Networks) -> bool:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
 from gateway.http.cycle import GatewayCycle, reset, unsent_bytes
 from gateway.http.errors import raw_error_reply
+from gateway.http.repeated import RepeatedHeads
 from gateway.http.routes import is_mirrored
 from gateway.relay.live import CallIds
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
-    from gateway.http.repeated import RepeatedHeads
     from gateway.settings import Server
 
     Endpoint = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
@@ -55,8 +55,8 @@ _ids = CallIds()
 class GatewayProtocol(HttpToolsProtocol):
     """One client connection.
 
-    The application's state holds its bounds as `limits`, a `gateway.settings.Server`, and as `endpoint` the raw ASGI
-    endpoint of the mirrored surface.
+    The application's state holds its bounds as `limits`, a `gateway.settings.Server`; and, if the application has the
+    mirrored surface, as `endpoint` its raw ASGI endpoint and as `repeated_heads` what that has learnt.
     """
 
     cycle: GatewayCycle
@@ -70,8 +70,8 @@ class GatewayProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits: Server = app_state["limits"]
-        self._endpoint: Endpoint = app_state["endpoint"]
-        self._repeated: RepeatedHeads = app_state["repeated_heads"]
+        self._endpoint: Endpoint | None = app_state.get("endpoint")
+        self._repeated: RepeatedHeads = app_state.get("repeated_heads") or RepeatedHeads()
         self._in_head = True
         self._in_request = True
         self._head_bytes = self._segment_bytes = 0
@@ -154,7 +154,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return False
         self._in_request = self._in_head = False
         known, body = found
-        scope = {**known.scope, "connection": self, "repeated": known}
+        scope = {**known.scope, "client": self.client, "connection": self, "repeated": known}
         cycle = self.cycle = self._running = self._new_cycle(scope, expects_100=False, keep_alive=True)
         cycle.fill(body)
         self._start_asgi_task(cycle, self.app)
@@ -247,7 +247,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """As uvicorn's; a call of the mirrored surface goes straight to the endpoint, which sees to errors itself."""
-        if is_mirrored(cycle.scope["raw_path"]):
+        if self._endpoint is not None and is_mirrored(cycle.scope["raw_path"]):
             task = self.loop.create_task(self._endpoint(cycle.scope, cycle.receive, cycle.send))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
-from gateway.call import Body, CallRecord, Dialect, Reply
+from gateway.access.grants import check_address, check_model, check_route
+from gateway.call import Body, CallRecord, Dialect, Principal, Reply
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
+from gateway.http.client_address import address_of, compile_networks
 from gateway.http.errors import send_error
 from gateway.http.repeated import Repeated, RepeatedHeads
 from gateway.http.requests import (
@@ -21,13 +23,12 @@ from gateway.http.requests import (
     Receive,
     Scope,
     check_length,
-    check_local,
     check_media_type,
     read_body,
     stream_body,
     too_large,
 )
-from gateway.http.routes import Match, RouteTable
+from gateway.http.routes import MODEL_ROUTES, Match, RouteTable
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model
 from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
@@ -72,7 +73,7 @@ class Proxy:
         self._routes = RouteTable()
         self.repeated = RepeatedHeads()
         self._ids = CallIds()
-        self._host = settings.server.host
+        self._trusted_proxies = compile_networks(settings.server.trusted_proxies)
         self._aliases = settings.models.aliases
         self._max_body_bytes = settings.server.max_body_bytes
         self._max_upload_bytes = settings.server.max_upload_bytes
@@ -115,14 +116,26 @@ class Proxy:
         if self.draining:
             raise Draining("This gateway is shutting down; send the request again, another one will take it.")
         head = Head(scope["headers"], scope["http_version"]) if known is None else known.head
-        call.principal = self._directory.authenticate(head.authorization)
-        if self._directory.is_open:
-            check_local(head, self._host)
+        principal = self._directory.known(head.authorization) or await self._directory.look_up(head.authorization)
+        call.principal = principal
+        if principal.grants:
+            self._check_grants(principal, match, head, scope)
         if known is None:
             request = await self._request(call, match, head, scope, receive)
         else:
             request = self._repetition(call, known, scope["cycle"])
         await self._relay.carry(call, request, send)
+
+    def _check_grants(self, principal: Principal, match: Match, head: Head, scope: Scope) -> None:
+        """Whether the key may do this at all; which model it may use is seen when that is known."""
+        route = match.route
+        check_address(principal.grants, address_of(scope, head.headers, self._trusted_proxies))
+        check_route(principal.grants, route.group)
+        if route.reply is Reply.MODEL:
+            name = unquote_to_bytes(match.ids["model_id"]).decode("utf-8", "replace")
+            check_model(principal.grants, (name, self._aliases.get(name, name)))
+        elif route.body is Body.RAW and route in MODEL_ROUTES:
+            check_model(principal.grants, ())
 
     def _match(self, call: LiveCall, scope: Scope) -> Match:
         raw_path: bytes = scope["raw_path"]
@@ -196,6 +209,8 @@ class Proxy:
         """The body that goes upstream; the call is told what it asks for."""
         call.outlives_client = self._drains or seen.background
         model = seen.model
+        if call.principal is not None and call.principal.grants and (model is not None or match.route in MODEL_ROUTES):
+            check_model(call.principal.grants, () if model is None else (model, self._aliases.get(model, model)))
         if model is not None:
             if (target := self._aliases.get(model)) is not None:
                 model = target

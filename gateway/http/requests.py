@@ -12,7 +12,6 @@ from gateway.relay.encoding import decode_body
 _DECODED_INLINE_BYTES = 4 * 1024
 """A larger compressed body is decoded in a thread: it may hold a thousand times as much, and others must not wait."""
 
-_LOCAL_HOST = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]|")
 _JSON = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE)
 
 Scope = MutableMapping[str, Any]
@@ -55,17 +54,6 @@ def _refuse_ambiguous(headers: list[tuple[bytes, bytes]]) -> None:
     for name in (b"authorization", b"content-encoding", b"content-length", b"content-type", b"host"):
         if sum(1 for key, _ in headers if key == name) > 1:
             raise BadRequest(f"The header {name.decode()} came more than once; send it once.")
-
-
-def check_local(head: Head, own_host: str) -> None:
-    """Refuse a request that was not meant for this machine, where no key protects it.
-
-    A web page whose name was made to point at loopback (DNS rebinding) can send any header but Host.
-    """
-    host = head.fields.get(b"host", b"").decode("latin-1").lower()
-    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
-    if not _LOCAL_HOST.fullmatch(name) and name.strip("[]") != own_host.lower():
-        raise BadRequest("A gateway without keys answers to localhost only; configure keys to use another name.")
 
 
 def check_media_type(head: Head) -> None:

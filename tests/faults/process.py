@@ -1,6 +1,7 @@
 """The gateway as a process of its own, as `python -m gateway serve` starts it; all that it writes is kept."""
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -8,9 +9,11 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.faults.face import ask, request
-from tests.support.gateway import UPSTREAM_KEY
+from tests.support.gateway import KEY, UPSTREAM_KEY
+from tests.support.stores import fresh_sqlite_url
 from tests.support.wire import Script, WireUpstream
 
 ROOT = Path(__file__).parents[2]
@@ -78,13 +81,21 @@ async def serving(
 
     `until_ready`: it answers by then; else it has just said where it is going to.
     """
-    async with WireUpstream(*scripts) as upstream:
-        running = await _start(f"{upstream.url}/v1", arguments, directory, environment)
+    async with WireUpstream(*scripts) as upstream, _state_folder() as state_dir:
+        own = {"GATEWAY_SERVER_STATE_DIR": state_dir, **environment}
+        running = await _start(f"{upstream.url}/v1", arguments, directory, own)
         try:
             await (running.ready() if until_ready else running.spoken())
             yield running
         finally:
             await running.close()
+
+
+@asynccontextmanager
+async def _state_folder() -> AsyncIterator[str]:
+    with TemporaryDirectory(prefix="gateway-state-") as folder:
+        fresh_sqlite_url(Path(folder))
+        yield folder
 
 
 async def _start(
@@ -96,6 +107,7 @@ async def _start(
         "TMPDIR": str(directory),
         "GMI_BASE_URL": base_url,
         "GMI_API_KEY": UPSTREAM_KEY,
+        "GATEWAY_KEYS": json.dumps([{"name": "ada", "team": "engines", "secret": KEY}]),
         **environment,
     }
     command = (sys.executable, "-u", "-m", "gateway", "serve", "--port", "0", *arguments)

@@ -8,15 +8,18 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, TypeVar
 
 import uvloop
 
-from gateway.app import GatewayApp, build_app
+from gateway.app import GatewayApp, bind_admin, build_app, prepare
 from gateway.call import CallRecord
 from gateway.http.server import DrainingServer, server_config
 from gateway.settings import Settings
+from tests.support.stores import fresh_sqlite_url
 
 KEY = "sk-test-0123456789abcdef"
 UPSTREAM_KEY = "sk-upstream-canary-4f9d2c71b8"
@@ -56,6 +59,8 @@ class RunningGateway:
         self.records: list[CallRecord] = []
         self._recorded = threading.Condition()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.admin_secret: str | None = None
+        """The admin key that the first start made."""
 
     def observe(self, record: CallRecord, _detail: str) -> None:
         with self._recorded:
@@ -103,15 +108,30 @@ def settings_for(base_url: str, **sections: Any) -> Settings:
 
 @contextmanager
 def running_gateway(base_url: str, **sections: Any) -> Iterator[RunningGateway]:
-    """A gateway in front of `base_url` on a free port, drained and gone at the end."""
-    settings = settings_for(base_url, **sections)
-    app = build_app(settings)
+    """A gateway in front of `base_url` on a free port, drained and gone at the end.
+
+    Its state is its own, and gone with it, unless `server` or `database` say where it is.
+    """
+    with TemporaryDirectory(prefix="gateway-state-") as folder:
+        server = {"state_dir": folder, **sections.pop("server", {})}
+        settings = settings_for(base_url, server=server, **sections)
+        if settings.database.url is None and server["state_dir"] == folder:
+            fresh_sqlite_url(Path(folder))
+        with _running(settings) as running:
+            yield running
+
+
+@contextmanager
+def _running(settings: Settings) -> Iterator[RunningGateway]:
+    admin_listener = bind_admin(settings)
+    app = build_app(settings, admin_listener)
     server = _Server(server_config(app, settings.server), settings.server.drain_s)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     running = RunningGateway(app, listener.getsockname()[1], server)
     app.proxy.add_observer(running.observe)
 
     async def main() -> None:
+        running.admin_secret = await prepare(settings)
         running.loop = asyncio.get_running_loop()
         await server.serve(sockets=[listener])
 
