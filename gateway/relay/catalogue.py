@@ -4,18 +4,17 @@ Knows where the list lies in its body, and of a model its `id`. Refuses to know 
 """
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Any
 
 import msgspec
 
-from gateway.errors import BadRequest, UpstreamProtocolError
+from gateway.errors import BadRequest
 from gateway.relay.body import Member, members, splice
 from gateway.relay.client import ClientReply
-from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
-from gateway.upstream.transport import TransportError, UpstreamReply
+from gateway.relay.whole import read_whole
+from gateway.upstream.transport import UpstreamReply
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
 
@@ -65,21 +64,7 @@ async def relay_models(
     call: LiveCall, reply: UpstreamReply, client: ClientReply, aliases: Mapping[str, str], mask: SecretMask
 ) -> None:
     """Read the list whole, add the aliases, send it masked. Raises `GatewayError`; nothing has been sent then."""
-    body = await _whole(call, reply)
+    body = await read_whole(call, reply, MAX_LIST_BYTES, "list of models")
     # Masked last: the entry of an alias spells plainly what upstream may have spelled with JSON's escapes.
     await client.write(mask.mask(add_aliases(body, aliases)), more=False)
     call.end("done")
-
-
-async def _whole(call: LiveCall, reply: UpstreamReply) -> bytes:
-    body = bytearray()
-    try:
-        while piece := await reply.read():
-            call.first_byte_at = call.first_byte_at or perf_counter()
-            body += piece
-            if len(body) > MAX_LIST_BYTES:
-                raise UpstreamProtocolError("The upstream API's list of models is too long to add aliases to.")
-    except TransportError as error:
-        call.upstream_error = kind_of(error)
-        raise as_gateway_error(error) from error
-    return bytes(body)

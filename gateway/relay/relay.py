@@ -4,6 +4,7 @@ The object that streams owns its closing: whatever ends the call, the reply is c
 read to its end takes its connection with it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -12,10 +13,12 @@ from gateway.relay.catalogue import relay_models
 from gateway.relay.client import ClientReply, Send
 from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.headers import is_event_stream, reply_headers
+from gateway.relay.listing import MAX_PAGE_BYTES, Listing
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
 from gateway.relay.plain import PlainRelay
 from gateway.relay.streaming import EventRelay
+from gateway.relay.whole import read_whole
 from gateway.settings import Streams
 from gateway.upstream.transport import ProtocolViolation, Transport, TransportError, UpstreamReply, UpstreamRequest
 
@@ -32,15 +35,42 @@ class Relay:
     async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send) -> None:
         """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
         call.sent_at = perf_counter()
-        try:
-            reply = await self.transport.send(request)
-        except TransportError as error:
-            call.upstream_error = kind_of(error)
-            raise as_gateway_error(error) from error
+        reply = await self._send(call, request)
         try:
             await self._relay(call, reply, send)
         finally:
             reply.close()
+
+    async def carry_list(
+        self, call: LiveCall, listing: Listing, request_for: Callable[[bytes], UpstreamRequest], send: Send
+    ) -> None:
+        """Send requests until `listing` is complete, and reply with that. `request_for` makes one of a query.
+
+        Raises `GatewayError`, and then nothing has been sent. An error reply of upstream's own is passed on.
+        """
+        call.sent_at = perf_counter()
+        while True:
+            reply = await self._send(call, request_for(listing.query))
+            try:
+                if reply.status != 200:
+                    listing.check_refusal(reply.status)
+                    await self._relay(call, reply, send)
+                    return
+                page = await read_whole(call, reply, MAX_PAGE_BYTES, "list")
+            finally:
+                reply.close()
+            if await listing.take(page):
+                break
+        client = self._client(call, reply, dict(reply.headers), send, keep_length=False)
+        await client.write(self.mask.mask(listing.page()), more=False)
+        call.end("done")
+
+    async def _send(self, call: LiveCall, request: UpstreamRequest) -> UpstreamReply:
+        try:
+            return await self.transport.send(request)
+        except TransportError as error:
+            call.upstream_error = kind_of(error)
+            raise as_gateway_error(error) from error
 
     async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send) -> None:
         if not 200 <= reply.status <= 599:
@@ -51,15 +81,20 @@ class Relay:
         stream = is_event_stream(fields)
         call.streamed = stream
         adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
-        headers = reply_headers(reply.headers, fields, call.id, self.mask, keep_length=not (stream or adds_aliases))
-        request_id = (b"x-request-id", fields.get(b"x-request-id", b""))
-        if request_id in headers:  # else it must not be repeated, in a log neither
-            call.upstream_request_id = request_id[1].decode("latin-1")
-        length = fields.get(b"content-length") if not (stream or adds_aliases) else None
-        client = ClientReply(call, send, reply.status, headers, length)
+        client = self._client(call, reply, fields, send, keep_length=not (stream or adds_aliases))
         if stream:
             await EventRelay(call, reply, client, self.mask, self.streams).run()
         elif adds_aliases and reply.status == 200:
             await relay_models(call, reply, client, self.aliases, self.mask)
         else:
             await PlainRelay(call, reply, client, self.mask, fields.get(b"content-length")).run()
+
+    def _client(
+        self, call: LiveCall, reply: UpstreamReply, fields: dict[bytes, bytes], send: Send, *, keep_length: bool
+    ) -> ClientReply:
+        """The client's reply with what passes of upstream's head; `fields` are its headers as a dict."""
+        headers = reply_headers(reply.headers, fields, call.id, self.mask, keep_length=keep_length)
+        request_id = (b"x-request-id", fields.get(b"x-request-id", b""))
+        if request_id in headers:  # else it must not be repeated, in a log neither
+            call.upstream_request_id = request_id[1].decode("latin-1")
+        return ClientReply(call, send, reply.status, headers, fields.get(b"content-length") if keep_length else None)
