@@ -138,8 +138,8 @@ def _tags(tags: dict[str, str]) -> dict[str, str]:
         raise BadRequest(f"tags must be {_MOST_TAGS} at most.", param="tags")
     for name, value in tags.items():
         _check_text(name, "the name of a tag", _LONGEST_TAG)
-        if any(character in "\"\\'=" for character in name):
-            raise BadRequest("The name of a tag must hold no quote, backslash or equals sign.", param="tags")
+        if any(character in '"\\=' for character in name):
+            raise BadRequest("The name of a tag must hold no double quote, backslash or equals sign.", param="tags")
         if len(value) > _LONGEST_VALUE or not is_plain(value):
             raise BadRequest(f"The value of a tag must be {_LONGEST_VALUE} printable characters at most.", param="tags")
     return tags

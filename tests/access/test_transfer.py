@@ -1,0 +1,163 @@
+"""Teams and keys as a document: out of one gateway, into another, or edited and back."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sqlalchemy import URL
+
+from gateway.access.drafts import KeyFilters
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError
+from gateway.terms import Budgets, Grants, Limits
+from tests.access.desk import NOW, ROOT, Desk, opened, secret_of
+from tests.support.stores import fresh_sqlite_url
+
+
+@pytest.fixture
+async def desk(store_url: URL) -> AsyncIterator[Desk]:
+    async with opened(store_url) as desk:
+        await desk.team(grants=Grants(models=("a/*",)), model_limits={"a/x": Limits(parallel=1)}, tags={"a": "b"})
+        await desk.team("empty")
+        await desk.key(limits=Limits(parallel=3), budgets=Budgets(day_microusd=5), expires_at=NOW + 500, owner="Al")
+        bob = await desk.key("bob", role="team_admin")
+        await desk.do.disable_key(ROOT, bob.key.id)
+        yield desk
+
+
+def _team(*keys: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {"version": 1, "teams": [{"name": "research", "keys": list(keys), **members}]}
+
+
+async def test_what_is_exported_holds_no_secret_and_no_id(desk: Desk) -> None:
+    text = yaml.safe_dump(await desk.do.export(ROOT))
+    assert "sk-gw-" not in text
+    assert "key_" not in text
+    assert "team_" not in text.replace("team_admin", "")
+    for key in (await desk.do.keys(ROOT)).items:
+        assert key.hint not in text
+
+
+async def test_what_is_exported_and_imported_elsewhere_is_the_same_there(desk: Desk, tmp_path: Path) -> None:
+    text = yaml.safe_dump(await desk.do.export(ROOT))
+    async with opened(fresh_sqlite_url(tmp_path / "other")) as other:
+        imported = await other.do.import_(ROOT, yaml.safe_load(text))
+        assert [team.name for team in imported.made_teams] == ["empty", "research"]
+        assert [issued.key.name for issued in imported.made_keys] == ["alice", "bob"]
+        assert [await other.works(secret_of(issued)) for issued in imported.made_keys] == [True, False]
+        assert await other.do.export(ROOT) == await desk.do.export(ROOT)
+
+
+async def test_importing_what_is_there_changes_nothing(desk: Desk) -> None:
+    document = await desk.do.export(ROOT)
+    before = await desk.trace()
+    imported = await desk.do.import_(ROOT, document)
+    assert (imported.unchanged, imported.made_keys, imported.changed_keys) == (4, (), ())
+    assert await desk.trace() == before
+
+
+async def test_what_is_edited_changes_and_what_is_not_named_stays(desk: Desk) -> None:
+    document = _team(
+        {"name": "alice", "limits": {"tokens_per_day": 9}, "expires_at": "2027-02-01T00:00:00+01:00"},
+        {"name": "bob", "state": "active"},
+        {"name": "carol", "grants": None},
+        tags=None,
+        state="disabled",
+    )
+    imported = await desk.do.import_(ROOT, document)
+    team = await desk.do.team(ROOT, "research")
+    assert (team.state, team.tags, team.grants) == ("disabled", {}, Grants(models=("a/*",)))
+    assert [key.name for key in imported.changed_keys] == ["alice", "bob"]
+    assert [issued.key.name for issued in imported.made_keys] == ["carol"]
+    alice = (await desk.do.keys(ROOT, KeyFilters(name="alice"))).items[0]
+    assert (alice.limits, alice.budgets, alice.owner) == (Limits(tokens_per_day=9), Budgets(day_microusd=5), "Al")
+    assert alice.expires_at == 1_801_436_400
+    assert desk.revisions[-1] == (await desk.trace())[0]
+
+
+async def test_a_dry_run_tells_what_would_be_done_and_does_nothing(desk: Desk) -> None:
+    before = await desk.trace()
+    document = _team({"name": "carol"}, {"name": "bob", "state": "active"}, tags={"x": "y"})
+    imported = await desk.do.import_(ROOT, document, dry_run=True)
+    assert [(issued.key.name, issued.secret) for issued in imported.made_keys] == [("carol", None)]
+    assert ([team.name for team in imported.changed_teams], len(imported.changed_keys)) == (["research"], 1)
+    assert await desk.trace() == before
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        (None, "document"),
+        ({"teams": {}}, "teams"),
+        ({"version": 2, "teams": []}, "version"),
+        ({"nope": 1}, "nope"),
+        ({"teams": [5]}, r"teams\[0\]"),
+        ({"teams": [{"name": 5}]}, r"teams\[0\]"),
+        ({"teams": [{"name": "x"}, {"name": " x"}]}, r"teams\[1\]"),
+        (_team({"name": "carol", "secret": "x"}), "secret"),
+        (_team({"name": "carol", "team": "sales"}), "team"),
+        (_team({"name": "carol", "id": "x"}), "id"),
+        (_team({"name": "carol", "role": "root"}), r"keys\[0\]"),
+        (_team({"name": "carol", "state": "revoked"}), "state"),
+        (_team({"name": "carol", "limits": {"paralel": 1}}), "paralel"),
+        (_team({"name": "carol", "limits": {"parallel": "1"}}), "parallel"),
+        (_team({"name": "carol", "expires_at": "2027-02-01"}), "offset"),
+        (_team({"name": "carol", "expires_at": True}), "offset"),
+        (_team({"name": "carol", "expires_at": 5}), "future"),
+        (_team({"name": "carol"}, {"name": "carol"}), "twice"),
+        (_team({"name": "carol"}, {"name": "dan", "grants": {"routes": ["x"]}}), r"keys\[1\]"),
+    ],
+)
+async def test_a_document_that_is_wrong_anywhere_is_refused_whole_and_the_place_named(
+    desk: Desk, document: object, place: str
+) -> None:
+    before = await desk.trace()
+    with pytest.raises(BadRequest, match=place):
+        await desk.do.import_(ROOT, document)
+    assert await desk.trace() == before
+
+
+async def test_a_team_admin_exports_and_imports_their_own_team_within_their_own_means(desk: Desk) -> None:
+    await desk.do.update_team(ROOT, "research", {"grants": None})
+    actor = await desk.as_key("boss", role="team_admin", limits=Limits(parallel=3))
+    document = await desk.do.export(actor)
+    assert "empty" not in str(document)
+    assert (await desk.do.import_(actor, document)).unchanged == 4
+    await desk.do.import_(actor, _team({"name": "carol", "limits": {"parallel": 3}}, tags={"c": "d"}))
+    before = await desk.trace()
+    refused: list[dict[str, Any]] = [
+        _team({"name": "dan"}),
+        _team({"name": "dan", "role": "admin", "limits": {"parallel": 1}}),
+        _team({"name": "bob", "state": "active"}),
+        _team({"name": "boss", "limits": {}}),
+        _team(state="disabled"),
+        _team(limits={"parallel": 5}),
+    ]
+    for document in refused:
+        with pytest.raises(Forbidden):
+            await desk.do.import_(actor, document)
+    assert await desk.trace() == before
+
+
+async def test_a_team_admin_learns_of_no_other_team_by_importing(desk: Desk) -> None:
+    actor = await desk.as_key("boss", role="team_admin")
+    told = []
+    for name in ("empty", "there is none"):
+        with pytest.raises(GatewayError) as refusal:
+            await desk.do.import_(actor, {"teams": [{"name": name, "keys": [{"name": "x"}]}]})
+        told.append(refusal.value.body())
+    assert told[0] == told[1]
+
+
+async def test_what_the_settings_declare_is_neither_exported_nor_changed(desk: Desk) -> None:
+    async with desk.store.writing() as connection:
+        await connection.exec_driver_sql("UPDATE keys SET source = 'settings' WHERE name = 'alice'")
+    assert "alice" not in str(await desk.do.export(ROOT))
+    with pytest.raises(Conflict):
+        await desk.do.import_(ROOT, _team({"name": "alice", "owner": "x"}))
+
+
+async def test_what_has_ended_is_not_exported(desk: Desk) -> None:
+    desk.now += 500
+    assert "alice" not in str(await desk.do.export(ROOT))
