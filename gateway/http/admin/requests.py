@@ -12,7 +12,18 @@ _ABOUT_EXPIRY = "Unix time in seconds from which on the key no longer works; nul
 _ABOUT_SORTING = "With `-` before it from the top."
 
 TeamSort = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at"]
-KeySort = TeamSort | Literal["last_used_at", "-last_used_at", "expires_at", "-expires_at"]
+KeySort = Literal[
+    "name",
+    "-name",
+    "created_at",
+    "-created_at",
+    "updated_at",
+    "-updated_at",
+    "last_used_at",
+    "-last_used_at",
+    "expires_at",
+    "-expires_at",
+]
 ChangedTags = dict[str, str | None]
 
 

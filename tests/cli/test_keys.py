@@ -1,0 +1,306 @@
+"""`gmi-gateway teams`, `keys` and `audit`, on the store of the settings file and on a running gateway."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from socket import create_server
+
+import pytest
+
+from gateway.access.keys import is_well_formed
+from tests.cli.conftest import Run, answer, call, done
+from tests.http.admin_server import AdminServer
+
+ROOT = Path(__file__).parents[2]
+SECRET = re.compile(r"sk-gw-[0-9A-Za-z]+")
+
+
+# --- on the store itself
+
+
+def test_a_key_is_made_and_its_secret_stands_on_a_line_of_its_own(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    lines = done(run("keys", "create", "--team", "engines", "--name", "ada")).splitlines()
+    assert lines[-2] == "The secret, shown once:"
+    assert is_well_formed(lines[-1])
+    shown = (
+        done(run("keys", "show", "ada")) + done(run("keys", "list")) + done(run("audit")) + done(run("keys", "export"))
+    )
+    assert SECRET.search(shown) is None
+    assert f"…{lines[-1][-4:]}" in shown
+
+
+def test_a_script_gets_id_and_secret(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    key = answer(run("keys", "create", "--team", "engines", "--name", "ci", "--json"))
+    assert key["id"].startswith("key_")
+    assert is_well_formed(key["secret"])
+    rotated = answer(run("keys", "rotate", key["id"], "--json"))
+    assert is_well_formed(rotated["secret"])
+    assert rotated["secret"] != key["secret"]
+
+
+def test_every_term_that_is_said_is_in_the_key(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    options = "--models a,b* --routes chat,files --networks 10.0.0.0/8 --rpm 1 --rph 2 --rpd 3 --tpm 4 --tph 5 --tpd 6"
+    more = "--parallel 7 --budget-usd 5/day --budget-usd 0.5/total --tag a=b --tag c=d --owner ada --role team_admin"
+    words = f"{options} {more} --expires 30d --json".split()
+    before = int(time.time())
+    key = answer(run("keys", "create", "--team", "engines", "--name", "ada", *words))
+    assert key["grants"] == {"models": ["a", "b*"], "routes": ["chat", "files"], "networks": ["10.0.0.0/8"]}
+    assert list(key["limits"].values()) == [1, 2, 3, 4, 5, 6, 7]
+    assert key["budgets"] == {
+        "day_microusd": 5_000_000,
+        "week_microusd": None,
+        "month_microusd": None,
+        "total_microusd": 500_000,
+    }
+    assert (key["tags"], key["owner"], key["role"]) == ({"a": "b", "c": "d"}, "ada", "team_admin")
+    assert 0 <= key["expires_at"] - before - 30 * 86_400 <= 60
+
+
+def test_an_update_leaves_alone_what_is_not_said_and_lifts_what_is_said_so(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines", "--model-limit", "openai/*:rpm=5,tpm=9"))
+    bound = "--models a --rpm 1 --parallel 7 --budget-usd 5/day --tag a=b --tag c=d --expires 30d"
+    done(run("keys", "create", "--team", "engines", "--name", "ada", *bound.split()))
+    lifted = "--models any --rpm none --budget-usd none/day --untag a --tag e=f --expires never --name eve --json"
+    key = answer(run("keys", "update", "engines/ada", *lifted.split()))
+    assert (key["grants"]["models"], key["expires_at"], key["name"]) == (None, None, "eve")
+    assert (key["limits"]["requests_per_minute"], key["limits"]["parallel"]) == (None, 7)
+    assert (key["budgets"]["day_microusd"], key["tags"]) == (None, {"c": "d", "e": "f"})
+    team = answer(run("teams", "update", "engines", "--model-limit", "openai/*:rpm=none", "--json"))
+    assert team["model_limits"]["openai/*"]["tokens_per_minute"] == 9
+    assert team["model_limits"]["openai/*"]["requests_per_minute"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("keys create --team engines --name x --rpm many", "--rpm: must be a whole number from 1, or none"),
+        ("keys create --team engines --name x --models=", "--models: must be names"),
+        ("keys create --team engines --name x --budget-usd 5", "--budget-usd: must be dollars"),
+        ("keys create --team engines --name x --expires soon", "--expires: must be never"),
+        ("keys create --team engines --name x --tag a", "--tag: must be a name"),
+        ("keys update ada", "nothing to change was said"),
+        ("keys create --name x", "Missing option '--team'"),
+        ("keys list --key x", "--key: goes with --url"),
+        ("keys list --url localhost", "--url: must start with http"),
+        ("keys list --url http://127.0.0.1:1", "--url: needs a key"),
+        ("keys list --url http://127.0.0.1:1 --key-file nowhere", "--key-file: cannot be read"),
+        ("keys import nowhere.yaml", "FILE: cannot be read"),
+        ("keys list --config nowhere.yaml", "nowhere.yaml: cannot be read"),
+        ("audit --since yesterday", "--since: must be a time"),
+    ],
+)
+def test_what_cannot_be_understood_is_exit_code_2_and_says_what_to_write(run: Run, words: str, said: str) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in " ".join(re.sub(r"[│╭╮╰╯─]", "", result.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("keys revoke nobody", "There is no key nobody. See gmi-gateway keys list."),
+        ("teams show nobody", "There is no team nobody. See gmi-gateway teams list."),
+        ("keys show key_00000000000000000000", "There is no such key, or it is not yours to see."),
+        ("keys create --team nobody --name x", "There is no such team"),
+        ("teams create --name engines", "engines"),
+        ("keys create --team engines --name x --role king", "role: must be 'member', 'team_admin' or 'admin'."),
+        ("keys create --team engines --name x --expires 2001-01-01", "expires_at must be in the future."),
+        ("keys create --team engines --name x --routes caht", "grants.routes: each must be one of"),
+        ("keys list --sort size", "sort: must be"),
+    ],
+)
+def test_what_is_refused_is_exit_code_1_and_one_sentence_with_the_cure(run: Run, words: str, said: str) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert result.stderr.endswith(".\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_key_is_found_by_its_name_where_that_names_one(run: Run) -> None:
+    for team in ("engines", "tools"):
+        done(run("teams", "create", "--name", team))
+        done(run("keys", "create", "--team", team, "--name", "a/b"))
+    assert answer(run("keys", "show", "tools/a/b", "--json"))["team"] == "tools"
+    result = run("keys", "show", "a/b")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Several keys are called a/b: ")
+    done(run("keys", "revoke", "tools/a/b"))
+    assert answer(run("keys", "show", "a/b", "--json"))["team"] == "engines"
+
+
+def test_lists_come_whole_however_many_there_are(run: Run) -> None:
+    keys = "".join(f"  - name: k{number:03}\n" for number in range(205))
+    done(run("keys", "import", "-", feed=f"teams:\n- name: engines\n  keys:\n{keys}"))
+    names = [key["name"] for key in answer(run("keys", "list", "--team", "engines", "--json"))]
+    assert names == [f"k{number:03}" for number in range(205)]
+    assert len(answer(run("keys", "list", "--limit", "3", "--json"))) == 3
+    assert len(done(run("keys", "list", "--team", "engines")).splitlines()) == 207
+
+
+def test_tables_show_money_times_and_terms_as_people_write_them(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines", "--budget-usd", "1234.5/month", "--rpm", "60000"))
+    shown = done(run("teams", "show", "engines"))
+    assert "$1,234.50/month" in shown
+    assert "60,000 requests/min" in shown
+    done(run("keys", "create", "--team", "engines", "--name", "ada", "--expires", "2127-01-31"))
+    assert "2127-01-31 23:59" in done(run("keys", "show", "ada"))
+    assert "2127-01-31" in done(run("keys", "list"))
+
+
+def test_names_are_shown_as_they_are_and_colour_nothing(run: Run) -> None:
+    done(run("teams", "create", "--name", "[red]x[/red] :smile:"))
+    shown = done(run("teams", "list"))
+    assert "[red]x[/red] :smile:" in shown
+    assert "\x1b" not in shown
+
+
+def test_the_audit_log_says_who_did_what_to_what(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    done(run("keys", "create", "--team", "engines", "--name", "ada", "--parallel", "4"))
+    done(run("keys", "update", "ada", "--parallel", "8", "--expires", "2127-01-31"))
+    lines = done(run("audit")).splitlines()
+    assert "limits.parallel 4 → 8" in lines[2]
+    assert "expires_at none → 2127-01-31 23:59" in lines[2]
+    assert [re.split(r" {2,}", line)[1:3] for line in lines[2:]] == [
+        ["cli", "key.update"],
+        ["cli", "key.create"],
+        ["cli", "team.create"],
+    ]
+    assert [entry["action"] for entry in answer(run("audit", "--key-of", "ada", "--json"))] == [
+        "key.update",
+        "key.create",
+    ]
+    assert answer(run("audit", "--until", "2020-01-01", "--json")) == []
+    assert len(answer(run("audit", "--since", "1h", "--action", "team", "--json"))) == 1
+
+
+def test_an_export_can_be_imported_elsewhere(run: Run, tmp_path: Path) -> None:
+    done(run("teams", "create", "--name", "engines", "--models", "openai/*"))
+    done(run("keys", "create", "--team", "engines", "--name", "ada", "--owner", "on"))
+    done(run("keys", "export", "--output", "out.yaml"))
+    assert done(run("keys", "export")) == (tmp_path / "out.yaml").read_text("utf-8")
+    exported = answer(run("keys", "export", "--json"))
+    assert exported["teams"][0]["keys"][0]["owner"] == "on"
+    (tmp_path / "new.yaml").write_text(f"server: {{state_dir: {tmp_path / 'new'}}}\n")
+    dry = done(run("keys", "import", "out.yaml", "--dry-run", "--config", "new.yaml"))
+    assert dry.endswith("2 made or changed, 0 as the file says already. This was a dry run: nothing was done.\n")
+    assert SECRET.search(dry) is None
+    imported = done(run("keys", "import", "out.yaml", "--config", "new.yaml"))
+    assert len(SECRET.findall(imported)) == 1
+    assert answer(run("keys", "import", "out.yaml", "--config", "new.yaml", "--json"))["unchanged"] == 2
+
+
+def test_migrate_makes_the_schema_and_says_where_it_is(tmp_path: Path) -> None:
+    assert re.fullmatch(r"The schema of sqlite:///data/gateway\.db is at revision \d{4}\.\n", done(call("migrate")))
+    assert (tmp_path / "data" / "gateway.db").exists()
+    assert set(answer(call("migrate", "--json"))) == {"database", "revision"}
+
+
+def test_commands_bring_the_schema_along_by_themselves() -> None:
+    assert answer(call("keys", "list", "--json")) == []
+
+
+@pytest.mark.parametrize("words", ["migrate", "keys list"])
+def test_a_database_that_is_away_is_one_sentence_without_its_password(words: str) -> None:
+    with create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"postgresql://me:canary-password@127.0.0.1:{port}/gateway"
+    result = call(*words.split(), GATEWAY_DATABASE_URL=url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("The database postgresql://")
+    assert result.stderr.endswith("Run gmi-gateway doctor.\n")
+    assert "canary-password" not in result.stderr
+
+
+# --- on a running gateway
+
+
+def test_the_same_commands_work_on_a_running_gateway(server: AdminServer) -> None:
+    where = {"GATEWAY_URL": f"{server.url}/v1", "GATEWAY_ADMIN_KEY": server.secret}
+    done(call("teams", "create", "--name", "engines", **where))
+    key = answer(call("keys", "create", "--team", "engines", "--name", "ada", "--json", **where))
+    assert server.client(key["secret"]).get("/me").status_code == 200
+    done(call("keys", "revoke", "engines/ada", **where))
+    assert server.client(key["secret"]).get("/me").status_code == 401
+    entry = done(call("audit", "--limit", "1", **where)).splitlines()[2]
+    assert "admins/admin" in entry
+    assert "127.0.0.1" in entry
+
+
+def test_the_key_may_stand_in_a_file(server: AdminServer, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(server.secret + "\n")
+    assert len(answer(call("keys", "list", "--url", server.url, "--key-file", "key", "--json"))) == 1
+
+
+def test_a_team_admin_uses_the_same_commands_within_the_team(server: AdminServer) -> None:
+    admin = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": server.secret}
+    done(call("teams", "create", "--name", "engines", **admin))
+    lead = answer(
+        call("keys", "create", "--team", "engines", "--name", "lead", "--role", "team_admin", "--json", **admin)
+    )
+    own = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": lead["secret"]}
+    done(call("keys", "create", "--team", "engines", "--name", "ada", **own))
+    assert [key["name"] for key in answer(call("keys", "list", "--json", **own))] == ["ada", "lead"]
+    result = call("keys", "create", "--team", "engines", "--name", "boss", "--role", "admin", **own)
+    assert result.exit_code == 1
+    assert "Nobody hands out more than they have" in result.stderr
+    assert "engines/lead" in done(call("audit", **own))
+
+
+def test_a_key_that_is_not_taken_is_told_with_the_cure(server: AdminServer) -> None:
+    result = call("keys", "list", "--url", server.url, "--key", "sk-gw-canary")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"{server.url} does not take this key. "
+        "Put an admin key into GATEWAY_ADMIN_KEY, or name its file with --key-file.\n"
+    )
+
+
+def test_a_gateway_that_is_not_there_is_told_with_the_cure() -> None:
+    with create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    result = call("keys", "list", "--url", url, GATEWAY_ADMIN_KEY="x", HTTP_PROXY="http://127.0.0.1:1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{url} cannot be reached (")
+    assert result.stderr.endswith("Is the gateway running there?\n")
+
+
+def test_what_is_no_gateway_is_told(server: AdminServer) -> None:
+    result = call("keys", "list", "--url", f"{server.url}/docs", GATEWAY_ADMIN_KEY=server.secret)
+    assert result.exit_code == 1
+    assert "Invalid URL" in result.stderr
+
+
+# --- the frame
+
+
+def test_serving_loads_nothing_that_only_these_commands_need() -> None:
+    code = "import sys, gateway.cli; print([name for name in ('rich.table', 'alembic') if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"
+
+
+def test_every_command_speaks_json_where_it_shows_anything() -> None:
+    for group in ("teams", "keys"):
+        for name in re.findall(r"^│ (\w+) ", done(call(group, "--help")), re.MULTILINE):
+            assert "--json" in done(call(group, name, "--help")), (group, name)
+    for name in ("audit", "migrate"):
+        assert "--json" in done(call(name, "--help"))
+
+
+def test_json_is_whole_and_plain(run: Run) -> None:
+    done(run("teams", "create", "--name", "Düsentrieb"))
+    text = done(run("teams", "show", "Düsentrieb", "--json"))
+    assert "Düsentrieb" in text
+    assert json.loads(text)["object"] == "team"

@@ -1,0 +1,114 @@
+"""What people type for terms, and what it means."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import values
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone(timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "value"),
+    [
+        (values.count, "60", 60),
+        (values.count, "none", None),
+        (values.names, "a", ["a"]),
+        (values.names, "openai/*, gpt-5.2", ["openai/*", "gpt-5.2"]),
+        (values.names, "any", None),
+        (values.duration_s, "90s", 90),
+        (values.duration_s, "10m", 600),
+        (values.duration_s, "2w", 14 * 86_400),
+        (values.budget, "5/day", ("day_microusd", 5_000_000)),
+        (values.budget, "$0.50/month", ("month_microusd", 500_000)),
+        (values.budget, "0.000001/total", ("total_microusd", 1)),
+        (values.budget, "none/week", ("week_microusd", None)),
+        (values.tag, "a=b=c", ("a", "b=c")),
+        (values.tag, "a=", ("a", "")),
+        (
+            values.model_limit,
+            "openai/*:rpm=60,tpm=9",
+            ("openai/*", {"requests_per_minute": 60, "tokens_per_minute": 9}),
+        ),
+        (values.model_limit, "a:b:parallel=none", ("a:b", {"parallel": None})),
+        (values.model_limit, "a:none", ("a", None)),
+        (values.server_url, "http://h:1/", "http://h:1"),
+        (values.server_url, "https://h/v1/", "https://h"),
+        (values.server_url, "http://h/admin/v1", "http://h"),
+    ],
+)
+def test_values_mean_what_they_say(reader: Callable[[str], object], text: str, value: object) -> None:
+    assert reader(text) == value
+
+
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    [
+        *((values.count, text) for text in ("", "0", "-1", "1.5", "x", "any", " 1", "\u0661", "9" * 16)),
+        *((values.names, text) for text in ("", ",", "a,", "a,,b", " ")),
+        *((values.duration_s, text) for text in ("", "5", "5y", "-5m", "1h30m")),
+        *(
+            (values.budget, text)
+            for text in ("", "5", "5/hour", "/day", "0/day", "-1/day", "0.0000001/day", "x/day", "inf/day", "nan/day")
+        ),
+        *((values.tag, text) for text in ("", "a", "=b")),
+        *((values.model_limit, text) for text in ("", "a", ":rpm=1", "a:rpx=1", "a:rpm", "a:rpm=0")),
+        *((values.server_url, text) for text in ("", "h:1", "ftp://h")),
+    ],
+)
+def test_what_means_nothing_is_refused_with_what_to_write(reader: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must "):
+        reader(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("30d", NOW + timedelta(days=30)),
+        ("12h", NOW + timedelta(hours=12)),
+        ("2027-01-31", datetime(2027, 1, 31, 22, 59, 59, tzinfo=UTC)),
+        ("2027-01-31T18:00", datetime(2027, 1, 31, 17, 0, tzinfo=UTC)),
+        ("2027-01-31 18:00", datetime(2027, 1, 31, 17, 0, tzinfo=UTC)),
+        ("2027-01-31T18:00-05:00", datetime(2027, 1, 31, 23, 0, tzinfo=UTC)),
+        ("2027-01-31T18:00:00Z", datetime(2027, 1, 31, 18, 0, tzinfo=UTC)),
+    ],
+)
+def test_a_key_ends_at_the_end_of_a_day_at_a_moment_or_after_a_time(text: str, moment: datetime) -> None:
+    assert values.expiry(text, NOW) == int(moment.timestamp())
+
+
+def test_never_is_no_expiry() -> None:
+    assert values.expiry("never", NOW) is None
+
+
+@pytest.mark.parametrize("text", ["", "none", "tomorrow", "2027-02-30", "31.01.2027", "30"])
+def test_an_expiry_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be never, a time from now such as 30d, or a date"):
+        values.expiry(text, NOW)
+
+
+def test_the_past_is_counted_from_now_or_begins_with_a_day() -> None:
+    assert values.since("7d", NOW) == int((NOW - timedelta(days=7)).timestamp())
+    assert values.since("2026-11-01", NOW) == int(datetime(2026, 10, 31, 23, 0, tzinfo=UTC).timestamp())
+
+
+def test_the_key_is_taken_as_given_or_from_a_file_or_from_the_environment(tmp_path: Path) -> None:
+    file, other = tmp_path / "key", tmp_path / "other"
+    file.write_text("from-file\n")
+    other.write_text("from-other")
+    environ = {"GATEWAY_ADMIN_KEY": "from-env", "GATEWAY_ADMIN_KEY_FILE": str(other)}
+    assert values.secret_from("given", file, environ) == "given"
+    assert values.secret_from(None, file, environ) == "from-file"
+    assert values.secret_from(None, None, environ) == "from-env"
+    assert values.secret_from(None, None, {"GATEWAY_ADMIN_KEY_FILE": str(other)}) == "from-other"
+    assert values.secret_from(None, None, {}) is None
+
+
+@pytest.mark.parametrize("text", ["", "two words", "two\nlines", "naïve"])
+def test_a_key_file_that_holds_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(ValueError, match="must hold a key and nothing else"):
+        values.secret_from(None, tmp_path / "key", {})
