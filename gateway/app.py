@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from gateway.access.administration import Administration
 from gateway.access.directory import KeyDirectory
 from gateway.access.first_start import first_start
 from gateway.access.last_used import LastUsed
+from gateway.access.ownership import Ownership
 from gateway.access.reconcile import declared_digests, reconcile
 from gateway.access.watcher import ChangeWatcher
 from gateway.call import CallRecord
@@ -35,10 +37,12 @@ from gateway.observe import logs
 from gateway.observe.metrics import CallMetrics
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.mask import SecretMask
+from gateway.relay.objects import StoredObjects
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
 from gateway.settings.shapes import host_and_port
 from gateway.store.engine import Store
+from gateway.store.journal import Journal
 from gateway.store.migrate import migrate
 from gateway.store.url import database_url
 from gateway.upstream.choose import make_transport
@@ -73,6 +77,8 @@ class _Doorkeepers:
         self.directory = KeyDirectory(self.store)
         self.directory.pin(declared_digests(settings.keys, settings.admin.key))
         self.last_used = LastUsed(self.store)
+        journal = Journal(Path(settings.server.state_dir), "owners")
+        self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
         self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
         self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
         trusted = compile_networks(settings.server.trusted_proxies)
@@ -91,12 +97,14 @@ class _Doorkeepers:
         """Everything follows the store meanwhile."""
         try:
             await self._watcher.start()
+            await self.ownership.start()
             self.last_used.start()
             yield
         finally:
             await self._watcher.close()
             await self.directory.close()
             await self.last_used.close()
+            await self.ownership.close()
             await self.store.close()
 
 
@@ -150,7 +158,13 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
     app.proxy = Proxy(
         settings,
         doorkeepers.directory,
-        Relay(transport, SecretMask((api_key,)), settings.streams, settings.models.aliases),
+        Relay(
+            transport,
+            SecretMask((api_key,)),
+            settings.streams,
+            settings.models.aliases,
+            StoredObjects(doorkeepers.ownership),
+        ),
         _request_headers(settings, api_key),
         target_base(urlsplit(upstream.base_url).path),
     )
@@ -178,6 +192,7 @@ def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
         host=Origin.from_url(settings.upstream.base_url).authority.encode(),
         api_key=api_key,
         organization_id=None if organization_id is None else organization_id.encode(),
+        namespaces_keys=settings.access.namespace_keys,
     )
 
 

@@ -7,7 +7,7 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
@@ -29,9 +29,10 @@ from gateway.http.requests import (
     too_large,
 )
 from gateway.http.routes import MODEL_ROUTES, Match, RouteTable
-from gateway.relay.body import Peek, ask_for_usage, peek, replace_model
+from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
+from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
@@ -45,8 +46,11 @@ if TYPE_CHECKING:
 Observer = Callable[[CallRecord, str], None]
 """Is told of every call once; the second argument is a detail for the log, without any secret."""
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger("gateway")
 _DECODED = frozenset((b"content-encoding",))
+_DESCRIBES_BODY = frozenset((b"content-encoding", b"content-type"))
 _ONCE = frozenset((b"content-encoding", b"idempotency-key"))
 """With these, what goes upstream depends on more than on the head."""
 _NOTHING: frozenset[bytes] = frozenset()
@@ -68,6 +72,7 @@ class Proxy:
         self._directory = directory
         self._relay = relay
         self._headers = headers
+        self._objects = relay.objects
         self._base_path = base_path
         self._observers: tuple[Observer, ...] = ()
         self._routes = RouteTable()
@@ -120,11 +125,32 @@ class Proxy:
         call.principal = principal
         if principal.grants:
             self._check_grants(principal, match, head, scope)
+        if match.route.owned:
+            call.owner = await self._objects.check_path(principal, match.route, match.ids)
+        if match.route.lists:
+            await self._list(call, head, scope, receive, send)
+            return
         if known is None:
             request = await self._request(call, match, head, scope, receive)
         else:
             request = self._repetition(call, known, scope["cycle"])
+        if call.in_doubt:
+            await self._objects.check_ids(principal, call.in_doubt)
         await self._relay.carry(call, request, send)
+
+    async def _list(self, call: LiveCall, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
+        principal, route = _known(call.principal), _known(call.route)
+        await read_body(receive, head, self._max_body_bytes)
+        query = read_query(scope["query_string"])
+        await self._objects.check_ids(principal, query.cursors)
+        headers = self._upstream_headers(call, head, None, _DESCRIBES_BODY)
+        path = self._base_path + b"/" + route.pattern.encode()
+        listing = Listing(self._objects, principal, route, query)
+
+        def request_for(query: bytes) -> UpstreamRequest:
+            return UpstreamRequest(b"GET", path + b"?" + query, list(headers))
+
+        await self._relay.carry_list(call, listing, request_for, send)
 
     def _check_grants(self, principal: Principal, match: Match, head: Head, scope: Scope) -> None:
         """Whether the key may do this at all; which model it may use is seen when that is known."""
@@ -155,10 +181,12 @@ class Proxy:
     async def _request(
         self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
     ) -> UpstreamRequest:
-        if match.route.body is Body.RAW:
+        if match.route.body is Body.RAW and _is_form(head):
             return self._raw_request(call, match, head, scope, receive)
         body = await read_body(receive, head, self._max_body_bytes)
-        if match.route.body is Body.JSON:
+        if match.route.body is Body.NONE:
+            call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
+        else:
             check_media_type(head)
             body = self._apply_policy(call, match, peek(body), body)
         drop = _NOTHING if head.content_encoding is None else _DECODED
@@ -195,22 +223,27 @@ class Proxy:
     def _raw_request(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
         headers = self._upstream_headers(call, head, head.content_length, _NOTHING)
         check_length(head, self._max_upload_bytes)
+        call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
         body = stream_body(receive, self._max_upload_bytes)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
     def _upstream_headers(
         self, call: LiveCall, head: Head, length: int | None, drop: frozenset[bytes]
     ) -> list[tuple[bytes, bytes]]:
-        if call.principal is None:
-            raise InternalError(_BUG)
-        return self._headers.build(head.headers, head.fields, call.principal, content_length=length, drop=drop)
+        principal = _known(call.principal)
+        return self._headers.build(head.headers, head.fields, principal, content_length=length, drop=drop)
 
     def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> bytes:
         """The body that goes upstream; the call is told what it asks for."""
+        principal = _known(call.principal)
         call.outlives_client = self._drains or seen.background
         model = seen.model
-        if call.principal is not None and call.principal.grants and (model is not None or match.route in MODEL_ROUTES):
-            check_model(call.principal.grants, () if model is None else (model, self._aliases.get(model, model)))
+        if principal.grants and (model is not None or match.route in MODEL_ROUTES):
+            check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
+        call.in_doubt = self._objects.in_doubt(principal, match.route, body, seen)
+        call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
+        if seen.prompt_cache_key:
+            body = replace_text(body, "prompt_cache_key", self._headers.cache_key(seen.prompt_cache_key, principal))
         if model is not None:
             if (target := self._aliases.get(model)) is not None:
                 model = target
@@ -263,6 +296,17 @@ class Proxy:
 
 
 _BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."
+
+
+def _known(value: _T | None) -> _T:
+    if value is None:
+        raise InternalError(_BUG)
+    return value
+
+
+def _is_form(head: Head) -> bool:
+    """Whether a body that is not held is one in which no id of an object can stand."""
+    return head.fields.get(b"content-type", b"")[:19].lower() == b"multipart/form-data"
 
 
 def target_base(base_url_path: str) -> bytes:

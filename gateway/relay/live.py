@@ -15,7 +15,11 @@ from gateway.errors import GatewayError
 if TYPE_CHECKING:
     import asyncio
 
+    from gateway.access.ownership import Owner
     from gateway.relay.new_ids import NewIds
+
+
+_NONE: list[str] = []
 
 
 class Wire(Protocol):
@@ -56,12 +60,14 @@ class LiveCall:
         "first_byte_at",
         "first_write_at",
         "id",
+        "in_doubt",
         "left",
         "method",
         "model",
         "new_ids",
         "outcome",
         "outlives_client",
+        "owner",
         "principal",
         "removes_usage",
         "route",
@@ -86,6 +92,10 @@ class LiveCall:
         self.route: Route | None = None
         self.principal: Principal | None = None
         self.model: str | None = None
+        self.in_doubt: list[str] = _NONE
+        """Objects that the body names, of which it is not known yet whether the caller may see them."""
+        self.owner: Owner | None = None
+        """Whose the object is that the path names."""
         self.new_ids: NewIds | None = None
         self.status = 0
         self.outcome: Outcome | None = None

@@ -26,27 +26,26 @@ class StoredObjects:
     def __init__(self, ownership: Ownership) -> None:
         self._ownership = ownership
 
-    async def check_path(self, principal: Principal, route: Route, ids: Mapping[str, bytes]) -> Owner:
+    async def check_path(self, principal: Principal, route: Route, ids: Mapping[str, bytes]) -> Owner | None:
         """Raise `NotFound` unless `principal` may see what the path names; whose that is.
 
         `ids` are percent-encoded, as they were sent: what upstream will read is looked up.
         """
         named = [unquote_to_bytes(ids[name]).decode("utf-8", "replace") for name in route.owned]
         await self._ownership.check(principal, named)
-        parent = self._ownership.owner_of(named[0]) if named else None
-        return parent or Owner(principal.team_id, principal.key_id)
+        return self._ownership.owner_of(named[0])
 
-    async def check_body(self, principal: Principal, route: Route, body: bytes, seen: Peek) -> None:
-        """Raise `NotFound` unless `principal` may see all that a JSON body names, `BadRequest` if that is not sure."""
+    def in_doubt(self, principal: Principal, route: Route, body: bytes, seen: Peek) -> list[str]:
+        """The ids in a JSON body that are not known at once to be of objects that `principal` may see.
+
+        Raises `BadRequest` where it is not sure what they are.
+        """
         found = references.find(body, items=route.group in _WITH_ITEMS)
         named = [each for each in (seen.previous_response_id, seen.conversation) if each]
-        if found:
-            named += self._in_doubt(principal, body, found)
-        if named:
-            await self._ownership.check(principal, named)
+        return named + self._unseen(principal, body, found) if found else named
 
     async def check_ids(self, principal: Principal, ids: Iterable[str]) -> None:
-        """Raise `NotFound` unless `principal` may see all of these."""
+        """Raise `NotFound` unless `principal` may see all of these, StoreUnavailable if nobody can tell."""
         await self._ownership.check(principal, list(ids))
 
     async def seen(self, principal: Principal, ids: Iterable[str]) -> set[str]:
@@ -59,19 +58,23 @@ class StoredObjects:
         if owner is not None:
             self._ownership.note(owner, ids)
 
-    def expected(self, route: Route, seen: Peek | None, owner: Owner) -> NewIds | None:
-        """What is to look at the reply of a call; None where it names no new object."""
-        if route.makes is Makes.NOTHING or route.lists:
+    def expected(self, principal: Principal, route: Route, seen: Peek | None, parent: Owner | None) -> NewIds | None:
+        """What is to look at the reply of a call, so that what it makes is known to be `principal`'s.
+
+        None where it names no new object. `parent` owns what the path names, and what comes out of that.
+        """
+        if route.makes is Makes.NOTHING:
             return None
         stored = None if seen is None else seen.store
         if route.makes is Makes.CHAT:
             if not stored and (seen is None or not seen.audio):
                 return None
-            return NewIds(route.makes, partial(self._ownership.note, owner), is_stored=bool(stored))
+            stored = bool(stored)
+        owner = parent or Owner(principal.team_id, principal.key_id)
         return NewIds(route.makes, partial(self._ownership.note, owner), is_stored=stored is not False)
 
-    def _in_doubt(self, principal: Principal, body: bytes, found: list[Reference]) -> list[str]:
-        """What is not known at once to be the caller's, without what only looks like an id."""
+    def _unseen(self, principal: Principal, body: bytes, found: list[Reference]) -> list[str]:
+        """Those that are not known to be visible, without what only looks like an id."""
         unseen = [each for each in found if each.id and not self._ownership.sees(principal, each.id)]
         labels = label_spans(body) if any(each.at >= 0 for each in unseen) else []
         return [each.id for each in unseen if not any(start <= each.at < end for start, end in labels)]

@@ -16,6 +16,7 @@ from gateway.relay.headers import is_event_stream, reply_headers
 from gateway.relay.listing import MAX_PAGE_BYTES, Listing
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
+from gateway.relay.objects import StoredObjects
 from gateway.relay.plain import PlainRelay
 from gateway.relay.streaming import EventRelay
 from gateway.relay.whole import read_whole
@@ -31,6 +32,7 @@ class Relay:
     mask: SecretMask
     streams: Streams
     aliases: dict[str, str]
+    objects: StoredObjects
 
     async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send) -> None:
         """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
