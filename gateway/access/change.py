@@ -180,4 +180,8 @@ async def _authority(connection: AsyncConnection, actor: Actor, now: int) -> Aut
 
 
 def _dead() -> InvalidKey:
-    return InvalidKey("This API key is not valid here any more. Ask whoever runs this gateway for one.")
+    """Word for word what the directory says of every bad key."""
+    return InvalidKey(
+        "This API key is not valid here. Send it as 'Authorization: Bearer YOUR_KEY', or as api_key of your OpenAI"
+        " client, or ask whoever runs this gateway for one."
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
+from gateway.access.directory import KeyDirectory
 from gateway.access.drafts import AuditFilters, KeyDraft, TeamDraft
 from gateway.access.keys import is_well_formed
 from gateway.access.records import Actor
@@ -293,6 +294,19 @@ async def test_whoever_has_lost_their_key_meanwhile_does_nothing_more(desk: Desk
     await desk.do.update_key(ROOT, demoted.name, {"role": "member"})
     with pytest.raises(Forbidden):
         await desk.do.create_team(demoted, TeamDraft("x"))
+
+
+async def test_a_key_that_died_meanwhile_is_refused_as_every_bad_key_is(desk: Desk) -> None:
+    await desk.team()
+    admin = await desk.as_key(role="admin", expires_at=NOW + 1)
+    desk.now += 1
+    with pytest.raises(InvalidKey) as dead:
+        await desk.do.teams(admin)
+    directory = KeyDirectory(desk.store)
+    with pytest.raises(InvalidKey) as junk:
+        await directory.look_up(b"Bearer junk")
+    await directory.close()
+    assert dead.value.body() == junk.value.body()
 
 
 async def test_a_create_that_is_asked_for_again_makes_nothing_again(desk: Desk) -> None:
