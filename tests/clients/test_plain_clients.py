@@ -161,6 +161,7 @@ async def test_a_stream_to_http_1_0_which_knows_no_chunks_ends_with_its_connecti
 
 async def test_a_get_with_a_body_and_an_odd_query_reaches_upstream_as_it_was(wire: Line) -> None:
     wire.upstream.scripts = [reply(200, body=b"{}")]
+    wire.gateway.own("resp_1")
     target = "/v1/responses/resp_1?include[]=a%2Fb&x=%C3%A9&&y=1+2&stream="
     got = await wire.http.request("GET", wire.gateway.url + target, headers=BEARER, content=b"odd")
     assert got.content == b"{}"

@@ -24,6 +24,7 @@ async def test_a_length_that_was_stated_for_an_encoded_body_is_not_stated_upstre
     nothing = gzip.compress(b"")
     async with WireUpstream(OK) as upstream:
         with running_gateway(f"{upstream.url}/v1", upstream={"transport": transport}) as gateway:
+            gateway.own("resp_1")
             async with connected(gateway.port) as client:
                 for _ in range(2):
                     fields = [AUTHORIZATION, ("Content-Encoding", "gzip")]

@@ -39,11 +39,12 @@ async def test_the_raw_path_and_the_query_reach_upstream_as_they_were_sent(upstr
         "/v1/models/openai/gpt-5.2",
         "/v1/responses/resp_1/input_items?after=a%20b&&limit=2&x=%2f;y=",
         "/v1/responses/resp_1?stream=true&starting_after=3",
-        "/v1/chat/completions?metadata[a]=b&order=desc",
+        "/v1/models?metadata[a]=b&order=desc",
         "/v1/files/file-%C3%A9/content?",
     )
     async with WireUpstream(OK) as upstream:
         with running_gateway(f"{upstream.url}/v1/", upstream=upstream_section) as gateway:
+            gateway.own("resp_1", "file-\u00e9")
             for target in kept:
                 assert (await ask(gateway.port, request("GET", target))).status == 200
     assert [seen.target.decode() for seen in upstream.requests] == [target.removesuffix("?") for target in kept]
@@ -131,6 +132,7 @@ async def test_upstream_gets_the_clients_headers_without_those_that_end_here(ups
 async def test_a_bare_request_gets_no_header_of_a_librarys_own(upstream_section: dict[str, Any]) -> None:
     async with WireUpstream(OK) as upstream:
         with running_gateway(f"{upstream.url}/v1", upstream=upstream_section) as gateway:
+            gateway.own("resp_1")
             for method, path in (("GET", "/v1/models"), ("DELETE", "/v1/responses/resp_1")):
                 await ask(gateway.port, request(method, path))
             await ask(gateway.port, request("POST", "/v1/responses/resp_1/cancel"))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from gateway.access.ownership import Owner
 from gateway.app import GatewayApp, bind_admin, build_app, prepare
 from gateway.call import CallRecord
 from gateway.http.server import DrainingServer, server_config
@@ -86,6 +87,17 @@ class RunningGateway:
 
         assert self.loop is not None
         return asyncio.run_coroutine_threadsafe(answer(), self.loop).result(5)
+
+    def own(self, *ids: str, key: str = KEY) -> None:
+        """Let these objects be those of whoever holds `key`, as if they had been made by it."""
+
+        async def note() -> None:
+            proxy = self.app.proxy
+            principal = await proxy._directory.look_up(f"Bearer {key}".encode())
+            proxy._objects._ownership.note(Owner(principal.team_id, principal.key_id), ids)
+
+        assert self.loop is not None
+        asyncio.run_coroutine_threadsafe(note(), self.loop).result(5)
 
     def has_pipelined(self) -> bool:
         """Whether a request waits behind another one on some connection; for `ask`."""
