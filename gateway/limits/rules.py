@@ -1,0 +1,72 @@
+"""What may be limited, as data: rules for rates, for calls at once and for money, and what a call asks of them.
+
+Knows no clock and stores nothing. A rule's `id` names one counter: every node that sees the same limit computes the
+same id, and all of a team's begin with the team's id, so that they can live on one node of a Redis Cluster.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Dimension = Literal["requests", "tokens", "parallel", "budget"]
+Whose = Literal["key", "team", "model", "endpoint"]
+Period = Literal["minute", "hour", "day", "week", "month", "total"]
+
+PERIOD_S: dict[Period, int] = {"minute": 60, "hour": 3600, "day": 86_400}
+"""Seconds of the periods that rates have."""
+
+
+class Rule(msgspec.Struct, frozen=True, gc=False):
+    """One limit of one key, team, model within a team, or upstream endpoint.
+
+    Rates (`requests`, `tokens`): at most `burst + limit * t / period` units in any interval of length t. `parallel`: at
+    most `limit` calls at once. `budget`: at most `limit` micro-dollars until `resets_at_s` (None: ever).
+    `shadow`: it counts and reports, and refuses nobody.
+    """
+
+    id: str
+    dimension: Dimension
+    whose: Whose
+    period: Period | None
+    limit: int
+    burst: int = 0
+    """Of rates alone; the limit itself by default."""
+    shadow: bool = False
+    resets_at_s: int | None = None
+
+
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """What a call asks of one rule: requests (1), tokens, slots (1), or micro-dollars."""
+
+    rule: Rule
+    amount: int
+
+
+class Demand(msgspec.Struct, frozen=True, gc=False):
+    """All that one call asks, admitted as a whole or not at all. Asking again with the same id charges nothing more."""
+
+    call_id: str
+    team_id: str
+    charges: tuple[Charge, ...]
+    """Of key, team and model, in one step."""
+    endpoint: tuple[Charge, ...] = ()
+    """Of the upstream endpoint, in a second step, whose refusal gives the first one back."""
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """How a rule stands: units left now (never negative), and microseconds until all of it is there again."""
+
+    rule: Rule
+    remaining: int
+    reset_us: int
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """Whether a call may go ahead. `binding` is the rule that refused it, or None."""
+
+    admitted: bool
+    standings: tuple[Standing, ...]
+    """Of all rules that were asked, after the charge."""
+    binding: Rule | None = None
+    retry_after_us: int = 0
+    """After that time the same call is admitted if nobody else takes the room; for budgets, until the reset."""
