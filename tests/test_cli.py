@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typer.testing import CliRunner, Result
 from gateway import __version__
 from gateway.access.keys import is_well_formed
 from gateway.cli import app
+from tests.support.stores import fresh_sqlite_url
 
 ROOT = Path(__file__).parents[1]
 CANARY = "canary-5f2e8c1b9d7a4e60"
@@ -33,6 +35,7 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTHONUTF8", "1")
+    fresh_sqlite_url(tmp_path / "data")
 
 
 def call(*arguments: str, **environ: str) -> Result:
@@ -106,6 +109,13 @@ def test_without_a_key_serve_runs_the_simulator_says_so_and_prints_a_line_that_w
     assert reply.json()["choices"][0]["message"]["content"].startswith("[simulated]")
     assert (code, err) == (0, "")
     assert "\x1b" not in "\n".join(lines)
+
+
+def test_the_first_start_makes_the_database_in_a_folder_for_this_user_alone() -> None:
+    shutil.rmtree("data")
+    with serving() as process:
+        assert paste(until_curl(process)[-1]).status_code == 200
+    assert [oct(path.stat().st_mode & 0o777) for path in (Path("data"), Path("data/gateway.db"))] == ["0o700", "0o600"]
 
 
 def test_the_demo_key_is_the_only_one_and_is_a_new_one_each_time() -> None:
