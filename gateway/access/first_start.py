@@ -1,6 +1,6 @@
-"""The first keys of a gateway that has none, so that someone can begin.
+"""The first key of a gateway that has none, so that someone can begin.
 
-Knows when a store is new. Each secret is given out once, to one of all the nodes that start at that time.
+Knows when a store is new. The secret is given out once, to one of all the nodes that start at that time.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,8 @@ from gateway.access.records import Actor
 from gateway.access.virtual_keys import new_key
 from gateway.store.engine import Store
 from gateway.store.tables import keys
-from gateway.terms import Role
 
 FIRST_START = Actor("first_start", "admin")
-STARTER = "starter"
-"""Team and name of the key that calls a simulated upstream."""
 
 
 async def first_start(store: Store, *, now: Callable[[], int] = unix_time) -> str | None:
@@ -28,24 +25,14 @@ async def first_start(store: Store, *, now: Callable[[], int] = unix_time) -> st
 
     Comes after `reconcile`, which may bring one. Raises `StoreUnavailable`.
     """
-    return await _make_first(store, ADMINS, ADMIN, "admin", now)
-
-
-async def starter_key(store: Store, *, now: Callable[[], int] = unix_time) -> str | None:
-    """Make a key to call with if there has never been one but admins'; returns its secret."""
-    return await _make_first(store, STARTER, STARTER, "member", now)
-
-
-async def _make_first(store: Store, team_name: str, name: str, role: Role, now: Callable[[], int]) -> str | None:
     async with store.writing() as connection:
         change = await Change.begin(connection, FIRST_START, now())
-        is_kind = keys.c.role == "admin" if role == "admin" else keys.c.role != "admin"
-        count = (await connection.execute(select(func.count()).select_from(keys).where(is_kind))).scalar_one()
-        if count:
+        admins = select(func.count()).select_from(keys).where(keys.c.role == "admin")
+        if (await connection.execute(admins)).scalar_one():
             return None
-        team = await team_for(change, team_name, "api")
+        team = await team_for(change, ADMINS, "api")
         secret = new_secret()
-        draft = KeyDraft(team=team.id, name=await _free_name(change, team.id, name), role=role)
+        draft = KeyDraft(team=team.id, name=await _free_name(change, team.id, ADMIN), role="admin")
         await change.add_key(new_key(team, draft, secret, change.now), digest(secret.encode()))
     return secret
 

@@ -1,9 +1,11 @@
-"""Add the aliases to upstream's list of models; what upstream listed stays as it was, byte for byte.
+"""Add the aliases to upstream's list of models, and take out what a key may not use.
+
+What stays of what upstream listed stays as it was, byte for byte.
 
 Knows where the list lies in its body, and of a model its `id`. Refuses to know what else describes a model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from gateway.upstream.transport import UpstreamReply
 MAX_LIST_BYTES = 16 * 1024 * 1024
 
 _LIST = msgspec.json.Decoder(list[Any])
+_RAW_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def add_aliases(body: bytes, aliases: Mapping[str, str]) -> bytes:
@@ -37,6 +40,22 @@ def add_aliases(body: bytes, aliases: Mapping[str, str]) -> bytes:
     bracket = data.end - 1
     last = len(body[data.value_start : bracket].rstrip()) + data.value_start
     return splice(body, last, bracket, (b"," if models else b"") + b",".join(entries))
+
+
+def keep_allowed(body: bytes, allows: Callable[[str], bool]) -> bytes:
+    """The list `body` without the models whose name `allows` refuses; unchanged if it is no list of models."""
+    data = _data(body)
+    models = None if data is None else _models(body[data.value_start : data.end])
+    if data is None or models is None:
+        return body
+    raws = _RAW_LIST.decode(body[data.value_start : data.end])
+    kept = [bytes(raw) for raw, model in zip(raws, models, strict=True) if _is_allowed(model, allows)]
+    return body if len(kept) == len(raws) else splice(body, data.value_start, data.end, b"[" + b",".join(kept) + b"]")
+
+
+def _is_allowed(model: object, allows: Callable[[str], bool]) -> bool:
+    name = model.get("id") if isinstance(model, dict) else None
+    return isinstance(name, str) and allows(name)
 
 
 def _data(body: bytes) -> Member | None:
@@ -61,10 +80,14 @@ def _entry(alias: str, target: dict[str, Any] | None) -> bytes:
 
 
 async def relay_models(
-    call: LiveCall, reply: UpstreamReply, client: ClientReply, aliases: Mapping[str, str], mask: SecretMask
+    call: LiveCall,
+    reply: UpstreamReply,
+    client: ClientReply,
+    change: Callable[[bytes], bytes],
+    mask: SecretMask,
 ) -> None:
-    """Read the list whole, add the aliases, send it masked. Raises `GatewayError`; nothing has been sent then."""
-    body = await read_whole(call, reply, MAX_LIST_BYTES, "list of models")
+    """Read the list whole, `change` it, send it masked. Raises `GatewayError`; nothing has been sent then."""
+    body = change(await read_whole(call, reply, MAX_LIST_BYTES, "list of models"))
     # Masked last: the entry of an alias spells plainly what upstream may have spelled with JSON's escapes.
-    await client.write(mask.mask(add_aliases(body, aliases)), more=False)
+    await client.write(mask.mask(body), more=False)
     call.end("done")

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
+from gateway.access.grants import allows_model
 from gateway.call import Reply
-from gateway.relay.catalogue import relay_models
+from gateway.relay.catalogue import add_aliases, keep_allowed, relay_models
 from gateway.relay.client import ClientReply, Send
 from gateway.relay.failures import as_gateway_error, kind_of
 from gateway.relay.headers import is_event_stream, reply_headers
@@ -21,6 +22,7 @@ from gateway.relay.plain import PlainRelay
 from gateway.relay.streaming import EventRelay
 from gateway.relay.whole import read_whole
 from gateway.settings import Streams
+from gateway.terms import Grants
 from gateway.upstream.transport import ProtocolViolation, Transport, TransportError, UpstreamReply, UpstreamRequest
 
 
@@ -82,14 +84,27 @@ class Relay:
         fields = dict(reply.headers)
         stream = is_event_stream(fields)
         call.streamed = stream
-        adds_aliases = bool(self.aliases) and call.route is not None and call.route.reply is Reply.MODELS
-        client = self._client(call, reply, fields, send, keep_length=not (stream or adds_aliases))
+        grants = () if call.principal is None else call.principal.grants
+        rewrites = call.route is not None and call.route.reply is Reply.MODELS and bool(self.aliases or grants)
+        client = self._client(call, reply, fields, send, keep_length=not (stream or rewrites))
         if stream:
             await EventRelay(call, reply, client, self.mask, self.streams).run()
-        elif adds_aliases and reply.status == 200:
-            await relay_models(call, reply, client, self.aliases, self.mask)
+        elif rewrites and reply.status == 200:
+            await relay_models(call, reply, client, self._for_grants(grants), self.mask)
         else:
             await PlainRelay(call, reply, client, self.mask, fields.get(b"content-length")).run()
+
+    def _for_grants(self, grants: tuple[Grants, ...]) -> Callable[[bytes], bytes]:
+        """What becomes of the list of models for a key with these grants."""
+
+        def allows(name: str) -> bool:
+            return allows_model(grants, (name, self.aliases.get(name, name)))
+
+        def change(body: bytes) -> bytes:
+            body = add_aliases(body, self.aliases)
+            return keep_allowed(body, allows) if grants else body
+
+        return change
 
     def _client(
         self, call: LiveCall, reply: UpstreamReply, fields: dict[bytes, bytes], send: Send, *, keep_length: bool

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from gateway.access.first_start import first_start, starter_key
+from gateway.access.first_start import first_start
 from gateway.access.keys import is_well_formed
 from gateway.access.reconcile import reconcile
 from gateway.access.records import Key
@@ -48,10 +48,9 @@ async def test_a_revoked_admin_key_is_not_followed_by_another_one(desk: Desk) ->
     assert await first_start(desk.store) is None
 
 
-@pytest.mark.parametrize("make", [first_start, starter_key])
-async def test_of_several_nodes_that_start_at_once_one_gets_the_secret(store_url: URL, make: type) -> None:
+async def test_of_several_nodes_that_start_at_once_one_gets_the_secret(store_url: URL) -> None:
     stores = [Store(store_url) for _ in range(4)]
-    secrets = await asyncio.gather(*(make(store) for store in stores))
+    secrets = await asyncio.gather(*(first_start(store) for store in stores))
     assert sum(secret is not None for secret in secrets) == 1
     for store in stores:
         await store.close()
@@ -67,12 +66,3 @@ async def test_a_key_of_the_settings_may_have_the_name_that_the_first_admin_key_
     await reconcile(desk.store, (declared,), route_groups=GROUPS)
     assert await first_start(desk.store) is not None
     assert {key.name: key.role for key in await _keys(desk)} == {"admin": "member", "admin 2": "admin"}
-
-
-async def test_a_starter_key_is_made_where_there_is_none_to_call_with(desk: Desk) -> None:
-    await first_start(desk.store)
-    secret = await starter_key(desk.store)
-    assert secret is not None
-    assert await desk.works(secret)
-    assert await starter_key(desk.store) is None
-    assert [key.role for key in await _keys(desk) if key.name == "starter"] == ["member"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.relay.catalogue import add_aliases, relay_models
+from gateway.relay.catalogue import add_aliases, keep_allowed, relay_models
 from gateway.relay.client import ClientReply
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
@@ -29,6 +29,12 @@ def test_an_alias_whose_target_upstream_does_not_list_is_listed_by_its_name() ->
 
 def test_an_alias_that_upstream_lists_itself_is_not_listed_twice() -> None:
     assert add_aliases(LIST, {"openai/gpt-5.2": "x"}) == LIST
+
+
+def test_what_is_not_allowed_is_taken_out_and_what_stays_keeps_its_bytes() -> None:
+    body = b'{"data" : [ {"id":"a","x":1e2} , {"id":"b"},{"name":"c"},{"id":7},"d", {"id": "e"}], "z":null}'
+    assert keep_allowed(body, lambda name: name in "ae") == b'{"data" : [{"id":"a","x":1e2},{"id": "e"}], "z":null}'
+    assert keep_allowed(LIST, lambda _: True) == LIST
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,11 @@ async def _relayed(pieces: list[bytes]) -> bytes:
         sent.append(message.get("body", b""))
 
     call = LiveCall(b"req_1", "GET", FullWire())
-    await relay_models(call, Pieces(pieces), ClientReply(call, send, 200, []), {"a": "b"}, SecretMask([KEY.encode()]))
+
+    def with_alias(body: bytes) -> bytes:
+        return add_aliases(body, {"a": "b"})
+
+    await relay_models(call, Pieces(pieces), ClientReply(call, send, 200, []), with_alias, SecretMask([KEY.encode()]))
     assert call.outcome == "done"
     return b"".join(sent)
 
