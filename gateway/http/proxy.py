@@ -242,7 +242,7 @@ class Proxy:
             check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
         call.in_doubt = self._objects.in_doubt(principal, match.route, body, seen)
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
-        if seen.prompt_cache_key:
+        if seen.prompt_cache_key and self._headers.namespaces_keys:
             body = replace_text(body, "prompt_cache_key", self._headers.cache_key(seen.prompt_cache_key, principal))
         if model is not None:
             if (target := self._aliases.get(model)) is not None:

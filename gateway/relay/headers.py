@@ -150,8 +150,6 @@ class RequestHeaders:
 
     def cache_key(self, key: str, principal: Principal) -> str:
         """The `prompt_cache_key` that upstream sees in place of `key`; within OpenAI's 64 characters."""
-        if not self.namespaces_keys:
-            return key
         return "gw-" + self._keyed(principal, b"prompt_cache_key", key.encode("utf-8", "surrogatepass"))[:40]
 
     def _namespaced(self, field: tuple[bytes, bytes], principal: Principal) -> tuple[bytes, bytes]:
