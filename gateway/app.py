@@ -137,9 +137,6 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        gc.collect()
-        gc.freeze()  # what is there now stays: collections need not walk over it
-        gc.set_threshold(5_000, 20, 20)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(transport.close)
             await stack.enter_async_context(doorkeepers.at_work())
@@ -216,7 +213,15 @@ class Worker:
     def __call__(self, sockets: list[socket.socket] | None = None) -> None:
         logs.configure(self._settings.log)
         config = server_config(build_app(self._settings, self._admin_listener), self._settings.server)
+        _collect_seldom()
         DrainingServer(config, self._settings.server.drain_s).run(sockets)
+
+
+def _collect_seldom() -> None:
+    """What is there now stays, so collections need not walk over it. Garbage among it is too little to look for."""
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 20)
+    gc.enable()
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -242,4 +247,5 @@ def serve(settings: Settings, listener: socket.socket, admin_listener: socket.so
         worker([listener])
         return
     logs.configure(settings.log)
+    _collect_seldom()
     Workers(worker, listener, settings.server.workers).run()

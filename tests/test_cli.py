@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from gateway import __version__
 from gateway.access.keys import is_well_formed
-from gateway.cli import app
+from gateway.cli.commands import app
 from tests.support.stores import fresh_sqlite_url
 
 ROOT = Path(__file__).parents[1]

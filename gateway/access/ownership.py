@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Executable, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from gateway.call import Principal
 from gateway.errors import NotFound, StoreUnavailable
@@ -287,6 +287,9 @@ def _rows(lines: Iterable[bytes]) -> list[dict[str, Any]]:
 
 def _insert(dialect: str) -> Executable:
     if dialect == "postgresql":
+        # Those who keep to SQLite need not wait 25 ms for it to be imported.
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
         return postgresql.insert(owners).on_conflict_do_nothing().returning(owners.c.object_id)
     return sqlite.insert(owners).on_conflict_do_nothing().returning(owners.c.object_id)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.cli import app
+from gateway.cli.commands import app
 from tests.http.admin_server import AdminServer, administered
 from tests.support.stores import fresh_sqlite_url
 
