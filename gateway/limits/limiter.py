@@ -1,0 +1,58 @@
+"""What every limiter does, wherever it keeps its counters.
+
+Knows no arithmetic and no storage: the memory limiter and the Redis one both are this, and one contract suite asks the
+same of both. One call's way is `admit_now` (or `admit`), then exactly one of `settle` and `cancel`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from gateway.limits.rules import Decision, Demand, Rule, Standing
+
+
+@runtime_checkable
+class Limiter(Protocol):
+    """Admits calls all or nothing, and is told afterwards what they came to."""
+
+    def admit_now(self, demand: Demand) -> Decision | None:
+        """Decide without waiting. None: only `admit` can tell.
+
+        A call id that was admitted and has not ended yet gets the same admission again and is charged nothing more.
+        """
+
+    async def admit(self, demand: Demand) -> Decision:
+        """Decide, if need be by asking a server.
+
+        Raises:
+            gateway.errors.StoreUnavailable: The server is away, and settings say that nobody is admitted then.
+        """
+
+    def settle(self, demand: Demand, actual: Mapping[str, int]) -> None:
+        """Put what was true in place of what was reserved, by rule id: tokens, or micro-dollars; and free the slots.
+
+        Rules that are not named keep their charge. The difference is given back, or becomes debt. Never waits, never
+        raises; for a call that has ended, or was never admitted, it does nothing.
+        """
+
+    def cancel(self, demand: Demand) -> None:
+        """Give everything back: the call never went upstream. As `settle`, once and never waiting."""
+
+    async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
+        """How each rule stands now, in the order asked.
+
+        Raises:
+            gateway.errors.StoreUnavailable: As in `admit`.
+        """
+
+    async def reset(self, rules: Sequence[Rule]) -> None:
+        """Make all of each rule available again. Calls under way that settle later settle what they then held.
+
+        Raises:
+            gateway.errors.StoreUnavailable: As in `admit`.
+        """
+
+    def start(self) -> None:
+        """Begin what has to run in the background: renewing leases, sweeping. Needs a running event loop."""
+
+    async def close(self) -> None:
+        """Stop it, and let go of connections."""
