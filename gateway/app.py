@@ -19,6 +19,7 @@ from gateway.access.directory import KeyDirectory
 from gateway.access.first_start import first_start
 from gateway.access.last_used import LastUsed
 from gateway.access.ownership import Ownership
+from gateway.access.pruning import Pruning
 from gateway.access.reconcile import declared_digests, reconcile
 from gateway.access.watcher import ChangeWatcher
 from gateway.call import CallRecord
@@ -34,7 +35,7 @@ from gateway.http.server import DrainingServer, server_config
 from gateway.http.side_server import SideServer
 from gateway.http.workers import Workers
 from gateway.observe import logs
-from gateway.observe.metrics import CallMetrics
+from gateway.observe.metrics import CallMetrics, Counted
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
@@ -80,6 +81,7 @@ class _Doorkeepers:
         journal = Journal(Path(settings.server.state_dir), "owners")
         self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
         self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
+        self._pruning = Pruning(self.store)
         self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
         trusted = compile_networks(settings.server.trusted_proxies)
         self._authenticate = authenticator(self.directory, self._administration, trusted)
@@ -92,6 +94,10 @@ class _Doorkeepers:
         """/admin/v1 as an application of its own."""
         return admin_app(self._administration, self._authenticate)
 
+    def is_up_to_date(self) -> bool:
+        """Whether changes can be read, so that what is remembered of keys is not older than a second."""
+        return not self._watcher.is_away
+
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Everything follows the store meanwhile."""
@@ -99,8 +105,10 @@ class _Doorkeepers:
             await self._watcher.start()
             await self.ownership.start()
             self.last_used.start()
+            self._pruning.start()
             yield
         finally:
+            await self._pruning.close()
             await self._watcher.close()
             await self.directory.close()
             await self.last_used.close()
@@ -150,7 +158,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         title="GMI gateway",
         lifespan=lifespan,
     )
-    metrics = CallMetrics(_gauges(app))
+    metrics = CallMetrics(_gauges(app, doorkeepers), (_look_ups(doorkeepers.directory),))
     log_call = logs.call_logger(settings.log)
     app.proxy = Proxy(
         settings,
@@ -193,14 +201,19 @@ def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
     )
 
 
-def _gauges(app: GatewayApp) -> tuple[tuple[str, str, Callable[[], float]], ...]:
+def _gauges(app: GatewayApp, doorkeepers: _Doorkeepers) -> tuple[tuple[str, str, Callable[[], float]], ...]:
     def streams() -> float:
         return sum(call.streamed for call in app.proxy.open_calls)
 
     return (
         ("open_calls", "Calls in flight.", lambda: len(app.proxy.open_calls)),
         ("open_streams", "Event streams in flight.", streams),
+        ("database_up", "Whether changes of keys can be read from the database.", doorkeepers.is_up_to_date),
     )
+
+
+def _look_ups(directory: KeyDirectory) -> Counted:
+    return Counted("key_lookups", "Keys of calls that were not in memory.", "result", lambda: directory.look_ups)
 
 
 class Worker:

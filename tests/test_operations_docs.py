@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import httpx2
+
 from gateway import errors
+from gateway.access.directory import LookUpResult
 from gateway.call import Outcome
 from gateway.errors import GatewayError
 from gateway.observe.logs import _fields
-from gateway.observe.metrics import CallMetrics
 from tests.observe.test_metrics import RECORD
+from tests.support.gateway import running_gateway
 
 PAGE = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
 
@@ -21,10 +24,14 @@ def named(heading: str) -> set[str]:
 
 
 def test_every_metric_is_described_and_no_other() -> None:
-    metrics = CallMetrics([(f"open_{what}", what, float) for what in ("calls", "streams")])
-    metrics.observe(RECORD)
-    families = {family.name for family in metrics.collect()}
-    assert {name.removesuffix("_total") for name in named("metric")} == families
+    with running_gateway("http://127.0.0.1:9") as gateway:
+        text = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    assert named("metric") == set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+
+
+def test_every_result_of_a_look_up_is_described() -> None:
+    row = next(row for row in PAGE.splitlines() if row.startswith("| `gmi_gateway_key_lookups_total`"))
+    assert set(re.findall(r"`([^`]+)`", row.split("|")[3])) == set(get_args(LookUpResult))
 
 
 def test_every_field_of_a_log_line_is_described_and_no_other() -> None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from hmac import compare_digest
+from typing import Literal, get_args
 
 from gateway.access.keys import digest, is_well_formed
 from gateway.access.lookup import find_principals
@@ -25,6 +26,10 @@ _MAX_DIGESTS = 500
 _UNKNOWN_S = 5.0
 _REST_S = 0.5
 """How long a database that is away is not asked again."""
+
+LookUpResult = Literal["found", "unknown", "unknown_again", "malformed", "unavailable"]
+"""`found` and `unknown` were asked of the database, `unknown_again` and `malformed` need not be, `unavailable` could
+not be."""
 
 
 class KeyDirectory:
@@ -43,6 +48,8 @@ class KeyDirectory:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.look_ups: dict[LookUpResult, int] = dict.fromkeys(get_args(LookUpResult), 0)
+        """What came of secrets that were not in memory, counted. Those that were are not: a call costs enough."""
         self._store = store
         self._now = now
         self._clock = clock
@@ -126,8 +133,10 @@ class KeyDirectory:
     def _refuse_strangers(self, token: bytes, token_digest: bytes) -> None:
         """Raises `InvalidKey` for what the database need not be asked about."""
         if not is_well_formed(token.decode("latin-1")) and token_digest not in self._remembered.pinned:
+            self.look_ups["malformed"] += 1
             raise _invalid()
         if self._remembered.is_stranger(token_digest, self._clock()):
+            self.look_ups["unknown_again"] += 1
             raise _invalid()
 
     def _is_over(self, principal: Principal) -> bool:
@@ -135,6 +144,7 @@ class KeyDirectory:
 
     async def _ask_database(self, token_digest: bytes) -> Principal | None:
         if self._store.is_away and (self._readers or self._clock() < self._rests_until):
+            self.look_ups["unavailable"] += 1
             raise _unavailable()
         # Shielded: a caller that leaves must not take the answer from the others that wait for it.
         return await asyncio.shield(self._ask(token_digest))
@@ -183,8 +193,10 @@ class KeyDirectory:
     def _answer(self, token_digest: bytes, principal: Principal | None) -> None:
         if principal is None or self._is_over(principal):
             principal = None
+            self.look_ups["unknown"] += 1
             self._remembered.keep_stranger(token_digest, self._clock())
         else:
+            self.look_ups["found"] += 1
             self._remembered.keep(token_digest, principal)
         self._asked.pop(token_digest).set_result(principal)
 
@@ -193,6 +205,7 @@ class KeyDirectory:
         for token_digest in digests:
             answer = self._asked.pop(token_digest, None)
             if answer is not None and not answer.done():
+                self.look_ups["unavailable"] += 1
                 answer.set_exception(error)
                 answer.exception()  # seen, though everyone who asked may have left
 

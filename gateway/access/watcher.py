@@ -40,6 +40,11 @@ class ChangeWatcher:
         return f"ChangeWatcher(seen={self._seen}, is_away={self._is_away}, announcements={self._announcements})"
 
     @property
+    def is_away(self) -> bool:
+        """Whether changes cannot be read at present, so that what is remembered may be older than a second."""
+        return self._is_away
+
+    @property
     def is_announced(self) -> bool:
         """Whether changes on other nodes are heard of at once, over Redis."""
         return self._announcements is not None and self._announcements.is_heard

@@ -7,8 +7,9 @@ models that upstream has answered for (at most `MAX_MODELS`; the rest is `other`
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from platform import python_version
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -92,11 +93,29 @@ class _Counter:
         return family
 
 
-class CallMetrics(Collector):
-    """Observes call records; gauges are read at scrape time from the callables in `gauges`."""
+class Counted(NamedTuple):
+    """What is counted elsewhere, by the values of one label."""
 
-    def __init__(self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = ()) -> None:
+    name: str
+    help_text: str
+    label: str
+    read: Callable[[], Mapping[Any, int]]
+
+    def collect(self) -> Metric:
+        family = CounterMetricFamily(_PREFIX + self.name, self.help_text, labels=(self.label,))
+        for value, count in self.read().items():
+            family.add_metric((str(value),), count)
+        return family
+
+
+class CallMetrics(Collector):
+    """Observes call records; at scrape time gauges are read from the callables in `gauges`, counts from `counted`."""
+
+    def __init__(
+        self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = (), counted: Iterable[Counted] = ()
+    ) -> None:
         self._gauges = tuple(gauges)
+        self._counted = tuple(counted)
         self._models: set[str] = set()
         self._calls = _Counter(
             "requests", "Calls that have ended.", ("method", "route", "model", "team", "status", "outcome")
@@ -141,6 +160,7 @@ class CallMetrics(Collector):
         yield from map(self._collect_times, _TIMES)
         yield self._tokens.collect()
         yield self._upstream_errors.collect()
+        yield from (counted.collect() for counted in self._counted)
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(_PREFIX + name, help_text, value=read())
         info = GaugeMetricFamily(_PREFIX + "build_info", "Versions, as labels.", labels=("version", "python"))
