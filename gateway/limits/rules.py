@@ -70,3 +70,5 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     binding: Rule | None = None
     retry_after_us: int = 0
     """After that time the same call is admitted if nobody else takes the room; for budgets, until the reset."""
+    exceeded: tuple[Rule, ...] = ()
+    """Of a call that was admitted: the shadow rules that would have refused it."""

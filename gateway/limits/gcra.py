@@ -1,0 +1,74 @@
+"""The arithmetic of rates: a bucket is one number, the time at which it will have drained (GCRA, in microseconds).
+
+Pure: no clock, no storage. All is in integers of any size and is rounded against the caller, so that no rounding can
+admit more than a rule allows; scripts that run elsewhere are given the results, and only add and compare.
+
+A bucket's `tat_us` (theoretical arrival time) is a Unix time in microseconds. At or before now: nothing is in it. A
+charge adds the time in which the rule gains as much again. What is admitted in any interval of length t is therefore
+at most `burst + limit * t / period` units, or one amount where that alone is larger than the burst.
+
+The promise counts amounts as they were reserved, and what a settlement gives back from the moment it is known.
+"""
+
+from gateway.limits.rules import PERIOD_S, Period, Rule
+
+PERIOD_US: dict[Period | None, int] = {period: period_s * 1_000_000 for period, period_s in PERIOD_S.items()}
+LEASE_US = 30_000_000
+"""How long a parallel call holds its slot without a renewal."""
+PARALLEL_RETRY_US = 1_000_000
+"""When to ask again for a slot: one that is held may come free at any time, or in an hour."""
+
+
+def increment_us(rule: Rule, amount: int) -> int:
+    """The time in which a rate gains `amount` units, rounded up.
+
+    Requests are rounded one by one and then added up, so that a burst of them is never a request short.
+    """
+    period_us = PERIOD_US[rule.period]
+    if rule.dimension == "requests":
+        return amount * -(-period_us // rule.limit)
+    return -(-amount * period_us // rule.limit)
+
+
+def capacity_us(rule: Rule) -> int:
+    """How far ahead of now a bucket may be filled: its burst, as time."""
+    return increment_us(rule, rule.burst or rule.limit)
+
+
+def wait_us(tat_us: int, amount_us: int, depth_us: int, now_us: int) -> int:
+    """Time until a charge fits into a bucket of `depth_us` (its `capacity_us`); 0: it fits now.
+
+    More than the bucket holds is admitted when the bucket is empty, and leaves it in debt: a limit below one estimate
+    would otherwise admit nothing, ever.
+    """
+    backlog_us, room_us = tat_us - now_us, depth_us - amount_us
+    if backlog_us <= 0 or backlog_us <= room_us:
+        return 0
+    return backlog_us - max(room_us, 0)
+
+
+def charged(tat_us: int, amount_us: int, now_us: int) -> int:
+    """The bucket after a charge that was made now."""
+    if tat_us < now_us:
+        return now_us + amount_us
+    return tat_us + amount_us
+
+
+def settled(tat_us: int, reserved_us: int, actual_us: int) -> int:
+    """The bucket after a charge turned out to be another: exact, whether it is given back or becomes debt."""
+    return tat_us + actual_us - reserved_us
+
+
+def remaining(rule: Rule, tat_us: int, now_us: int) -> int:
+    """Whole units that would be admitted now, all at once; never negative."""
+    room_us = capacity_us(rule) - max(tat_us - now_us, 0)
+    if room_us <= 0:
+        return 0
+    if rule.dimension == "requests":
+        return room_us // increment_us(rule, 1)
+    return room_us * rule.limit // PERIOD_US[rule.period]
+
+
+def reset_us(tat_us: int, now_us: int) -> int:
+    """Time until the bucket has drained, and all of the rule is there again."""
+    return max(tat_us - now_us, 0)
