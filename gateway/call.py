@@ -84,6 +84,8 @@ class Route:
     makes: Makes = Makes.NOTHING
     lists: bool = False
     """Its reply is a page of objects of the whole account: what the caller may not see is taken out."""
+    runs_file: bool = False
+    """Its body names a file of requests that upstream makes later, one a line: each is checked."""
     unowned: frozenset[str] = frozenset()
     path: str = field(init=False)
     """The pattern as clients know it; safe as a metric label."""

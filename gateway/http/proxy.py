@@ -34,6 +34,7 @@ from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
+from gateway.relay.objects import WITH_ITEMS
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
 from gateway.upstream.request_writer import serialise_head
@@ -136,7 +137,17 @@ class Proxy:
             request = self._repetition(call, known, scope["cycle"])
         if call.in_doubt:
             await self._objects.check_ids(principal, call.in_doubt)
+        if match.route.runs_file:
+            await self._check_files(call, head, request)
         await self._relay.carry(call, request, send)
+
+    async def _check_files(self, call: LiveCall, head: Head, request: UpstreamRequest) -> None:
+        """Look through the files of requests that the body names, of which upstream runs one."""
+        body = request.body if isinstance(request.body, bytes) else b""
+        headers = self._upstream_headers(call, head, None, _ONCE | _DESCRIBES_BODY)
+        for file_id in dict.fromkeys(self._objects.named(body)):
+            target = self._base_path + f"/files/{quote(file_id, safe='')}/content".encode()
+            await self._relay.check_file(call, UpstreamRequest(b"GET", target, headers), _known(call.principal))
 
     async def _list(self, call: LiveCall, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
         principal, route = _known(call.principal), _known(call.route)
@@ -240,7 +251,7 @@ class Proxy:
         model = seen.model
         if principal.grants and (model is not None or match.route in MODEL_ROUTES):
             check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
-        call.in_doubt = self._objects.in_doubt(principal, match.route, body, seen)
+        call.in_doubt = self._objects.in_doubt(principal, body, seen, items=match.route.group in WITH_ITEMS)
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
         if seen.prompt_cache_key and self._headers.namespaces_keys:
             body = replace_text(body, "prompt_cache_key", self._headers.cache_key(seen.prompt_cache_key, principal))

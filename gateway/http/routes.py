@@ -64,7 +64,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "uploads/{upload_id}/parts", _RAW, group="uploads"),
     Route("POST", "uploads/{upload_id}/complete", _JSON, group="uploads", makes=Makes.UPLOADED),
     Route("POST", "uploads/{upload_id}/cancel", group="uploads"),
-    Route("POST", "batches", _JSON, group="batches", makes=Makes.BATCH),
+    Route("POST", "batches", _JSON, group="batches", makes=Makes.BATCH, runs_file=True),
     Route("GET", "batches", group="batches", makes=Makes.BATCH, lists=True),
     Route("GET", "batches/{batch_id}", group="batches", makes=Makes.BATCH),
     Route("POST", "batches/{batch_id}/cancel", group="batches", makes=Makes.BATCH),

@@ -16,8 +16,9 @@ from gateway.relay.body import Peek
 from gateway.relay.labels import label_spans
 from gateway.relay.new_ids import NewIds
 
-_WITH_ITEMS = frozenset({"responses", "conversations"})
+WITH_ITEMS = frozenset({"responses", "conversations"})
 """Groups of routes whose bodies hold `input` or `items`."""
+_NOTHING: list[str] = []
 
 
 class StoredObjects:
@@ -35,14 +36,20 @@ class StoredObjects:
         await self._ownership.check(principal, named)
         return self._ownership.owner_of(named[0])
 
-    def in_doubt(self, principal: Principal, route: Route, body: bytes, seen: Peek) -> list[str]:
+    def in_doubt(self, principal: Principal, body: bytes, seen: Peek, *, items: bool) -> list[str]:
         """The ids in a JSON body that are not known at once to be of objects that `principal` may see.
 
-        Raises `BadRequest` where it is not sure what they are.
+        `items`: the route takes `input` or `items`. Raises `BadRequest` where it is not sure what the ids are.
         """
-        found = references.find(body, items=route.group in _WITH_ITEMS)
+        found = references.find(body, items=items)
+        if not found and seen.previous_response_id is None and seen.conversation is None:
+            return _NOTHING
         named = [each for each in (seen.previous_response_id, seen.conversation) if each]
         return named + self._unseen(principal, body, found) if found else named
+
+    def named(self, body: bytes) -> list[str]:
+        """All ids that a JSON body names."""
+        return [each.id for each in references.find(body)]
 
     async def check_ids(self, principal: Principal, ids: Iterable[str]) -> None:
         """Raise `NotFound` unless `principal` may see all of these, StoreUnavailable if nobody can tell."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from gateway.access.grants import allows_model
-from gateway.call import Reply
+from gateway.call import Principal, Reply
+from gateway.errors import BadRequest
+from gateway.relay.batch_input import check_batch_input
 from gateway.relay.catalogue import add_aliases, keep_allowed, relay_models
 from gateway.relay.client import ClientReply, Send
 from gateway.relay.failures import as_gateway_error, kind_of
@@ -68,6 +70,24 @@ class Relay:
         client = self._client(call, reply, dict(reply.headers), send, keep_length=False)
         await client.write(self.mask.mask(listing.page()), more=False)
         call.end("done")
+
+    async def check_file(self, call: LiveCall, request: UpstreamRequest, principal: Principal) -> None:
+        """Refuse the call unless all that the file names which `request` asks for is `principal`'s to use.
+
+        Raises `GatewayError`. A file that upstream does not hand out cannot be checked.
+        """
+        reply = await self._send(call, request)
+        try:
+            if reply.status != 200:
+                raise BadRequest(
+                    "The batch's input file cannot be read, so what it names cannot be checked. Upload it again, with"
+                    " the purpose batch.",
+                    param="input_file_id",
+                    detail=f"upstream answered with status {reply.status}",
+                )
+            await check_batch_input(call, reply, self.objects, principal)
+        finally:
+            reply.close()
 
     async def _send(self, call: LiveCall, request: UpstreamRequest) -> UpstreamReply:
         try:

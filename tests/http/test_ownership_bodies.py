@@ -1,8 +1,10 @@
 """What a body names must be the caller's, however it is spelled."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -10,16 +12,20 @@ from tests.http.teams import (
     ADA,
     BOB,
     EVE,
+    KEYS,
     MODEL,
     World,
     a_conversation,
     a_file,
     a_response,
     a_vector_store,
+    asked,
     is_refused,
     text,
     two_teams,
 )
+from tests.support.gateway import running_gateway
+from tests.support.wire import WireUpstream, reply
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,73 @@ def test_what_a_body_names_must_be_the_callers(shared: World, fill: Fill) -> Non
     assert is_refused(foreign)
     assert shared.seen() == before
     assert shared.ask(BOB, "POST", path, json=body).status_code == 200
-    assert shared.seen() == before + 1
+    assert shared.seen() == before + (2 if path == "batches" else 1), "the file of a batch is looked through"
+
+
+def lines_of(*bodies: Any) -> bytes:
+    requests = [{"custom_id": str(n), "url": "/v1/responses", "body": body} for n, body in enumerate(bodies)]
+    return b"\n".join(json.dumps(request).encode() for request in requests)
+
+
+def batch(world: World, key: str, content: bytes) -> httpx2.Response:
+    """The answer to a batch of requests in a file."""
+    files = {"file": (text(), content)}
+    file_id = world.ask(key, "POST", "files", files=files, data={"purpose": "batch"}).json()["id"]
+    body = {"input_file_id": file_id, "endpoint": "/v1/responses", "completion_window": "24h"}
+    return world.ask(key, "POST", "batches", json=body)
+
+
+def batches(world: World) -> int:
+    report = world.http.get(f"{world.upstream}/_seen").json()["requests"]
+    return sum((each["method"], each["target"]) == ("POST", "/v1/batches") for each in report)
+
+
+def test_what_the_requests_of_a_batch_name_must_be_the_callers(shared: World) -> None:
+    theirs: list[dict[str, Any]] = [
+        {"previous_response_id": a_response(shared, ADA)},
+        {"conversation": {"id": a_conversation(shared, ADA)}},
+        {"input": content({"type": "input_file", "file_id": a_file(shared, ADA)})},
+        {"input": [{"type": "item_reference", "id": an_item(shared, ADA)}]},
+        {"messages": content({"type": "file", "file": {"file_id": a_file(shared, ADA)}})},
+    ]
+    harmless = {"model": MODEL, "input": "x" * 100_000, "metadata": {"file_id": "a label"}}
+    before = batches(shared)
+    for body in theirs:
+        assert is_refused(batch(shared, EVE, lines_of(harmless, {"model": MODEL, **body}, harmless)))
+    assert batches(shared) == before
+    assert batch(shared, BOB, lines_of(harmless, *theirs, {"model": MODEL}) + b"\n\n").status_code == 200
+    assert batches(shared) == before + 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no JSON",
+        b'{"body":{"previous_response_id":"a","previous_response_id":"b"}}',
+        b'{"body":{"PREVIOUS_RESPONSE_ID":"a"}}',
+        b'{"body":{"file_ids":[1,"a"]}}',
+        b'{"body":{}}\r{"body":{"file_id":"a"}}',
+        b'["body"]',
+    ],
+)
+def test_a_batch_whose_requests_could_be_read_in_two_ways_is_refused(shared: World, line: bytes) -> None:
+    before = batches(shared)
+    refusal = batch(shared, EVE, b'\xef\xbb\xbf{"body":{}}\r\n' + line)
+    assert refusal.status_code == 400
+    assert refusal.json()["error"]["message"].startswith("Line 2 of the batch")
+    assert batches(shared) == before
+    assert is_refused(batch(shared, EVE, b'{"body":{},"Body":{"file_id":"nobodys"}}'))
+
+
+async def test_a_batch_whose_file_upstream_keeps_to_itself_is_refused() -> None:
+    forbidden = reply(403, [(b"Content-Type", b"application/json")], b'{"error":{"message":"no"}}')
+    async with WireUpstream(forbidden) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=KEYS) as gateway:
+            gateway.own("file-1/..", key=ADA)
+            body = {"input_file_id": "file-1/..", "endpoint": "/v1/responses", "completion_window": "24h"}
+            refusal = await asked(gateway, ADA, "POST", "batches", json=body)
+    assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, "input_file_id")
+    assert [seen.target for seen in upstream.requests] == [b"/v1/files/file-1%2F../content"]
 
 
 def test_what_a_body_below_a_vector_store_names_must_be_the_callers(shared: World) -> None:
