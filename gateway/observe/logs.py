@@ -98,6 +98,7 @@ def _fields(record: CallRecord, detail: str) -> dict[str, Any]:
         "call": record.id,
         "upstream_request": record.upstream_request_id,
         "key": None if principal is None else principal.key,
+        "key_id": None if principal is None else principal.key_id,
         "team": None if principal is None else principal.team,
         "method": record.method,
         "route": None if record.route is None else record.route.path,

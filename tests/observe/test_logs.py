@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 
+from gateway.call import Principal
 from gateway.observe.logs import HumanFormatter, JsonFormatter, call_logger
 from gateway.settings import Log
 from tests.observe.test_metrics import RECORD
@@ -57,10 +58,11 @@ def test_a_json_line_holds_the_fields_of_the_call(lines: Listen) -> None:
     stream = lines(JsonFormatter())
     observe = call_logger(Log(calls="all"))
     assert observe is not None
-    observe(FAILED, "connection refused")
+    observe(replace(FAILED, principal=Principal("ada", "engines", key_id="key_1")), "connection refused")
     line = json.loads(stream.getvalue())
     assert line["level"] == "warning"
     assert (line["call"], line["key"], line["team"]) == ("req_1", "ada", "engines")
+    assert line["key_id"] == "key_1"
     assert (line["status"], line["upstream_error"], line["detail"]) == (502, "connect", "connection refused")
 
 
