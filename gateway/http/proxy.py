@@ -51,7 +51,8 @@ _T = TypeVar("_T")
 
 _log = logging.getLogger("gateway")
 _DECODED = frozenset((b"content-encoding",))
-_DESCRIBES_BODY = frozenset((b"content-encoding", b"content-type"))
+_NOT_FOR_LISTS = frozenset((b"content-encoding", b"content-type", b"range", b"if-none-match", b"if-modified-since"))
+"""They speak of a body that is not sent on, or ask for less than the whole, which must be read."""
 _ONCE = frozenset((b"content-encoding", b"idempotency-key"))
 """With these, what goes upstream depends on more than on the head."""
 _NOTHING: frozenset[bytes] = frozenset()
@@ -144,7 +145,7 @@ class Proxy:
     async def _check_files(self, call: LiveCall, head: Head, request: UpstreamRequest) -> None:
         """Look through the files of requests that the body names, of which upstream runs one."""
         body = request.body if isinstance(request.body, bytes) else b""
-        headers = self._upstream_headers(call, head, None, _ONCE | _DESCRIBES_BODY)
+        headers = self._upstream_headers(call, head, None, _ONCE | _NOT_FOR_LISTS)
         for file_id in dict.fromkeys(self._objects.named(body)):
             target = self._base_path + f"/files/{quote(file_id, safe='')}/content".encode()
             await self._relay.check_file(call, UpstreamRequest(b"GET", target, headers), _known(call.principal))
@@ -154,7 +155,7 @@ class Proxy:
         await read_body(receive, head, self._max_body_bytes)
         query = read_query(scope["query_string"])
         await self._objects.check_ids(principal, query.cursors)
-        headers = self._upstream_headers(call, head, None, _DESCRIBES_BODY)
+        headers = self._upstream_headers(call, head, None, _NOT_FOR_LISTS)
         path = self._base_path + b"/" + route.pattern.encode()
         listing = Listing(self._objects, principal, route, query)
 

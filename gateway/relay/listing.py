@@ -109,6 +109,8 @@ class Listing:
 
     def check_refusal(self, status: int) -> None:
         """Whether upstream's refusal is the answer to what the client has asked. Raises `GatewayError` if not."""
+        if status < 300:
+            raise _no_list()  # a part of one, or one by another name: it must not pass unread
         if self._pages and 400 <= status < 500 and status != 429:
             # It speaks of a cursor that the client has never seen.
             raise UpstreamProtocolError("The upstream API's list changed while it was read. Please try again.")
