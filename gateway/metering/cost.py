@@ -1,0 +1,37 @@
+"""What a call costs: tokens by kind times the price of each kind, in integers.
+
+Pure: knows what the kinds of tokens contain of each other. Which price a model has is `gateway.metering.prices`'s
+business.
+"""
+
+from gateway.call import Usage
+from gateway.metering.prices import Price
+
+_MILLION = 1_000_000
+
+
+def cost_microusd(price: Price, usage: Usage) -> int:
+    """Micro-dollars, exact and rounded up once.
+
+    No token is counted twice: a kind takes what is left of its total (input: cached, written to the cache, audio, the
+    rest; output: audio, reasoning, the rest), so that kinds which overlap, or add up to more than their total, cost no
+    more tokens than were used.
+    """
+    rates = price.rates_for(usage.input_tokens)
+    left = usage.input_tokens
+    left -= (cached := min(usage.cached_tokens, left))
+    left -= (written := min(usage.cache_write_tokens, left))
+    left -= (heard := min(usage.audio_input_tokens, left))
+    cost = left * rates.input + cached * rates.cached + written * rates.cache_write + heard * rates.audio_input
+    left = usage.output_tokens
+    left -= (spoken := min(usage.audio_output_tokens, left))
+    left -= (thought := min(usage.reasoning_tokens, left))
+    cost += left * rates.output + spoken * rates.audio_output + thought * rates.reasoning
+    return -(-cost // _MILLION)
+
+
+def estimated_microusd(price: Price, input_tokens: int, output_tokens: int) -> int:
+    """Micro-dollars of a call that is still to be made: all of it as plain input and output, or reasoning if dearer."""
+    rates = price.rates_for(input_tokens)
+    cost = input_tokens * rates.input + output_tokens * max(rates.output, rates.reasoning)
+    return -(-cost // _MILLION)

@@ -1,0 +1,118 @@
+"""How many tokens a call will take, said before it is made, from its size and from what its model lately did.
+
+Pure: knows no tokenizer, which would hold up the event loop, and no clock. An estimate is a reservation, which the
+truth replaces; it has to be near on average, and cannot be exact.
+"""
+
+from collections.abc import Iterator
+
+from gateway.call import Usage
+
+BYTES_PER_TOKEN = 4.0
+"""English prose; also where a model begins that has not been seen yet."""
+MAX_INPUT_TOKENS = MAX_OUTPUT_TOKENS = 2_000_000
+"""More than any model takes: what is beyond is refused upstream, and must not empty a bucket until then."""
+
+FIRST_OUTPUT_TOKENS = 1_000
+"""What a model that has not been seen yet is taken to answer, if the call states no bound."""
+MAX_LEARNT_OUTPUT_TOKENS = 32_768
+"""Where calls state no bound, one that answers at more length than this becomes debt."""
+
+ATTACHMENT_BYTES = 6_000
+"""What an image or sound counts for, about 1,500 tokens: what it costs has little to do with its size."""
+_SCAN_FROM_BYTES = 16 * 1024
+_ATTACHMENTS = (b";base64,", b'"data"')
+"""Data URLs of images and files; and the member of `input_audio`, which holds base64 alone."""
+_SPACES_WITHIN = 256
+
+_MEMORY = 1 / 32
+"""Share of the newest call in the mean of tokens a byte."""
+_TEACHES_FULLY_BYTES = 4096
+"""A smaller prompt is half JSON, and says less of what a large one will come to."""
+_LEAST, _MOST = 1 / 32, 2.0
+"""Bounds of tokens a byte that one call can teach: a stored conversation is no part of the bytes that refer to it."""
+
+_QUANTILE = 0.95
+_STEP, _FIRST_STEPS = 0.1, 8.0
+"""By how much the quantile of the output moves at most, as a share of itself; the first eight calls ten times that."""
+
+
+class Model:
+    """What a model lately did: its tokens a byte of prompt, and the length that few of its answers exceed."""
+
+    __slots__ = ("calls", "output_tokens", "tokens_per_byte")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.tokens_per_byte = 1 / BYTES_PER_TOKEN
+        self.output_tokens = float(FIRST_OUTPUT_TOKENS)
+
+    def learn(self, prompt_bytes: int, usage: Usage) -> None:
+        """A call of `prompt_bytes` took what `usage` says."""
+        self.calls += 1
+        if prompt_bytes > 0 and usage.input_tokens > 0:
+            seen = min(max(usage.input_tokens / prompt_bytes, _LEAST), _MOST)
+            weight = _MEMORY * min(1.0, prompt_bytes / _TEACHES_FULLY_BYTES)
+            self.tokens_per_byte += weight * (seen - self.tokens_per_byte)
+        # Moves up as often times as far as it moves down where one answer in twenty is longer than it is.
+        step = min(1.0, max(_STEP, _FIRST_STEPS / self.calls))
+        longer = usage.output_tokens > self.output_tokens
+        factor = 1 + step * _QUANTILE if longer else 1 - step * (1 - _QUANTILE)
+        self.output_tokens = min(max(self.output_tokens * factor, 1.0), MAX_LEARNT_OUTPUT_TOKENS)
+
+
+_UNSEEN = Model()
+
+
+class Estimator:
+    """Estimates by model. Of the models that it has learnt of, the `max_models` used last are kept."""
+
+    def __init__(self, *, max_models: int = 512) -> None:
+        self._max_models = max_models
+        self._models: dict[str, Model] = {}
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def estimate(self, model: str, prompt_bytes: int, max_tokens: int | None) -> tuple[int, int]:
+        """Tokens of input and of output that a call should reserve.
+
+        `prompt_bytes` is what `prompt_bytes` below says of the body. `max_tokens` is the bound that the call states,
+        times the answers that it asks for; 0 where the route has no output, None where nothing is stated.
+        """
+        known = self._models.get(model, _UNSEEN)
+        input_tokens = min(int(prompt_bytes * known.tokens_per_byte) + 1, MAX_INPUT_TOKENS)
+        if max_tokens is None:
+            return input_tokens, int(known.output_tokens) + 1
+        return input_tokens, max(0, min(max_tokens, MAX_OUTPUT_TOKENS))
+
+    def learn(self, model: str, prompt_bytes: int, usage: Usage) -> None:
+        """A call took what `usage` says, which upstream has reported; never teach what was itself estimated."""
+        known = self._models.pop(model, None) or Model()
+        known.learn(prompt_bytes, usage)
+        self._models[model] = known
+        if len(self._models) > self._max_models:
+            del self._models[next(iter(self._models))]
+
+
+def prompt_bytes(body: bytes) -> int:
+    """How many bytes of a JSON body are text, with `ATTACHMENT_BYTES` at most for each image or sound in it."""
+    if len(body) < _SCAN_FROM_BYTES:
+        return len(body)
+    payloads = (length for mark in _ATTACHMENTS for length in _payloads(body, mark))
+    return len(body) - sum(max(0, length - ATTACHMENT_BYTES) for length in payloads)
+
+
+def _payloads(body: bytes, mark: bytes) -> Iterator[int]:
+    """Lengths of the strings of base64 that begin at `mark`, or at the value that it is the name of."""
+    begin = 0
+    while (begin := body.find(mark, begin)) >= 0:
+        begin += len(mark)
+        if mark.endswith(b'"'):
+            begin = body.find(b'"', begin) + 1 or len(body)
+        end = body.find(b'"', begin)
+        end = len(body) if end < 0 else end
+        # A data URL has a mark of its own, and text has spaces.
+        if not body.startswith(b"data:", begin) and b" " not in body[begin : begin + _SPACES_WITHIN]:
+            yield end - begin
+        begin = end
