@@ -156,6 +156,15 @@ def _upstream_without_key(settings: Settings) -> Iterator[Conflict]:
         )
 
 
+def _unsigned_alerts(settings: Settings) -> Iterator[Conflict]:
+    if settings.alerts.webhook_url is not None and settings.alerts.webhook_secret is None:
+        yield Conflict(
+            (("alerts", "webhook_url"), ("alerts", "webhook_secret"), ("alerts", "webhook_secret_file")),
+            "is set, but there is no secret to sign alerts with",
+            "set alerts.webhook_secret or alerts.webhook_secret_file: openssl rand -hex 24",
+        )
+
+
 def _admin_address_for_nothing(settings: Settings) -> Iterator[Conflict]:
     admin, server = settings.admin, settings.server
     if admin.listen is None:
@@ -215,4 +224,5 @@ _CHECKS = (
     _unwritable_state,
     _unusable_authorities,
     _upstream_without_key,
+    _unsigned_alerts,
 )

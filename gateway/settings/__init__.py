@@ -25,6 +25,7 @@ from gateway.settings.shapes import (
     SecretHeaderValue,
     Sha256,
     StrongSecret,
+    WebhookUrl,
     is_strong,
 )
 from gateway.terms import Role
@@ -252,6 +253,26 @@ class Redis(_Section):
     )
 
 
+class Prices(_Section):
+    """What calls cost."""
+
+    file: FilePath | None = Field(
+        default=None, description="YAML file of prices by model; by default config/prices.yaml if it is there."
+    )
+
+
+class Alerts(_Section):
+    """Who is told when 50, 80 and 100 % of a budget are spent."""
+
+    webhook_url: WebhookUrl | None = Field(
+        default=None, description="URL that gets a signed POST for each alert; by default nobody is told."
+    )
+    webhook_secret: StrongSecret | None = Field(
+        default=None, description="What alerts are signed with, at least 16 characters."
+    )
+    webhook_secret_file: FilePath | None = Field(default=None, description="File that holds the secret.")
+
+
 class Log(_Section):
     """What is written to standard error."""
 
@@ -273,6 +294,8 @@ class Settings(_Section):
     admin: Admin = Field(default_factory=Admin)
     database: Database = Field(default_factory=Database)
     redis: Redis = Field(default_factory=Redis)
+    prices: Prices = Field(default_factory=Prices)
+    alerts: Alerts = Field(default_factory=Alerts)
     log: Log = Field(default_factory=Log)
 
 

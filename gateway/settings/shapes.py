@@ -68,6 +68,14 @@ def _is_http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _is_webhook_url(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    url = _parse_http_url(text)
+    if "#" in text or "@" in url.netloc:
+        raise ValueError("must not have a fragment or credentials")
+    return value
+
+
 def _is_proxy_url(value: str) -> str:
     url = _parse_http_url(value)
     if url.path not in ("", "/") or "?" in value or "#" in value:
@@ -181,6 +189,8 @@ def _is_sha256(value: str) -> str:
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1)]
 HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
+WebhookUrl = Annotated[SecretStr, AfterValidator(_is_webhook_url)]
+"""Its path or query is often all that keeps others from posting there."""
 ProxyUrl = Annotated[str, AfterValidator(_is_proxy_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_is_database_url)]
 RedisUrl = Annotated[str, AfterValidator(_is_redis_url)]
