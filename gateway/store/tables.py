@@ -138,3 +138,36 @@ owners = Table(
     Index("ix_owners_team_id_created_at", "team_id", "created_at"),
 )
 """Whose an object upstream is."""
+
+spend = Table(
+    "spend",
+    metadata,
+    Column("subject_id", String(100), primary_key=True),
+    Column("window_id", String(40), primary_key=True),
+    Column("microusd", BigInteger, nullable=False),
+    Column("resets_at", BigInteger, index=True),
+    Column("updated_at", BigInteger, nullable=False),
+)
+"""What a key or a team with a budget has spent in one of its windows, which ends at `resets_at` (None: never)."""
+
+spend_batches = Table(
+    "spend_batches",
+    metadata,
+    Column("writer_id", String(40), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+)
+"""The last batch that each process added to `spend`, so that none is added twice."""
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("subject_id", String(100), primary_key=True),
+    Column("window_id", String(40), primary_key=True),
+    Column("percent", Integer, primary_key=True, autoincrement=False),
+    Column("event", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("due_at", BigInteger, index=True),
+)
+"""Parts of budgets that were reached, once a window. `due_at` is when to send it; None: sent, or given up."""
