@@ -20,7 +20,8 @@ MAX_BYTES = 256 * 1024 * 1024
 """What may wait to be drained, in bytes; with the database away that is about two million lines."""
 ROTATE_BYTES = 8 * 1024 * 1024
 """A file of this size is written to no longer, so that it can be deleted once it is drained."""
-BATCH_BYTES = 64 * 1024
+BATCH_BYTES = 16 * 1024
+"""Small enough that what is done with a batch does not keep calls waiting."""
 
 _log = logging.getLogger("gateway")
 
