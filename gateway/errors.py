@@ -126,6 +126,27 @@ class RequestTimeout(GatewayError):
     status, type, code = 408, "invalid_request_error", "request_timeout"
 
 
+class RateLimited(GatewayError):
+    """A limit of requests, tokens or parallel calls refused the call; `type` tells which: requests or tokens."""
+
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, type_: str, headers: Headers, detail: str = "") -> None:
+        super().__init__(message, detail=detail)
+        self.type = type_
+        self.headers = headers
+
+
+class BudgetSpent(GatewayError):
+    """A budget has no room for the call until it is reset."""
+
+    status, type, code = 429, "insufficient_quota", "insufficient_quota"
+
+    def __init__(self, message: str, *, headers: Headers, detail: str = "") -> None:
+        super().__init__(message, detail=detail)
+        self.headers = (*NEVER_RETRY, *headers)
+
+
 class RequestTooLarge(GatewayError):
     """The body is over the cap, as sent or once decoded."""
 
