@@ -54,7 +54,10 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
-    """How a rule stands: units left now (never negative), and microseconds until all of it is there again."""
+    """How a rule stands: units left now (never negative), and microseconds until all of it is there again.
+
+    `reset_us` is 0 where nobody can tell: for slots, and for budgets without an end.
+    """
 
     rule: Rule
     remaining: int
@@ -69,6 +72,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     """Of all rules that were asked, after the charge."""
     binding: Rule | None = None
     retry_after_us: int = 0
-    """After that time the same call is admitted if nobody else takes the room; for budgets, until the reset."""
+    """After that time the same call is admitted if nobody else takes the room; for budgets, until the reset, or 0 where
+    there is none; for slots, a second, since nobody can tell."""
     exceeded: tuple[Rule, ...] = ()
     """Of a call that was admitted: the shadow rules that would have refused it."""

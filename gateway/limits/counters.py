@@ -1,0 +1,199 @@
+"""What one rule has counted in this process: a bucket, slots that calls hold, or money.
+
+Knows what fits, and no clock: each question comes with the time, as Unix microseconds that never go back. Which rules a
+call asks together, and which calls are under way, is the memory limiter's business.
+"""
+# ruff: noqa: ARG002  # the three are asked alike, and not each needs to know all
+
+from gateway.limits import gcra
+from gateway.limits.rules import Rule, Standing
+
+NEVER_US = 1 << 62
+"""The wait for what no time brings back."""
+_KEPT_US = 3_600_000_000
+"""How long a drained bucket is kept: a call that was charged before may still have to settle."""
+_KEPT_BUDGET_US = 86_400_000_000
+"""How long money is kept past its window: clocks differ, and what is forgotten early would be granted twice."""
+
+
+class Bucket:
+    """Requests or tokens, at a rate."""
+
+    __slots__ = ("_before_us", "_depth_us", "_gain_us", "_units", "rule", "tat_us")
+
+    def __init__(self, rule: Rule, now_us: int) -> None:
+        self.tat_us = self._before_us = now_us
+        self.follow(rule)
+
+    def __repr__(self) -> str:
+        return f"Bucket({self.rule.id}, tat_us={self.tat_us})"
+
+    def follow(self, rule: Rule) -> None:
+        """The rule may change; what was charged stays, as time."""
+        self.rule = rule
+        self._gain_us, self._units = gcra.pace(rule)
+        self._depth_us = gcra.capacity_us(rule)
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        """Time until `amount` fits; 0: it fits now."""
+        amount_us = -(-amount * self._gain_us // self._units)
+        return gcra.wait_us(self.tat_us, amount_us, self._depth_us, now_us)
+
+    def take(self, amount: int, now_us: int, call_id: str) -> Standing | None:
+        """Charge what fits, and nothing otherwise."""
+        amount_us = -(-amount * self._gain_us // self._units)
+        if self.tat_us > now_us and gcra.wait_us(self.tat_us, amount_us, self._depth_us, now_us):
+            return None
+        return self._charge(amount_us, now_us)
+
+    def charge(self, amount: int, now_us: int, call_id: str) -> Standing:
+        """Charge it, whether it fits or not."""
+        return self._charge(-(-amount * self._gain_us // self._units), now_us)
+
+    def undo(self, amount: int, call_id: str) -> None:
+        """Take the last charge back, as if it had never been made."""
+        self.tat_us = self._before_us
+
+    def end(self, rule: Rule, reserved: int, actual: int, call_id: str) -> None:
+        """A call that was charged `reserved` under `rule` came to `actual`."""
+        gain_us, units = (self._gain_us, self._units) if rule is self.rule else gcra.pace(rule)
+        self.tat_us = gcra.settled(self.tat_us, -(-reserved * gain_us // units), -(-actual * gain_us // units))
+
+    def standing(self, now_us: int) -> Standing:
+        """As `gcra.remaining` and `gcra.reset_us` have it."""
+        backlog_us = self.tat_us - now_us if self.tat_us > now_us else 0
+        room_us = self._depth_us - backlog_us
+        return Standing(self.rule, room_us * self._units // self._gain_us if room_us > 0 else 0, backlog_us)
+
+    def reset(self, now_us: int) -> None:
+        self.tat_us = now_us
+
+    def is_over(self, now_us: int) -> bool:
+        """Whether it can be forgotten: a new one would decide the same."""
+        return self.tat_us + _KEPT_US < now_us
+
+    def _charge(self, amount_us: int, now_us: int) -> Standing:
+        self._before_us = self.tat_us
+        self.tat_us = gcra.charged(self.tat_us, amount_us, now_us)
+        return self.standing(now_us)
+
+
+class Slots:
+    """Calls under way, each with a lease that ends by itself."""
+
+    __slots__ = ("_first_us", "_leases", "rule")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._leases: dict[str, int] = {}
+        self._first_us = 0
+        """No lease ends before that time."""
+
+    def __repr__(self) -> str:
+        return f"Slots({self.rule.id}, {len(self._leases)} of {self.rule.limit})"
+
+    def follow(self, rule: Rule) -> None:
+        """The rule may change; who holds a slot keeps it."""
+        self.rule = rule
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        """As `Bucket.wait_us`; when a slot comes free nobody can tell."""
+        return gcra.PARALLEL_RETRY_US if self._count(now_us) + amount > self.rule.limit else 0
+
+    def take(self, amount: int, now_us: int, call_id: str) -> Standing | None:
+        """As `Bucket.take`."""
+        if self._leases and self._count(now_us) + amount > self.rule.limit:
+            return None
+        return self.charge(amount, now_us, call_id)
+
+    def charge(self, amount: int, now_us: int, call_id: str) -> Standing:
+        """Take a slot, or hold the one that the call has for longer."""
+        if not self._leases:
+            self._first_us = now_us + gcra.LEASE_US
+        self._leases[call_id] = now_us + gcra.LEASE_US
+        return self.standing(now_us)
+
+    def undo(self, amount: int, call_id: str) -> None:
+        """As `Bucket.undo`."""
+        self._leases.pop(call_id, None)
+
+    def end(self, rule: Rule, reserved: int, actual: int, call_id: str) -> None:
+        """The call is over, whatever it came to."""
+        self._leases.pop(call_id, None)
+
+    def standing(self, now_us: int) -> Standing:
+        """Slots that are free."""
+        return Standing(self.rule, max(self.rule.limit - self._count(now_us), 0), 0)
+
+    def reset(self, now_us: int) -> None:
+        self._leases.clear()
+
+    def is_over(self, now_us: int) -> bool:
+        """As `Bucket.is_over`."""
+        return self._count(now_us) == 0
+
+    def _count(self, now_us: int) -> int:
+        if self._leases and self._first_us <= now_us:
+            self._leases = {call_id: ends_us for call_id, ends_us in self._leases.items() if ends_us > now_us}
+            self._first_us = min(self._leases.values(), default=0)
+        return len(self._leases)
+
+
+class Money:
+    """Micro-dollars spent in one window: the rule's id names it."""
+
+    __slots__ = ("rule", "spent")
+
+    def __init__(self, rule: Rule, spent: int) -> None:
+        self.rule = rule
+        self.spent = spent
+
+    def __repr__(self) -> str:
+        return f"Money({self.rule.id}, {self.spent} of {self.rule.limit})"
+
+    def follow(self, rule: Rule) -> None:
+        """The rule may change; what was spent stays."""
+        self.rule = rule
+
+    def wait_us(self, amount: int, now_us: int) -> int:
+        """As `Bucket.wait_us`: until the window ends."""
+        if self.spent + amount <= self.rule.limit:
+            return 0
+        return NEVER_US if self.rule.resets_at_s is None else max(self._reset_us(now_us), 1)
+
+    def take(self, amount: int, now_us: int, call_id: str) -> Standing | None:
+        """As `Bucket.take`."""
+        if self.spent + amount > self.rule.limit:
+            return None
+        return self.charge(amount, now_us, call_id)
+
+    def charge(self, amount: int, now_us: int, call_id: str) -> Standing:
+        """As `Bucket.charge`."""
+        self.spent += amount
+        return self.standing(now_us)
+
+    def undo(self, amount: int, call_id: str) -> None:
+        """As `Bucket.undo`."""
+        self.spent -= amount
+
+    def end(self, rule: Rule, reserved: int, actual: int, call_id: str) -> None:
+        """As `Bucket.end`; what a reset has forgiven is not given back as well."""
+        self.spent = max(self.spent + actual - reserved, 0)
+
+    def standing(self, now_us: int) -> Standing:
+        """What may still be spent, and when the window ends."""
+        return Standing(self.rule, max(self.rule.limit - self.spent, 0), self._reset_us(now_us))
+
+    def reset(self, now_us: int) -> None:
+        self.spent = 0
+
+    def is_over(self, now_us: int) -> bool:
+        """As `Bucket.is_over`."""
+        resets_at_s = self.rule.resets_at_s
+        return resets_at_s is not None and resets_at_s * 1_000_000 + _KEPT_BUDGET_US < now_us
+
+    def _reset_us(self, now_us: int) -> int:
+        return max((self.rule.resets_at_s or 0) * 1_000_000 - now_us, 0)
+
+
+Counter = Bucket | Slots | Money
