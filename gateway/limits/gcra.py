@@ -10,24 +10,31 @@ at most `burst + limit * t / period` units, or one amount where that alone is la
 The promise counts amounts as they were reserved, and what a settlement gives back from the moment it is known.
 """
 
-from gateway.limits.rules import PERIOD_S, Period, Rule
+from gateway.limits.rules import PERIOD_S, Rule
 
-PERIOD_US: dict[Period | None, int] = {period: period_s * 1_000_000 for period, period_s in PERIOD_S.items()}
 LEASE_US = 30_000_000
 """How long a parallel call holds its slot without a renewal."""
 PARALLEL_RETRY_US = 1_000_000
 """When to ask again for a slot: one that is held may come free at any time, or in an hour."""
 
+_PERIOD_US = {period: period_s * 1_000_000 for period, period_s in PERIOD_S.items()}
+
+
+def pace(rule: Rule) -> tuple[int, int]:
+    """How fast a rate gains: (microseconds, units gained in them). Raises ValueError for a rule that is no rate.
+
+    Requests come one by one, and so are rounded one by one: else a burst of them would be a request short.
+    """
+    if rule.period not in _PERIOD_US:
+        raise ValueError(f"{rule.id} is not a rate")
+    period_us = _PERIOD_US[rule.period]
+    return (-(-period_us // rule.limit), 1) if rule.dimension == "requests" else (period_us, rule.limit)
+
 
 def increment_us(rule: Rule, amount: int) -> int:
-    """The time in which a rate gains `amount` units, rounded up.
-
-    Requests are rounded one by one and then added up, so that a burst of them is never a request short.
-    """
-    period_us = PERIOD_US[rule.period]
-    if rule.dimension == "requests":
-        return amount * -(-period_us // rule.limit)
-    return -(-amount * period_us // rule.limit)
+    """The time in which a rate gains `amount` units, rounded up."""
+    gain_us, units = pace(rule)
+    return -(-amount * gain_us // units)
 
 
 def capacity_us(rule: Rule) -> int:
@@ -36,7 +43,7 @@ def capacity_us(rule: Rule) -> int:
 
 
 def wait_us(tat_us: int, amount_us: int, depth_us: int, now_us: int) -> int:
-    """Time until a charge fits into a bucket of `depth_us` (its `capacity_us`); 0: it fits now.
+    """Time until a charge of `amount_us` fits into a bucket of `depth_us` (its `capacity_us`); 0: it fits now.
 
     More than the bucket holds is admitted when the bucket is empty, and leaves it in debt: a limit below one estimate
     would otherwise admit nothing, ever.
@@ -61,12 +68,9 @@ def settled(tat_us: int, reserved_us: int, actual_us: int) -> int:
 
 def remaining(rule: Rule, tat_us: int, now_us: int) -> int:
     """Whole units that would be admitted now, all at once; never negative."""
+    gain_us, units = pace(rule)
     room_us = capacity_us(rule) - max(tat_us - now_us, 0)
-    if room_us <= 0:
-        return 0
-    if rule.dimension == "requests":
-        return room_us // increment_us(rule, 1)
-    return room_us * rule.limit // PERIOD_US[rule.period]
+    return max(room_us * units // gain_us, 0)
 
 
 def reset_us(tat_us: int, now_us: int) -> int:
