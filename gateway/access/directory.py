@@ -5,6 +5,7 @@ it is told by `apply`. One refusal stands for every reason, so that a caller lea
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from gateway.call import Principal
 from gateway.errors import InvalidKey, MissingKey, StoreUnavailable
 from gateway.store.changes import Change
 from gateway.store.engine import Store
+
+_log = logging.getLogger(__name__)
 
 _HOW = "Send it as 'Authorization: Bearer YOUR_KEY', or as api_key of your OpenAI client"
 _MAX_QUERIES = 4
@@ -59,6 +62,7 @@ class KeyDirectory:
         self._waiting: deque[bytes] = deque()
         self._readers: set[asyncio.Task[None]] = set()
         self._rests_until = 0.0
+        self._is_broken = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -174,15 +178,24 @@ class KeyDirectory:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_DIGESTS))]
             try:
                 await self._read_batch(batch)
-            except Exception as error:  # whoever waits must hear of every failure, bugs too
-                self._rests_until = self._clock() + _REST_S
-                self._fail([*batch, *self._waiting], error)
+            except StoreUnavailable as error:
+                self._rest([*batch, *self._waiting], error)
+            except Exception:  # a bug, or a database that is not ours: whoever waits must hear of it all the same
+                if not self._is_broken:
+                    _log.exception("Keys cannot be looked up; those that are known go on working.")
+                self._is_broken = True
+                self._rest([*batch, *self._waiting], _unavailable())
         self._readers -= {asyncio.current_task()}
+
+    def _rest(self, digests: Iterable[bytes], error: StoreUnavailable) -> None:
+        self._rests_until = self._clock() + _REST_S
+        self._fail(digests, error)
 
     async def _read_batch(self, batch: list[bytes]) -> None:
         generation = self._remembered.generation
         async with self._store.reading() as connection:
             found = await find_principals(connection, batch)
+        self._is_broken = False
         if generation != self._remembered.generation:
             # A change has overtaken this answer on its way: it may be of before.
             self._waiting.extend(batch)
@@ -200,7 +213,7 @@ class KeyDirectory:
             self._remembered.keep(token_digest, principal)
         self._asked.pop(token_digest).set_result(principal)
 
-    def _fail(self, digests: Iterable[bytes], error: Exception) -> None:
+    def _fail(self, digests: Iterable[bytes], error: StoreUnavailable) -> None:
         self._waiting.clear()
         for token_digest in digests:
             answer = self._asked.pop(token_digest, None)

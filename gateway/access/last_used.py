@@ -9,6 +9,7 @@ from itertools import islice
 
 from sqlalchemy import bindparam, or_, update
 
+from gateway.errors import StoreUnavailable
 from gateway.store.engine import Store
 from gateway.store.tables import keys
 
@@ -38,7 +39,7 @@ class LastUsed:
         self._max_keys = max_keys
         self._noted: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
-        self._has_failed = False
+        self._is_failing = False
 
     def __len__(self) -> int:
         return len(self._noted)
@@ -60,6 +61,8 @@ class LastUsed:
 
     async def flush(self) -> None:
         """Write what is noted. Never raises: what cannot be written is kept for the next time."""
+        if not self._noted:
+            return
         # In one order on all nodes, so that no two transactions wait for each other.
         rows = sorted(self._noted.items())
         self._noted = {}
@@ -67,11 +70,13 @@ class LastUsed:
             while rows:
                 await self._write(rows[:_BATCH])
                 del rows[:_BATCH]
-            self._has_failed = False
-        except Exception:  # nothing depends on it, so a failure of whatever kind is worth a line, once
-            if not self._has_failed:
-                _log.warning("Last uses of keys cannot be written, and are kept until they can.", exc_info=True)
-            self._has_failed = True
+            self._set_failing(False)
+        except StoreUnavailable as error:
+            self._set_failing(True, error.detail)
+        except Exception:  # nothing depends on it, so a bug is only worth its line, once
+            if not self._is_failing:
+                _log.exception("Last uses of keys cannot be written, and are kept until they can.")
+            self._is_failing = True
         finally:
             self._keep(rows)
 
@@ -83,6 +88,15 @@ class LastUsed:
         """What was noted meanwhile is newer; past the bound, those noted last stay."""
         kept = dict(rows) | self._noted
         self._noted = dict(islice(kept.items(), max(0, len(kept) - self._max_keys), None))
+
+    def _set_failing(self, is_failing: bool, reason: str = "") -> None:
+        if is_failing == self._is_failing:
+            return
+        self._is_failing = is_failing
+        if is_failing:
+            _log.warning("Last uses of keys cannot be written, and are kept until they can: %s", reason)
+        else:
+            _log.info("Last uses of keys are written again.")
 
     async def _run(self) -> None:
         while True:

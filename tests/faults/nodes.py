@@ -73,7 +73,7 @@ def call_with(secret: str, model: str = MODEL) -> bytes:
 
 async def call(port: int, secret: str) -> Answer:
     """One call with a key, on a connection of its own."""
-    return await ask(port, call_with(secret), within_s=10.0)
+    return await ask(port, call_with(secret), within_s=15.0)
 
 
 @dataclass(frozen=True)
