@@ -25,6 +25,7 @@ from gateway.settings.shapes import (
     SecretHeaderValue,
     Sha256,
     StrongSecret,
+    TimeZone,
     WebhookUrl,
     is_strong,
 )
@@ -253,6 +254,43 @@ class Redis(_Section):
     )
 
 
+LimitName = Literal[
+    "requests_per_minute",
+    "requests_per_hour",
+    "requests_per_day",
+    "tokens_per_minute",
+    "tokens_per_hour",
+    "tokens_per_day",
+    "parallel",
+]
+LimitTable = dict[LimitName, Annotated[int, Field(ge=1, lt=2**53)]]
+
+
+class Limits(_Section):
+    """How much may be used, where a key or a team has no limits of its own. docs/limits.md says what is promised."""
+
+    each_key: LimitTable = Field(
+        default_factory=dict, description="Limits of every key that has none of that kind: `requests_per_minute: 60`."
+    )
+    each_team: LimitTable = Field(
+        default_factory=dict, description="Limits of every team that has none of that kind: `parallel: 20`."
+    )
+    endpoint: LimitTable = Field(
+        default_factory=dict, description="Limits of all calls together, which keep the account within its own."
+    )
+    max_wait_s: Seconds = Field(
+        default=0.0,
+        le=600,
+        description="How long a call over its limit may wait for its turn, in seconds; 0 refuses it at once.",
+    )
+    shadow: bool = Field(default=False, description="Count and report, but refuse nobody.")
+    time_zone: TimeZone = Field(default="UTC", description="Where the days, weeks and months of budgets begin.")
+    on_redis_failure: Literal["local", "closed", "open"] = Field(
+        default="local",
+        description="Redis is away: enforce this node's share (`local`), refuse calls (`closed`), or let all through.",
+    )
+
+
 class Prices(_Section):
     """What calls cost."""
 
@@ -294,6 +332,7 @@ class Settings(_Section):
     admin: Admin = Field(default_factory=Admin)
     database: Database = Field(default_factory=Database)
     redis: Redis = Field(default_factory=Redis)
+    limits: Limits = Field(default_factory=Limits)
     prices: Prices = Field(default_factory=Prices)
     alerts: Alerts = Field(default_factory=Alerts)
     log: Log = Field(default_factory=Log)

@@ -8,6 +8,7 @@ import ipaddress
 import re
 from typing import Annotated
 from urllib.parse import SplitResult, parse_qs, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -165,6 +166,14 @@ def _is_listen_address(value: str) -> str:
     return value
 
 
+def _is_time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be a time zone, such as UTC or Europe/Berlin") from None
+    return value
+
+
 def _is_network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value))
@@ -198,6 +207,7 @@ HeaderValue = Annotated[str, AfterValidator(_is_header_value)]
 SecretHeaderValue = Annotated[SecretStr, AfterValidator(_is_secret_header_value)]
 StrongSecret = Annotated[SecretStr, AfterValidator(_is_strong_secret)]
 Host = Annotated[str, AfterValidator(_is_host)]
+TimeZone = Annotated[str, AfterValidator(_is_time_zone)]
 ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
 Network = Annotated[str, AfterValidator(_is_network)]
 Sha256 = Annotated[str, AfterValidator(_is_sha256)]
