@@ -19,7 +19,7 @@ _KEPT_BUDGET_US = 86_400_000_000
 class Bucket:
     """Requests or tokens, at a rate."""
 
-    __slots__ = ("_before_us", "_depth_us", "_gain_us", "_units", "rule", "tat_us")
+    __slots__ = ("_before_us", "_burst", "_depth_us", "_gain_us", "_units", "rule", "tat_us")
 
     def __init__(self, rule: Rule, now_us: int) -> None:
         self.tat_us = self._before_us = now_us
@@ -33,6 +33,7 @@ class Bucket:
         self.rule = rule
         self._gain_us, self._units = gcra.pace(rule)
         self._depth_us = gcra.capacity_us(rule)
+        self._burst = gcra.burst(rule)
 
     def wait_us(self, amount: int, now_us: int) -> int:
         """Time until `amount` fits; 0: it fits now."""
@@ -61,7 +62,9 @@ class Bucket:
 
     def standing(self, now_us: int) -> Standing:
         """As `gcra.remaining` and `gcra.reset_us` have it."""
-        backlog_us = self.tat_us - now_us if self.tat_us > now_us else 0
+        backlog_us = self.tat_us - now_us
+        if backlog_us <= 0:
+            return Standing(self.rule, self._burst, 0)
         room_us = self._depth_us - backlog_us
         return Standing(self.rule, room_us * self._units // self._gain_us if room_us > 0 else 0, backlog_us)
 

@@ -38,8 +38,14 @@ def increment_us(rule: Rule, amount: int) -> int:
 
 
 def capacity_us(rule: Rule) -> int:
-    """How far ahead of now a bucket may be filled: its burst, as time."""
-    return increment_us(rule, rule.burst or rule.limit)
+    """How far ahead of now a bucket may be filled: its burst as time, rounded down, since charges are rounded up."""
+    gain_us, units = pace(rule)
+    return burst(rule) * gain_us // units
+
+
+def burst(rule: Rule) -> int:
+    """Units that a rate admits at once when nothing was used before."""
+    return rule.burst or rule.limit
 
 
 def wait_us(tat_us: int, amount_us: int, depth_us: int, now_us: int) -> int:
@@ -68,9 +74,10 @@ def settled(tat_us: int, reserved_us: int, actual_us: int) -> int:
 
 def remaining(rule: Rule, tat_us: int, now_us: int) -> int:
     """Whole units that would be admitted now, all at once; never negative."""
+    if tat_us <= now_us:
+        return burst(rule)
     gain_us, units = pace(rule)
-    room_us = capacity_us(rule) - max(tat_us - now_us, 0)
-    return max(room_us * units // gain_us, 0)
+    return max((capacity_us(rule) - (tat_us - now_us)) * units // gain_us, 0)
 
 
 def reset_us(tat_us: int, now_us: int) -> int:

@@ -1,0 +1,281 @@
+"""From what a key and its team are allowed, and what one call wants, to the charges that the call asks.
+
+Pure: the time is passed in. Knows which rules bind: a key's own, or where it has none of a dimension the default for
+keys; the team's likewise; those of every pattern of the team's that fits the model; the endpoint's. Knows no counter.
+Rules are made once for a key, so that a call costs no more than its own amounts.
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, tzinfo
+from typing import NamedTuple, get_args
+
+import msgspec
+
+from gateway.limits.rules import Charge, Demand, Dimension, Period, Rule, Whose
+from gateway.limits.windows import WindowPeriod, window
+from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits
+
+_RATES: tuple[tuple[str, Dimension, Period], ...] = (
+    ("requests_per_minute", "requests", "minute"),
+    ("requests_per_hour", "requests", "hour"),
+    ("requests_per_day", "requests", "day"),
+    ("tokens_per_minute", "tokens", "minute"),
+    ("tokens_per_hour", "tokens", "hour"),
+    ("tokens_per_day", "tokens", "day"),
+)
+_BUDGETS: tuple[tuple[str, WindowPeriod], ...] = (
+    ("day_microusd", "day"),
+    ("week_microusd", "week"),
+    ("month_microusd", "month"),
+    ("total_microusd", "total"),
+)
+_DIMENSIONS = (
+    tuple(member for member, dimension, _ in _RATES if dimension == "requests"),
+    tuple(member for member, dimension, _ in _RATES if dimension == "tokens"),
+    ("parallel",),
+)
+_MOST_KEYS = 10_000
+_MOST_RULES = 100_000
+_MOST_MODELS = 64
+_LONGEST_MODEL = 256
+"""Clients choose the names of models, and would choose how much is remembered of them."""
+
+SHADOWS = frozenset(
+    name
+    for whose in get_args(Whose)
+    for dimension in get_args(Dimension)
+    for name in (whose, dimension, f"{whose}/{dimension}")
+)
+"""What may be named as shadow: all limits of keys (`key`), all of a dimension (`tokens`), or both (`key/tokens`)."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What one key is held to, by itself and with its team. Pass the same object as long as nothing changes."""
+
+    team_id: str
+    key_id: str
+    key: Limits = NO_LIMITS
+    team: Limits = NO_LIMITS
+    model_limits: Mapping[str, Limits] = msgspec.field(default_factory=dict)
+    """Of the team, by upstream's names of models, `*` as wildcard. What a pattern fits shares the pattern's limits."""
+    key_budgets: Budgets = NO_BUDGETS
+    team_budgets: Budgets = NO_BUDGETS
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What holds for everybody: defaults, where days begin, and which limits only count (names of `SHADOWS`)."""
+
+    key: Limits = NO_LIMITS
+    team: Limits = NO_LIMITS
+    endpoint: Limits = NO_LIMITS
+    endpoints: Mapping[str, Limits] = msgspec.field(default_factory=dict)
+    """Of single endpoints by name, in place of `endpoint`."""
+    key_budgets: Budgets = NO_BUDGETS
+    team_budgets: Budgets = NO_BUDGETS
+    zone: tzinfo = UTC
+    shadow: frozenset[str] = frozenset()
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """What one call wants, as estimated."""
+
+    model: str | None = None
+    """By the name that upstream knows."""
+    tokens: int | None = None
+    """None: it uses none, and costs nothing, as reading a stored object does."""
+    cost_microusd: int = 0
+    """0 also where nobody knows: budgets that are used up refuse it all the same."""
+    endpoint: str | None = None
+
+
+class _Binding(NamedTuple):
+    """Rules that bind a call, by how their amounts come about: charges of one unit, and rules that tokens are for."""
+
+    ones: tuple[Charge, ...]
+    tokens: tuple[Rule, ...]
+
+
+class _Compiled:
+    """The rules of one key and its team."""
+
+    __slots__ = ("base", "budgets", "by_model", "from_s", "patterns", "terms", "until_s")
+
+    def __init__(self, terms: Terms, base: _Binding, patterns: tuple[tuple[re.Pattern[str], _Binding], ...]) -> None:
+        self.terms = terms
+        self.base = base
+        self.patterns = patterns
+        self.by_model: dict[str, _Binding] = {}
+        self.budgets: tuple[Rule, ...] = ()
+        self.from_s = self.until_s = 0.0
+        """The time for which `budgets` are those of the windows then open."""
+
+    def binding(self, model: str | None) -> _Binding:
+        """The rules of key, team and model."""
+        if not self.patterns or model is None:
+            return self.base
+        found = self.by_model.get(model)
+        if found is None:
+            fitting = [binding for pattern, binding in self.patterns if pattern.fullmatch(model)]
+            found = _joined(self.base, *fitting) if fitting else self.base
+            if len(self.by_model) < _MOST_MODELS and len(model) <= _LONGEST_MODEL:
+                self.by_model[model] = found
+        return found
+
+
+class Planner:
+    """Makes demands. Remembers the rules of the keys that call, within bounds."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._compiled: dict[str, _Compiled] = {}
+        self._endpoints: dict[str, _Binding] = {}
+        self._rules: dict[str, Rule] = {}
+        """One object for a rule, whichever of a team's keys it was made for: limiters look whether it is the same."""
+
+    def demand(self, call_id: str, terms: Terms, ask: Ask, now_s: float) -> Demand:
+        """All that a call asks, at Unix time `now_s`."""
+        compiled = self._of(terms)
+        charges, token_rules = compiled.binding(ask.model)
+        endpoint: tuple[Charge, ...] = ()
+        if ask.endpoint is not None:
+            endpoint = _charges(self._of_endpoint(ask.endpoint), ask.tokens)
+        if ask.tokens is not None:
+            # Less than one unit would pass a limit that is used up.
+            tokens, cost = max(ask.tokens, 1), max(ask.cost_microusd, 1)
+            charges += tuple([Charge(rule, tokens) for rule in token_rules])
+            charges += tuple([Charge(rule, cost) for rule in self._budgets(compiled, now_s)])
+        return Demand(call_id, terms.team_id, charges, endpoint)
+
+    def rules(self, terms: Terms, now_s: float) -> tuple[Rule, ...]:
+        """Every rule of a key, its team and the team's models, for showing them and for resetting them."""
+        compiled = self._of(terms)
+        binding = _joined(compiled.base, *(binding for _, binding in compiled.patterns))
+        rates = (*(charge.rule for charge in binding.ones), *binding.tokens)
+        return (*rates, *self._budgets(compiled, now_s))
+
+    def endpoint_rules(self, name: str) -> tuple[Rule, ...]:
+        """Every rule of an upstream endpoint."""
+        binding = self._of_endpoint(name)
+        return (*(charge.rule for charge in binding.ones), *binding.tokens)
+
+    def _of(self, terms: Terms) -> _Compiled:
+        compiled = self._compiled.get(terms.key_id)
+        if compiled is None or compiled.terms is not terms:
+            if len(self._compiled) >= _MOST_KEYS:
+                self._compiled.clear()
+            compiled = self._compiled[terms.key_id] = self._compile(terms)
+        return compiled
+
+    def _compile(self, terms: Terms) -> _Compiled:
+        key = _with_defaults(terms.key, self._policy.key)
+        team = _with_defaults(terms.team, self._policy.team)
+        base = _joined(
+            self._binding(f"{terms.team_id}/{terms.key_id}", "key", key),
+            self._binding(terms.team_id, "team", team),
+        )
+        patterns = tuple(
+            (_pattern(model), self._binding(f"{terms.team_id}/model/{model}", "model", limits))
+            for model, limits in terms.model_limits.items()
+        )
+        return _Compiled(terms, base, patterns)
+
+    def _of_endpoint(self, name: str) -> _Binding:
+        binding = self._endpoints.get(name)
+        if binding is None:
+            limits = self._policy.endpoints.get(name, self._policy.endpoint)
+            binding = self._endpoints[name] = self._binding(f"endpoint/{name}", "endpoint", limits)
+        return binding
+
+    def _binding(self, prefix: str, whose: Whose, limits: Limits) -> _Binding:
+        rules = [self._same(rule) for rule in self._rates(prefix, whose, limits)]
+        return _Binding(
+            ones=tuple(Charge(rule, 1) for rule in rules if rule.dimension != "tokens"),
+            tokens=tuple(rule for rule in rules if rule.dimension == "tokens"),
+        )
+
+    def _rates(self, prefix: str, whose: Whose, limits: Limits) -> Iterator[Rule]:
+        for member, dimension, period in _RATES:
+            limit = getattr(limits, member)
+            if limit is not None:
+                shadow = self._is_shadow(whose, dimension)
+                yield Rule(f"{prefix}/{dimension}/{period}", dimension, whose, period, limit, limit, shadow)
+        if limits.parallel is not None:
+            shadow = self._is_shadow(whose, "parallel")
+            yield Rule(f"{prefix}/parallel", "parallel", whose, None, limits.parallel, shadow=shadow)
+
+    def _budgets(self, compiled: _Compiled, now_s: float) -> tuple[Rule, ...]:
+        if not compiled.from_s <= now_s < compiled.until_s:
+            terms, policy = compiled.terms, self._policy
+            key = policy.key_budgets if terms.key_budgets == NO_BUDGETS else terms.key_budgets
+            team = policy.team_budgets if terms.team_budgets == NO_BUDGETS else terms.team_budgets
+            compiled.budgets = (
+                *self._windows(f"{terms.team_id}/{terms.key_id}", "key", key, now_s),
+                *self._windows(terms.team_id, "team", team, now_s),
+            )
+            ends = [rule.resets_at_s for rule in compiled.budgets if rule.resets_at_s is not None]
+            compiled.from_s, compiled.until_s = now_s, min(ends, default=float("inf"))
+        return compiled.budgets
+
+    def _windows(self, prefix: str, whose: Whose, budgets: Budgets, now_s: float) -> Iterator[Rule]:
+        shadow = self._is_shadow(whose, "budget")
+        for member, period in _BUDGETS:
+            limit = getattr(budgets, member)
+            if limit is not None:
+                now = window(period, now_s, self._policy.zone)
+                rule_id = f"{prefix}/budget/{period}/{now.name}"
+                yield self._same(
+                    Rule(rule_id, "budget", whose, period, limit, shadow=shadow, resets_at_s=now.resets_at_s)
+                )
+
+    def _is_shadow(self, whose: Whose, dimension: Dimension) -> bool:
+        return not self._policy.shadow.isdisjoint((whose, dimension, f"{whose}/{dimension}"))
+
+    def _same(self, rule: Rule) -> Rule:
+        known = self._rules.get(rule.id)
+        if known == rule:
+            return known
+        if len(self._rules) >= _MOST_RULES:
+            self._rules.clear()
+        self._rules[rule.id] = rule
+        return rule
+
+
+def actual(demand: Demand, *, tokens: int | None, cost_microusd: int | None) -> dict[str, int]:
+    """What a call came to, by rule id, as `Limiter.settle` takes it. None: not known, so that the estimate stands."""
+    amounts: dict[Dimension, int | None] = {"tokens": tokens, "budget": cost_microusd}
+    return {
+        charge.rule.id: amount
+        for charge in (*demand.charges, *demand.endpoint)
+        if (amount := amounts.get(charge.rule.dimension)) is not None
+    }
+
+
+def _charges(binding: _Binding, tokens: int | None) -> tuple[Charge, ...]:
+    if tokens is None:
+        return binding.ones
+    return (*binding.ones, *(Charge(rule, max(tokens, 1)) for rule in binding.tokens))
+
+
+def _joined(*bindings: _Binding) -> _Binding:
+    return _Binding(
+        tuple(charge for binding in bindings for charge in binding.ones),
+        tuple(rule for binding in bindings for rule in binding.tokens),
+    )
+
+
+def _with_defaults(own: Limits, defaults: Limits) -> Limits:
+    """`own`, and of each dimension that it says nothing of, what the defaults say."""
+    missing = {
+        member: getattr(defaults, member)
+        for members in _DIMENSIONS
+        if all(getattr(own, member) is None for member in members)
+        for member in members
+    }
+    return msgspec.structs.replace(own, **missing)
+
+
+def _pattern(model: str) -> re.Pattern[str]:
+    """`*` alone is a wildcard. The standard library's translation looks for each piece once, and never goes back."""
+    return re.compile(fnmatch.translate(re.sub(r"([?[])", r"[\1]", model)))
