@@ -10,14 +10,14 @@ at most `burst + limit * t / period` units, or one amount where that alone is la
 The promise counts amounts as they were reserved, and what a settlement gives back from the moment it is known.
 """
 
-from gateway.limits.rules import PERIOD_S, Rule
+from gateway.limits.rules import PERIOD_S, Period, Rule
 
 LEASE_US = 30_000_000
 """How long a parallel call holds its slot without a renewal."""
 PARALLEL_RETRY_US = 1_000_000
 """When to ask again for a slot: one that is held may come free at any time, or in an hour."""
 
-_PERIOD_US = {period: period_s * 1_000_000 for period, period_s in PERIOD_S.items()}
+PERIOD_US: dict[Period | None, int] = {period: period_s * 1_000_000 for period, period_s in PERIOD_S.items()}
 
 
 def pace(rule: Rule) -> tuple[int, int]:
@@ -25,9 +25,9 @@ def pace(rule: Rule) -> tuple[int, int]:
 
     Requests come one by one, and so are rounded one by one: else a burst of them would be a request short.
     """
-    if rule.period not in _PERIOD_US:
+    if rule.period not in PERIOD_US:
         raise ValueError(f"{rule.id} is not a rate")
-    period_us = _PERIOD_US[rule.period]
+    period_us = PERIOD_US[rule.period]
     return (-(-period_us // rule.limit), 1) if rule.dimension == "requests" else (period_us, rule.limit)
 
 
