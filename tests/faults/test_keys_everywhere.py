@@ -111,7 +111,7 @@ async def test_a_change_by_one_process_holds_in_the_others_within_a_second(
     redis_url = valkey.url if has_redis else None
     count = 3 if is_long else 2
     async with nodes(store_url, count=count, redis_url=redis_url) as running:
-        for _ in range(15 if is_long else 1):
+        for _ in range(8 if is_long else 1):
             what = f"{store_url.get_backend_name()}, redis {has_redis}"
             await _round([node.port for node in running], what, processes=count)
 
@@ -139,7 +139,7 @@ async def test_with_a_redis_that_hangs_changes_hold_within_a_second(valkey: Valk
 
 async def test_a_change_by_one_worker_holds_in_the_others_within_a_second(store_url: URL, *, is_long: bool) -> None:
     async with nodes(store_url, count=1, GATEWAY_SERVER_WORKERS="2") as (node,):
-        for _ in range(15 if is_long else 1):
+        for _ in range(8 if is_long else 1):
             await _round([node.port], "workers")
         node.terminate()
         await node.status()
