@@ -224,9 +224,17 @@ class Planner:
             limit = getattr(budgets, member)
             if limit is not None:
                 now = window(period, now_s, self._policy.zone)
-                rule_id = f"{prefix}/budget/{period}/{now.name}"
+                name = period if period == now.name else f"{period}/{now.name}"
                 yield self._same(
-                    Rule(rule_id, "budget", whose, period, limit, shadow=shadow, resets_at_s=now.resets_at_s)
+                    Rule(
+                        f"{prefix}/budget/{name}",
+                        "budget",
+                        whose,
+                        period,
+                        limit,
+                        shadow=shadow,
+                        resets_at_s=now.resets_at_s,
+                    )
                 )
 
     def _is_shadow(self, whose: Whose, dimension: Dimension) -> bool:
