@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import count, repeat
 from pathlib import Path
 from typing import cast
@@ -24,6 +25,7 @@ import uvloop
 
 from bench.alarm import Alarm, now_ns
 from bench.load import OpenLoop
+from bench.machine import cpu_ns
 from bench.processes import OTHER_CORE, Proxy, start_gateway, start_upstream
 from bench.traffic import CLIENT_KEY, plain_call
 from gateway.access.keys import new_secret
@@ -133,38 +135,54 @@ def _peak_memory_mb(proxy: Proxy) -> float:
     return int(found[1]) / 1000 if found else 0.0
 
 
+@dataclass
+class _Found:
+    """What one kind of neighbour came to, over all rounds."""
+
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+    calls: int = 0
+    cpu_us: float = 0.0
+    peak_memory_mb: float = 0.0
+
+    def add(self, proxy: Proxy, kind: str, rate_hz: float, seconds: float) -> None:
+        before_ns = cpu_ns(proxy.pids)
+        latencies_ms, calls = _latencies_ms(proxy, kind, rate_hz, seconds)
+        self.cpu_us += (cpu_ns(proxy.pids) - before_ns) / 1000
+        self.p50_ms.append(_quantile(latencies_ms, 0.5))
+        self.p99_ms.append(_quantile(latencies_ms, 0.99))
+        self.calls += calls
+        self.peak_memory_mb = _peak_memory_mb(proxy)
+
+    def cells(self, alone: "_Found") -> Iterator[str]:
+        yield f"{self.calls:,}"
+        yield f"{(self.cpu_us - alone.cpu_us) / self.calls:.1f}" if self.calls else "-"
+        yield f"{statistics.median(self.p50_ms):.2f}"
+        yield f"{statistics.median(self.p99_ms):.2f}"
+        yield f"{min(self.p99_ms):.2f} to {max(self.p99_ms):.2f}"
+        yield f"{self.peak_memory_mb:.1f}"
+
+
+_HEADS = ("beside", "calls", "CPU of each, µs", "valid p50, ms", "valid p99, ms", "its rounds", "peak memory, MB")
+
+
 def _measure(folder: Path, rounds: int, seconds: float, rate_hz: float) -> None:
     os.environ["GATEWAY_SERVER_STATE_DIR"] = str(folder / "state")
     os.environ["GATEWAY_LOG_CALLS"] = "off"
     os.sched_setaffinity(0, {OTHER_CORE})
     upstream = start_upstream(folder)
     proxy = start_gateway(folder, upstream, tls=False)
+    found = {kind: _Found() for kind in KINDS}
     try:
         _latencies_ms(proxy, "wrong", rate_hz, 1.0)
-        found: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
-        answers = dict.fromkeys(KINDS, 0)
-        memory_mb = dict.fromkeys(KINDS, 0.0)
         for _ in range(rounds):
             for kind in KINDS:
-                latencies, made = _latencies_ms(proxy, kind, rate_hz, seconds)
-                found[kind].append(latencies)
-                answers[kind] += made
-                memory_mb[kind] = _peak_memory_mb(proxy)
-        _show(found, answers, memory_mb)
+                found[kind].add(proxy, kind, rate_hz, seconds)
     finally:
         proxy.stop()
         upstream.stop()
-
-
-def _show(found: dict[str, list[list[float]]], answers: dict[str, int], memory_mb: dict[str, float]) -> None:
-    sys.stdout.write("| beside the valid calls | calls | p50 ms | p99 ms | rounds' p99 ms | peak memory MB |\n")
-    sys.stdout.write("| --- | --- | --- | --- | --- | --- |\n")
-    for kind, rounds in found.items():
-        p50 = statistics.median(_quantile(each, 0.5) for each in rounds)
-        p99s = [_quantile(each, 0.99) for each in rounds]
-        spread = f"{min(p99s):.2f} to {max(p99s):.2f}"
-        cells = (kind, f"{answers[kind]:,}", f"{p50:.3f}", f"{statistics.median(p99s):.3f}", spread, memory_mb[kind])
-        sys.stdout.write(f"| {' | '.join(map(str, cells))} |\n")
+    rows = [_HEADS, ["---"] * len(_HEADS), *([kind, *found[kind].cells(found["nothing"])] for kind in KINDS)]
+    sys.stdout.writelines(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def main() -> None:
