@@ -1,0 +1,490 @@
+"""Limits that many nodes share, in Redis: exact while it answers, and by the chosen mode while it does not.
+
+Knows which calls this node holds and what to do with each answer, and with none; how batches travel is a lane's
+business, what Redis does with them is `calls.lua`'s. A whole Redis is one lane; of a cluster every team is one, and so
+are the endpoints, for which calls then ask in a second step.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from gateway.errors import StoreUnavailable
+from gateway.limits.batch import ADMITTED, UNCOUNTED, Answer, End, cancelled
+from gateway.limits.batching import Lane
+from gateway.limits.connection import Away, Server, script
+from gateway.limits.denials import Denials
+from gateway.limits.fallback import LocalShare
+from gateway.limits.memory import Spent
+from gateway.limits.redis_keys import BUDGET, ENDPOINTS, NODES, PARALLEL, Cell, Cells, Part, hash_key
+from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
+from gateway.limits.verdicts import admission, refusal, standing, unspent
+
+_log = logging.getLogger(__name__)
+
+OnFailure = Literal["local", "closed", "open"]
+"""While Redis is away: by this node's share, in its memory; nobody is admitted; all are, and nothing is counted."""
+
+_READ_AGAIN_S = 5.0
+_NODE_LIFE_US = 15_000_000
+_SWEPT_AT_ONCE = 300
+_MOST_SPENT = 50_000
+_MOST_ASKED = 3
+"""How often one call may ask: once, and again after each round of budgets that had no counter."""
+_UPKEEP_TIMEOUT_S = 1.0
+
+
+def _steady_us() -> int:
+    return time.monotonic_ns() // 1_000
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """How long, how often and how many; seconds where nothing else is said."""
+
+    budget_s: float = 0.1
+    """How long a call may wait for Redis."""
+    renew_s: float = 10.0
+    beat_s: float = 5.0
+    """How often this node says that it is there."""
+    sweep_s: float = 60.0
+    probe_s: float = 0.5
+    """How often it is tried whether Redis is back."""
+    most_remembered: int = 10_000
+    """How many refusals are remembered here, so that asking again costs nothing."""
+    clock: Callable[[], int] = _steady_us
+    """Microseconds, for what is remembered here: from anywhere, and never back."""
+
+
+USUAL = Timing()
+
+
+class _Held(msgspec.Struct, frozen=True, gc=False):
+    """A call of this node that goes on."""
+
+    demand: Demand
+    parts: tuple[Part, ...]
+    decision: Decision
+
+
+class Figures(msgspec.Struct):
+    """For metrics. `lost_ends`: calls whose end Redis never heard of, since it was away for too long."""
+
+    round_trips: int = 0
+    seconds: float = 0.0
+    longest_s: float = 0.0
+    failures: int = 0
+    remembered: int = 0
+    """Refusals that asked nobody."""
+    without: int = 0
+    """Decisions that were made without Redis."""
+    lost_ends: int = 0
+
+
+class RedisLimiter:
+    """The `Limiter` of many processes. Make it and use it on one event loop.
+
+    Args:
+        server: Where it is; the limiter closes it.
+        on_failure: What to do while Redis is away.
+        load_spent: Asked for each budget that has no counter in Redis. Without it, such begin with nothing spent.
+        timing: Other than usual, for tests.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        on_failure: OnFailure = "local",
+        load_spent: Spent | None = None,
+        timing: Timing = USUAL,
+    ) -> None:
+        self.node = secrets.token_hex(6)
+        self.figures = Figures()
+        self.nodes = 1
+        """How many gateways are at work on this Redis, as last heard."""
+        self._server = server
+        self._on_failure: OnFailure = on_failure
+        self._load_spent = load_spent
+        self._timing = timing
+        self._lanes: dict[str, Lane] = {}
+        self._cells = Cells()
+        self._held: dict[str, _Held] = {}
+        self._denials = Denials(timing.clock, timing.most_remembered)
+        self._share = LocalShare()
+        self._spent: dict[str, int] = {}
+        """Micro-dollars by rule id, as last seen."""
+        self._tags: set[str] = set()
+        """Whose hashes were used since they were last swept."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"RedisLimiter({len(self._held)} calls, {self.mode}, nodes={self.nodes}, lanes={len(self._lanes)})"
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis, or a part of it, does not answer."""
+        return any(lane.is_open for lane in self._lanes.values())
+
+    @property
+    def mode(self) -> Literal["exact", "local", "closed", "open"]:
+        """How it is decided now."""
+        return self._on_failure if self.is_away else "exact"
+
+    def admit_now(self, demand: Demand) -> Decision | None:
+        """As `Limiter.admit_now`: repeated calls, refusals that are remembered, and all while Redis is away."""
+        held = self._held.get(demand.call_id)
+        if held is not None:
+            return held.decision
+        if self._denials and (denied := self._denials.refuse(demand)) is not None:
+            self.figures.remembered += 1
+            return denied
+        return None
+
+    async def admit(self, demand: Demand) -> Decision:
+        """As `Limiter.admit`. A budget whose earlier spending cannot be read begins with none, until it can."""
+        decision = self.admit_now(demand)
+        if decision is not None:
+            return decision
+        parts = self._parts(demand)
+        answers: list[Answer] = []
+        for part in parts:
+            answer = await self._ask(part, parts[: len(answers)])
+            if answer is None:
+                return await self._without(demand, parts, parts[: len(answers)])
+            answers.append(answer)
+            if answer[0] != ADMITTED:
+                break
+        return self._conclude(demand, parts, answers)
+
+    def settle(self, demand: Demand, actual: Mapping[str, int]) -> None:
+        """As `Limiter.settle`."""
+        self._end(demand.call_id, actual)
+
+    def cancel(self, demand: Demand) -> None:
+        """As `Limiter.cancel`."""
+        self._end(demand.call_id, None)
+
+    async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
+        """As `Limiter.standings`. While Redis is away: of this node's share, or as if nothing was counted."""
+        found: dict[str, Standing] = {}
+        for lane, cells in self._by_lane(rules):
+            states = await lane.look(cells)
+            if states is None:
+                return await self._standings_without(rules)
+            for cell, state in zip(cells, states, strict=True):
+                found[cell.rule.id] = standing(cell, unspent(cell.kind, state), lane.server_us)
+        return [found[rule.id] for rule in rules]
+
+    async def reset(self, rules: Sequence[Rule]) -> None:
+        """As `Limiter.reset`; but whatever the mode, it says so if it cannot be done. Slots that calls under way hold
+        are taken again at the next renewal.
+        """
+        for lane, cells in self._by_lane(rules):
+            if await lane.reset(cells) is None:
+                raise _unavailable()
+        for rule in rules:
+            self._denials.forget(rule.id)
+            self._spent.pop(rule.id, None)
+
+    async def renew(self) -> None:
+        """Hold what the calls under way hold for another life of a lease; also done by itself every few seconds."""
+        for lane in self._lanes.values():
+            if not lane.is_open:
+                lane.hold(self._held_parts(lane))
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Return when Redis, if it answers, has heard of all that ended here."""
+        await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
+
+    def start(self) -> None:
+        """As `Limiter.start`. Also connects, so that the first call need not wait for it."""
+        self._share.start()
+        for upkeep in (self._renew_forever(), self._count_forever(), self._sweep_forever()):
+            self._spawn(upkeep)
+
+    async def close(self) -> None:
+        """As `Limiter.close`. What calls ended with is told to Redis, if it answers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+        await self._share.close()
+        await self._server.close()
+
+    # How calls are decided.
+
+    def _parts(self, demand: Demand) -> tuple[Part, ...]:
+        cells_of = self._cells.of
+        charges = (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges
+        if not self._server.is_cluster:
+            if not charges:
+                return ()
+            return (Part(demand.call_id, charges, [cells_of(charge.rule) for charge in charges]),)
+        by_tag: dict[str, list[Charge]] = {}
+        for charge in charges:
+            by_tag.setdefault(cells_of(charge.rule).tag, []).append(charge)
+        return tuple(
+            [Part(demand.call_id, tuple(own), [cells_of(charge.rule) for charge in own]) for own in by_tag.values()]
+        )
+
+    async def _ask(self, part: Part, before: Sequence[Part]) -> Answer | None:
+        lane = self._lane(part.tag)
+        for _ in range(_MOST_ASKED):
+            asked = lane.ask(part)
+            try:
+                answer = await asked
+            except asyncio.CancelledError:
+                # The caller has gone, and nobody will settle what may have been admitted.
+                if asked.done() and not asked.cancelled() and (late := asked.result()) and late[0] == ADMITTED:
+                    lane.end(cancelled(part))
+                self._take_back(before)
+                raise
+            if answer is None or answer[0] != UNCOUNTED:
+                return answer
+            await self._seed(lane, part, answer[1:])
+        return None
+
+    def _conclude(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer]) -> Decision:
+        cells = [cell for part in parts for cell in part.cells]
+        amounts = [amount for part in parts for amount in part.amounts]
+        states = [unspent(cell.kind, state) for cell, state in zip(cells, _states(answers), strict=False)]
+        wall_us = self._lane(parts[-1].tag).server_us if parts else 0
+        for cell, state in zip(cells, states, strict=False):
+            if cell.kind == BUDGET:
+                self._see_spent(cell.rule.id, state)
+        if answers and answers[-1][0] != ADMITTED:
+            self._take_back(parts[: len(answers) - 1])
+            kept = sum(len(part.cells) for part in parts[: len(answers) - 1])
+            before = [max(state - amount, 0) for state, amount in zip(states[:kept], amounts, strict=False)]
+            first = min(len(states), len(demand.charges))
+            decision = refusal(cells[: len(states)], amounts, before + states[kept:], first, wall_us)
+            self._denials.remember(decision, cells, before + states[kept:], wall_us)
+            return decision
+        decision = admission(cells, amounts, states, wall_us)
+        self._hold(demand, parts, decision)
+        return decision
+
+    def _hold(self, demand: Demand, parts: tuple[Part, ...], decision: Decision) -> None:
+        self._held[demand.call_id] = _Held(demand, parts, decision)
+        self._tags.update([part.tag for part in parts])
+
+    def _take_back(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            self._lane(part.tag).end(cancelled(part))
+
+    def _end(self, call_id: str, actual: Mapping[str, int] | None) -> None:
+        held = self._held.pop(call_id, None)
+        if held is None:
+            return
+        self._share.end(call_id, actual)
+        for part in held.parts:
+            deltas, fulls = [], []
+            for cell, charge, amount in zip(part.cells, part.charges, part.amounts, strict=True):
+                full = 0 if actual is None else amount
+                if actual and charge.rule.id in actual:
+                    full = cell.amount(actual[charge.rule.id])
+                deltas.append(full - amount)
+                fulls.append(full)
+                if self._denials and (full < amount or cell.kind == PARALLEL):
+                    self._denials.forget(charge.rule.id)
+            self._lane(part.tag).end(End(part, deltas, fulls))
+
+    # While Redis is away.
+
+    async def _without(self, demand: Demand, parts: tuple[Part, ...], asked: Sequence[Part]) -> Decision:
+        self._take_back(asked)
+        self.figures.without += 1
+        if self._on_failure == "closed":
+            raise _unavailable()
+        if self._on_failure == "open":
+            return Decision(True, ())
+        await self._read_unseen([charge.rule for charge in (*demand.charges, *demand.endpoint)])
+        if not self._share.is_entered:
+            self._share.enter([held.demand for held in self._held.values()], self._spent, self.nodes)
+        decision = self._share.admit(demand)
+        if decision.admitted:
+            self._hold(demand, parts, decision)
+            for part in parts:
+                self._lane(part.tag).hold((part,))
+        return decision
+
+    async def _standings_without(self, rules: Sequence[Rule]) -> list[Standing]:
+        if self._on_failure == "closed":
+            raise _unavailable()
+        if self._on_failure == "open":
+            return [standing(self._cells.of(rule), 0, 0) for rule in rules]
+        await self._read_unseen(rules)
+        return await self._share.standings(rules)
+
+    # What was spent of budgets.
+
+    async def _seed(self, lane: Lane, part: Part, states: Sequence[int]) -> None:
+        """Say to Redis what was spent of those budgets of a call that have no counter there."""
+        cells = [cell for cell, state in zip(part.cells, states, strict=False) if cell.kind == BUDGET and state < 0]
+        spent = await self._read([cell.rule for cell in cells])
+        for cell in cells:
+            lane.seed(cell, 0 if spent is None else spent.get(cell.rule.id, 0))
+        if spent is None:
+            self._spawn(self._seed_later(lane, cells))
+
+    async def _seed_later(self, lane: Lane, cells: Sequence[Cell]) -> None:
+        spent = None
+        while spent is None:
+            await asyncio.sleep(_READ_AGAIN_S)
+            spent = await self._read([cell.rule for cell in cells])
+        for cell in cells:
+            lane.seed(cell, spent.get(cell.rule.id, 0))
+
+    async def _read(self, rules: Sequence[Rule]) -> Mapping[str, int] | None:
+        """None: it cannot be read now."""
+        if self._load_spent is None:
+            return {}
+        try:
+            return await self._load_spent(rules)
+        except StoreUnavailable:
+            return None
+
+    async def _read_unseen(self, rules: Sequence[Rule]) -> None:
+        unseen = [rule for rule in rules if rule.dimension == "budget" and rule.id not in self._spent]
+        if unseen:
+            spent = await self._read(unseen) or {}
+            for rule in unseen:
+                self._see_spent(rule.id, spent.get(rule.id, 0))
+
+    def _see_spent(self, rule_id: str, spent: int) -> None:
+        if len(self._spent) >= _MOST_SPENT:
+            self._spent.clear()
+        self._spent[rule_id] = spent
+
+    # What lanes tell.
+
+    def is_held(self, part: Part) -> bool:
+        """As `Observer.is_held`."""
+        return part.call_id in self._held
+
+    def uncounted(self, part: Part) -> None:
+        """As `Observer.uncounted`."""
+        self._spawn(self._hold_again(part))
+
+    def round_trip(self, seconds: float) -> None:
+        """As `Observer.round_trip`."""
+        figures = self.figures
+        figures.round_trips += 1
+        figures.seconds += seconds
+        figures.longest_s = max(figures.longest_s, seconds)
+        if self._share.is_entered and not self.is_away:
+            self._share.leave()
+
+    def failed(self) -> None:
+        """As `Observer.failed`."""
+        self.figures.failures += 1
+
+    def opened(self, lane: Lane, reason: str) -> None:
+        """As `Observer.opened`."""
+        if sum(lane.is_open for lane in self._lanes.values()) == 1:
+            _log.warning("Redis is away (%s): limits are %s.", reason, _MEANS[self._on_failure])
+        self._spawn(self._probe(lane))
+
+    def closed(self) -> None:
+        """As `Observer.closed`."""
+        if not self.is_away:
+            self._share.leave()
+            _log.info("Redis is back: limits are exact again.")
+
+    def lost(self) -> None:
+        """As `Observer.lost`."""
+        self.figures.lost_ends += 1
+
+    # What runs in the background.
+
+    async def _probe(self, lane: Lane) -> None:
+        while True:
+            await asyncio.sleep(self._timing.probe_s)
+            if await lane.recover(self._held_parts(lane)):
+                return
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._timing.renew_s)
+            await self.renew()
+
+    async def _hold_again(self, part: Part) -> None:
+        lane = self._lane(part.tag)
+        await self._seed(lane, part, [-1] * len(part.cells))
+        lane.hold((part,))
+
+    async def _count_forever(self) -> None:
+        while True:
+            with contextlib.suppress(Away):
+                told = self._server.run(
+                    script("nodes.lua"), [NODES], self.node, _NODE_LIFE_US, timeout_s=_UPKEEP_TIMEOUT_S
+                )
+                self.nodes = int(await told)
+            await asyncio.sleep(self._timing.beat_s)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._timing.sweep_s)
+            tags, self._tags = self._tags, {part.tag for held in self._held.values() for part in held.parts}
+            for tag in tags:
+                with contextlib.suppress(Away):
+                    await self._sweep_one(tag)
+
+    async def _sweep_one(self, tag: str) -> None:
+        keys = [hash_key(tag)] if self._server.is_cluster else [hash_key(tag), hash_key(ENDPOINTS)]
+        cursor = b"0"
+        while True:
+            told = self._server.run(script("sweep.lua"), keys, cursor, _SWEPT_AT_ONCE, timeout_s=_UPKEEP_TIMEOUT_S)
+            cursor = await told
+            if cursor == b"0":
+                return
+
+    # Lanes.
+
+    def _lane(self, tag: str) -> Lane:
+        name = tag if self._server.is_cluster else ""
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane(
+                self._server, tag=name, node=self.node, budget_s=self._timing.budget_s, observer=self
+            )
+        return lane
+
+    def _by_lane(self, rules: Sequence[Rule]) -> list[tuple[Lane, list[Cell]]]:
+        lanes: dict[Lane, list[Cell]] = {}
+        for rule in rules:
+            cell = self._cells.of(rule)
+            lanes.setdefault(self._lane(cell.tag), []).append(cell)
+        return list(lanes.items())
+
+    def _held_parts(self, lane: Lane) -> list[Part]:
+        return [part for held in self._held.values() for part in held.parts if self._lane(part.tag) is lane]
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_MEANS: dict[OnFailure, str] = {
+    "local": "kept by this gateway's share, in its memory",
+    "closed": "not kept, and no call is admitted",
+    "open": "not kept, and every call is admitted",
+}
+
+
+def _states(answers: Sequence[Answer]) -> list[int]:
+    return [state for answer in answers for state in answer[1:]]
+
+
+def _unavailable() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The gateway cannot check limits now. Please try again in a second.", detail="Redis is away"
+    )

