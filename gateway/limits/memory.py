@@ -19,7 +19,6 @@ Clock = Callable[[], int]
 Spent = Callable[[Sequence[Rule]], Awaitable[Mapping[str, int]]]
 """Micro-dollars by rule id: all that was spent so far in the windows of these budgets. Raises `StoreUnavailable`."""
 
-_RENEW_S = LEASE_US / 3_000_000
 _RENEWALS_A_SWEEP = 6
 _SWEPT_AT_ONCE = 1_000
 _ASK_AGAIN_US = 5_000_000
@@ -38,11 +37,19 @@ class MemoryLimiter:
     Args:
         clock: `steady_clock()` by default.
         load_spent: Asked for each budget that is new here. Without it, budgets begin with nothing spent.
+        renew_every_s: Between two renewals of the leases; every sixth time it looks what can be forgotten.
     """
 
-    def __init__(self, *, clock: Clock | None = None, load_spent: Spent | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        load_spent: Spent | None = None,
+        renew_every_s: float = LEASE_US / 3_000_000,
+    ) -> None:
         self._clock = clock or steady_clock()
         self._load_spent = load_spent
+        self._renew_every_s = renew_every_s
         self._counters: dict[str, Counter] = {}
         self._calls: dict[str, tuple[tuple[Charge, ...], Decision]] = {}
         self._unread: dict[str, int] = {}
@@ -225,7 +232,7 @@ class MemoryLimiter:
     async def _keep_up(self) -> None:
         while True:
             for _ in range(_RENEWALS_A_SWEEP):
-                await asyncio.sleep(_RENEW_S)
+                await asyncio.sleep(self._renew_every_s)
                 self.renew()
             await self.sweep()
 
