@@ -15,11 +15,14 @@ from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StoreUnavailable
+from gateway.limits.budget_id import place
+from gateway.limits.plan import Planner, Policy, Terms
 from gateway.limits.rules import Rule
 from gateway.limits.spend import KEPT_S, Spend
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
 from gateway.store.tables import spend
+from gateway.terms import Budgets
 from tests.support.stores import PostgresServer
 
 ROOT = Path(__file__).parents[2]
@@ -231,6 +234,16 @@ async def test_windows_that_ended_long_ago_are_deleted_and_those_that_never_end_
     assert {window for _, window in await kept(store)} == {"just over", "total"}
 
 
+def test_every_budget_that_is_planned_has_a_place_of_its_own() -> None:
+    budgets = Budgets(day_microusd=1, week_microusd=2, month_microusd=3, total_microusd=4)
+    terms = Terms("team_1", "key_1", key_budgets=budgets, team_budgets=budgets)
+    windows = ["day/2026-11-22", "week/2026-W47", "month/2026-11", "total"]
+    at_s = 1_795_305_600  # 2026-11-22
+    assert [place(rule) for rule in Planner(Policy()).rules(terms, at_s)] == [
+        (subject, window) for subject in ("team_1/key_1", "team_1") for window in windows
+    ]
+
+
 @pytest.mark.parametrize("rule_id", ["team_1/key_1/requests/minute", "/budget/day", "team_1/budget/", "team_1"])
 def test_a_rule_that_is_no_budget_is_a_bug(tmp_path: Path, rule_id: str) -> None:
     spent = Spend(Store(URL.create("sqlite+aiosqlite", database=str(tmp_path / "a.db"))))
@@ -281,6 +294,8 @@ async def test_while_the_database_is_away_it_is_kept_up_to_a_bound_and_one_line_
 PROGRAM = """
 import asyncio, sys, time
 from sqlalchemy import make_url
+from gateway.limits.budget_id import place
+from gateway.limits.plan import Planner, Policy, Terms
 from gateway.limits.rules import Rule
 from gateway.limits.spend import Spend
 from gateway.store.engine import Store
