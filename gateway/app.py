@@ -7,25 +7,18 @@ import contextlib
 import gc
 import socket
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from gateway.access.administration import Administration
 from gateway.access.directory import KeyDirectory
 from gateway.access.first_start import first_start
 from gateway.access.last_used import LastUsed
-from gateway.access.ownership import Ownership
-from gateway.access.pruning import Pruning
-from gateway.access.reconcile import declared_digests, reconcile
-from gateway.access.watcher import ChangeWatcher
+from gateway.access.reconcile import reconcile
 from gateway.call import CallRecord
-from gateway.http.admin import admin_app, admin_router
-from gateway.http.admin.principals import authenticator
-from gateway.http.client_address import compile_networks
+from gateway.composition import Bounds, Doorkeepers
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
 from gateway.http.pages import OwnPages
@@ -43,7 +36,6 @@ from gateway.relay.relay import Relay
 from gateway.settings import Settings
 from gateway.settings.shapes import host_and_port
 from gateway.store.engine import Store
-from gateway.store.journal import Journal
 from gateway.store.migrate import migrate
 from gateway.store.url import database_url
 from gateway.upstream.choose import make_transport
@@ -67,53 +59,6 @@ class GatewayApp(OwnPages):
         if self.openapi_schema is None:
             self.openapi_schema = add_mirrored_routes(super().openapi())
         return self.openapi_schema
-
-
-class _Doorkeepers:
-    """Who may: the store and all that remembers, follows and changes what is in it."""
-
-    def __init__(self, settings: Settings) -> None:
-        database, redis = settings.database, settings.redis
-        self.store = Store(database_url(settings), pool_size=database.pool_size, timeout_s=database.timeout_s)
-        self.directory = KeyDirectory(self.store)
-        self.directory.pin(declared_digests(settings.keys, settings.admin.key))
-        self.last_used = LastUsed(self.store)
-        journal = Journal(Path(settings.server.state_dir), "owners")
-        self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
-        self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
-        self._pruning = Pruning(self.store)
-        self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
-        trusted = compile_networks(settings.server.trusted_proxies)
-        self._authenticate = authenticator(self.directory, self._administration, trusted)
-
-    def admin_routes(self) -> APIRouter:
-        """/admin/v1 as a part of the gateway's own application."""
-        return admin_router(self._administration, self._authenticate)
-
-    def admin_app(self) -> OwnPages:
-        """/admin/v1 as an application of its own."""
-        return admin_app(self._administration, self._authenticate)
-
-    def is_up_to_date(self) -> bool:
-        """Whether changes can be read, so that what is remembered of keys is not older than a second."""
-        return not self._watcher.is_away
-
-    @contextlib.asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        """Everything follows the store meanwhile."""
-        try:
-            await self._watcher.start()
-            await self.ownership.start()
-            self.last_used.start()
-            self._pruning.start()
-            yield
-        finally:
-            await self._pruning.close()
-            await self._watcher.close()
-            await self.directory.close()
-            await self.last_used.close()
-            await self.ownership.close()
-            await self.store.close()
 
 
 async def prepare(settings: Settings) -> str | None:
@@ -141,13 +86,15 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         raise ValueError("upstream.api_key is not set")
     api_key = upstream.api_key.get_secret_value().encode()
     transport = make_transport(upstream)
-    doorkeepers = _Doorkeepers(settings)
+    doorkeepers = Doorkeepers(settings)
+    bounds = Bounds(settings, doorkeepers.store)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(transport.close)
             await stack.enter_async_context(doorkeepers.at_work())
+            await stack.enter_async_context(bounds.at_work())
             if admin_listener is not None:
                 side = SideServer(doorkeepers.admin_app(), settings.server, admin_listener)
                 stack.push_async_callback(side.close)
@@ -172,6 +119,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         ),
         _request_headers(settings, api_key),
         target_base(urlsplit(upstream.base_url).path),
+        bounds.allowance,
     )
     app.proxy.add_observer(metrics.observe)
     app.proxy.add_observer(_use_noter(doorkeepers.last_used))
@@ -201,7 +149,7 @@ def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
     )
 
 
-def _gauges(app: GatewayApp, doorkeepers: _Doorkeepers) -> tuple[tuple[str, str, Callable[[], float]], ...]:
+def _gauges(app: GatewayApp, doorkeepers: Doorkeepers) -> tuple[tuple[str, str, Callable[[], float]], ...]:
     def streams() -> float:
         return sum(call.streamed for call in app.proxy.open_calls)
 

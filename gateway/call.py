@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.terms import Grants, Role
+from gateway.terms import Grants, Quota, Role
 
 Outcome = Literal["done", "refused", "upstream_error", "failed", "cut", "client_left", "drained"]
 """How a call ended: complete; refused by the gateway (4xx); an error reply of upstream's own; no reply from upstream
@@ -64,6 +64,8 @@ class Makes(Enum):
     """`id`, `output_file_id`, `error_file_id`."""
 
 
+_RUN_MODELS = ("responses/input_tokens", "moderations", "audio/speech", "batches")
+"""Patterns of routes that do so and report no usage."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -89,12 +91,16 @@ class Route:
     unowned: frozenset[str] = frozenset()
     path: str = field(init=False)
     """The pattern as clients know it; safe as a metric label."""
+    runs_model: bool = field(init=False)
+    """It makes a model work; where a request names none that can be read, it might be any."""
     owned: tuple[str, ...] = field(init=False)
     """The names in `pattern` that are ids of objects whose owner is checked."""
 
     def __post_init__(self) -> None:
         names = _PARAMETER.findall(self.pattern)
         object.__setattr__(self, "path", f"/v1/{self.pattern}")
+        runs_model = self.reply is Reply.USAGE or (self.method == "POST" and self.pattern in _RUN_MODELS)
+        object.__setattr__(self, "runs_model", runs_model)
         object.__setattr__(self, "owned", tuple(name for name in names if name not in self.unowned))
 
 
@@ -109,6 +115,8 @@ class Principal:
     role: Role = "member"
     grants: tuple[Grants, ...] = ()
     """Each must allow a call: the key's and the team's, those that withhold nothing left out."""
+    quota: Quota | None = None
+    """How much both may use."""
     expires_at_s: int | None = None
     """Unix time from which on the secret that was sent is no longer good: of the key, or of a rotation's grace."""
 

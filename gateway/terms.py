@@ -4,6 +4,7 @@ Knows what each term means and which values are legal. Who holds which terms, an
 business.
 """
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import msgspec
@@ -58,3 +59,16 @@ class Budgets(msgspec.Struct, frozen=True, omit_defaults=True):
 EVERYTHING = Grants()
 NO_LIMITS = Limits()
 NO_BUDGETS = Budgets()
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """What one key is held to, by itself and with its team. Pass the same object as long as nothing changes."""
+
+    team_id: str
+    key_id: str
+    key: Limits = NO_LIMITS
+    team: Limits = NO_LIMITS
+    model_limits: Mapping[str, Limits] = msgspec.field(default_factory=dict)
+    """Of the team, by upstream's names of models, `*` as wildcard. What a pattern fits shares the pattern's limits."""
+    key_budgets: Budgets = NO_BUDGETS
+    team_budgets: Budgets = NO_BUDGETS

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.call import Principal
 from gateway.store.tables import keys, secrets, teams
-from gateway.terms import Grants, Role
+from gateway.terms import Budgets, Grants, Limits, Quota, Role
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,11 @@ _PRINCIPALS = (
         keys.c.expires_at,
         keys.c.grants.label("key_grants"),
         teams.c.grants.label("team_grants"),
+        keys.c.limits.label("key_limits"),
+        teams.c.limits.label("team_limits"),
+        teams.c.model_limits,
+        keys.c.budgets.label("key_budgets"),
+        teams.c.budgets.label("team_budgets"),
     )
     .join_from(secrets, keys, secrets.c.key_id == keys.c.id)
     .join(teams, keys.c.team_id == teams.c.id)
@@ -52,8 +57,17 @@ def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:
     """None for a row that cannot be read: what it withholds is not known, so nothing is given."""
     try:
         grants = tuple(msgspec.convert(terms, Grants) for terms in (row.key_grants, row.team_grants))
+        quota = Quota(
+            team_id=row.team_id,
+            key_id=row.key_id,
+            key=msgspec.convert(row.key_limits, Limits),
+            team=msgspec.convert(row.team_limits, Limits),
+            model_limits=msgspec.convert(row.model_limits, dict[str, Limits]),
+            key_budgets=msgspec.convert(row.key_budgets, Budgets),
+            team_budgets=msgspec.convert(row.team_budgets, Budgets),
+        )
     except msgspec.ValidationError:
-        _log.exception("The grants of key %s cannot be read, so it does not work.", row.key_id)
+        _log.exception("The terms of key %s cannot be read, so it does not work.", row.key_id)
         return None
     return Principal(
         key=row.key,
@@ -62,6 +76,7 @@ def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:
         team_id=row.team_id,
         role=cast("Role", row.role),
         grants=tuple(grant for grant in grants if not grant.is_everything),
+        quota=quota,
         expires_at_s=_earliest(row.expires_at, row.valid_until),
     )
 

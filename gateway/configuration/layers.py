@@ -18,6 +18,7 @@ COLLECTIONS: tuple[Path, ...] = (
     ("limits", "each_key"),
     ("limits", "each_team"),
     ("limits", "endpoint"),
+    ("limits", "shadow"),
 )
 """The settings that are lists or tables of names."""
 

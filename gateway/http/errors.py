@@ -7,13 +7,15 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Headers
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-def error_reply(error: GatewayError, call_id: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of the reply that tells a client about `error`."""
+def error_reply(
+    error: GatewayError, call_id: bytes, more: Headers = ()
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers (`more` at their end) and body of the reply that tells a client about `error`."""
     body = json.dumps(error.body(), separators=(",", ":")).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -21,13 +23,14 @@ def error_reply(error: GatewayError, call_id: bytes) -> tuple[int, list[tuple[by
         (b"x-request-id", call_id),
         (b"x-gateway-request-id", call_id),
         *error.headers,
+        *more,
     ]
     return error.status, headers, body
 
 
-async def send_error(error: GatewayError, call_id: bytes, send: Send) -> int:
-    """Send `error` as the whole reply of an ASGI call; the size of its body in bytes."""
-    status, headers, body = error_reply(error, call_id)
+async def send_error(error: GatewayError, call_id: bytes, send: Send, more: Headers = ()) -> int:
+    """Send `error` as the whole reply of an ASGI call, `more` headers with it; the size of its body in bytes."""
+    status, headers, body = error_reply(error, call_id, more)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
     return len(body)

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import check_address, check_model, check_route
-from gateway.call import Body, CallRecord, Dialect, Principal, Reply
+from gateway.call import Body, CallRecord, Dialect, Principal, Reply, Route
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.errors import send_error
@@ -28,7 +28,8 @@ from gateway.http.requests import (
     stream_body,
     too_large,
 )
-from gateway.http.routes import MODEL_ROUTES, Match, RouteTable
+from gateway.http.routes import Match, RouteTable
+from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
@@ -63,14 +64,16 @@ _LONGEST_NAME = 200
 class Proxy:
     """The endpoint. `open_calls` are the calls in flight; `draining` refuses new ones."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the rooms that a call passes through
         self,
         settings: Settings,
         directory: KeyDirectory,
         relay: Relay,
         headers: RequestHeaders,
         base_path: bytes,
+        allowance: Allowance,
     ) -> None:
+        self._allowance = allowance
         self._directory = directory
         self._relay = relay
         self._headers = headers
@@ -140,6 +143,8 @@ class Proxy:
             await self._objects.check_ids(principal, call.in_doubt)
         if match.route.runs_file:
             await self._check_files(call, head, request)
+        if call.asked is not None:
+            await self._allowance.admit(call, call.asked)
         await self._relay.carry(call, request, send)
 
     async def _check_files(self, call: LiveCall, head: Head, request: UpstreamRequest) -> None:
@@ -172,7 +177,7 @@ class Proxy:
         if route.reply is Reply.MODEL:
             name = unquote_to_bytes(match.ids["model_id"]).decode("utf-8", "replace")
             check_model(principal.grants, (name, self._aliases.get(name, name)))
-        elif route.body is Body.RAW and route in MODEL_ROUTES:
+        elif route.body is Body.RAW and route.runs_model:
             check_model(principal.grants, ())
 
     def _match(self, call: LiveCall, scope: Scope) -> Match:
@@ -236,6 +241,8 @@ class Proxy:
         headers = self._upstream_headers(call, head, head.content_length, _NOTHING)
         check_length(head, self._max_upload_bytes)
         call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
+        if match.route.runs_model:
+            call.asked = self._allowance.ask("", b"", 0)
         body = stream_body(receive, self._max_upload_bytes)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
@@ -250,7 +257,7 @@ class Proxy:
         principal = _known(call.principal)
         call.outlives_client = self._drains or seen.background
         model = seen.model
-        if principal.grants and (model is not None or match.route in MODEL_ROUTES):
+        if principal.grants and (model is not None or match.route.runs_model):
             check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
         call.in_doubt = self._objects.in_doubt(principal, body, seen, items=match.route.group in WITH_ITEMS)
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
@@ -261,6 +268,8 @@ class Proxy:
                 model = target
                 body = replace_model(body, target)
             call.model = model[:_LONGEST_NAME]
+        if match.route.runs_model:
+            call.asked = self._allowance.ask(call.model or "", body, _output_bound(match.route, seen))
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
         if is_chat_stream and self._include_usage and not seen.include_usage:
             call.removes_usage = True
@@ -281,7 +290,7 @@ class Proxy:
             call.wire.abort()  # the reply has begun: its end can only be broken off
         else:
             call.status = error.status
-            call.sent_bytes = await send_error(error, call.id, send)
+            call.sent_bytes = await send_error(error, call.id, send, call.limit_headers)
         call.fail(error)
         call.end("refused" if error.status < 500 else "drained" if isinstance(error, Draining) else "failed")
 
@@ -303,6 +312,8 @@ class Proxy:
     def _settle(self, call: LiveCall) -> None:
         self.open_calls.discard(call)
         record = call.record()
+        if call.asked is not None:
+            self._allowance.settle(call, record)
         for observe in self._observers:
             observe(record, call.detail)
 
@@ -314,6 +325,11 @@ def _known(value: _T | None) -> _T:
     if value is None:
         raise InternalError(_BUG)
     return value
+
+
+def _output_bound(route: Route, seen: Peek) -> int | None:
+    """The most tokens that a call may answer with; None where it does not say, 0 where its route answers with none."""
+    return seen.max_tokens if route.dialect is not Dialect.OTHER or route.group == "responses" else 0
 
 
 def _is_form(head: Head) -> bool:

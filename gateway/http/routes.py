@@ -88,15 +88,6 @@ ROUTES: tuple[Route, ...] = (
 
 ROUTE_GROUPS = frozenset(route.group for route in ROUTES)
 
-MODEL_ROUTES = frozenset(
-    route
-    for route in ROUTES
-    if route.reply is _USAGE
-    or (route.method, route.pattern)
-    in {("POST", "responses/input_tokens"), ("POST", "moderations"), ("POST", "audio/speech"), ("POST", "batches")}
-)
-"""They make a model work; where a request names none that can be read, it might be any."""
-
 _GREEDY = "{model_id}"
 """Model names hold slashes; SDKs send them as %2F, people as they are."""
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.limits.rules import Charge, Demand, Dimension, Period, Rule, Whose
 from gateway.limits.windows import WindowPeriod, window
-from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits
+from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits, Quota
 
 _RATES: tuple[tuple[str, Dimension, Period], ...] = (
     ("requests_per_minute", "requests", "minute"),
@@ -51,17 +51,7 @@ SHADOWS = frozenset(
 """What may be named as shadow: all limits of keys (`key`), all of a dimension (`tokens`), or both (`key/tokens`)."""
 
 
-class Terms(msgspec.Struct, frozen=True):
-    """What one key is held to, by itself and with its team. Pass the same object as long as nothing changes."""
-
-    team_id: str
-    key_id: str
-    key: Limits = NO_LIMITS
-    team: Limits = NO_LIMITS
-    model_limits: Mapping[str, Limits] = msgspec.field(default_factory=dict)
-    """Of the team, by upstream's names of models, `*` as wildcard. What a pattern fits shares the pattern's limits."""
-    key_budgets: Budgets = NO_BUDGETS
-    team_budgets: Budgets = NO_BUDGETS
+Terms = Quota
 
 
 class Policy(msgspec.Struct, frozen=True):

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     import asyncio
 
     from gateway.access.ownership import Owner
+    from gateway.relay.allowance import Asked
     from gateway.relay.new_ids import NewIds
 
 
 _NONE: list[str] = []
+_NO_HEADERS: list[tuple[bytes, bytes]] = []
 
 
 class Wire(Protocol):
@@ -54,6 +56,7 @@ class LiveCall:
     """One call in flight; `wire` is its client's connection."""
 
     __slots__ = (
+        "asked",
         "cut_by",
         "detail",
         "error",
@@ -62,6 +65,7 @@ class LiveCall:
         "id",
         "in_doubt",
         "left",
+        "limit_headers",
         "method",
         "model",
         "new_ids",
@@ -92,6 +96,10 @@ class LiveCall:
         self.route: Route | None = None
         self.principal: Principal | None = None
         self.model: str | None = None
+        self.asked: Asked | None = None
+        """What it was estimated to take, and what was granted."""
+        self.limit_headers: list[tuple[bytes, bytes]] = _NO_HEADERS
+        """What its client is told of its limits, once they were asked."""
         self.in_doubt: list[str] = _NONE
         """Objects that the body names, of which it is not known yet whether the caller may see them."""
         self.owner: Owner | None = None

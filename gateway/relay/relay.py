@@ -131,6 +131,8 @@ class Relay:
     ) -> ClientReply:
         """The client's reply with what passes of upstream's head; `fields` are its headers as a dict."""
         headers = reply_headers(reply.headers, fields, call.id, self.mask, keep_length=keep_length)
+        if call.limit_headers:
+            headers += call.limit_headers
         request_id = (b"x-request-id", fields.get(b"x-request-id", b""))
         if request_id in headers:  # else it must not be repeated, in a log neither
             call.upstream_request_id = request_id[1].decode("latin-1")

@@ -263,6 +263,32 @@ LimitName = Literal[
     "tokens_per_day",
     "parallel",
 ]
+Shadow = Literal[
+    "key",
+    "team",
+    "model",
+    "endpoint",
+    "requests",
+    "tokens",
+    "parallel",
+    "budget",
+    "key/requests",
+    "key/tokens",
+    "key/parallel",
+    "key/budget",
+    "team/requests",
+    "team/tokens",
+    "team/parallel",
+    "team/budget",
+    "model/requests",
+    "model/tokens",
+    "model/parallel",
+    "endpoint/requests",
+    "endpoint/tokens",
+    "endpoint/parallel",
+]
+"""Whose limits, of what, or both."""
+
 LimitTable = dict[LimitName, Annotated[int, Field(ge=1, lt=2**53)]]
 
 
@@ -283,7 +309,10 @@ class Limits(_Section):
         le=600,
         description="How long a call over its limit may wait for its turn, in seconds; 0 refuses it at once.",
     )
-    shadow: bool = Field(default=False, description="Count and report, but refuse nobody.")
+    shadow: tuple[Shadow, ...] = Field(
+        default=(),
+        description="Limits that count and report but refuse nobody: `key`, `tokens`, `team/budget` and the like.",
+    )
     time_zone: TimeZone = Field(default="UTC", description="Where the days, weeks and months of budgets begin.")
     on_redis_failure: Literal["local", "closed", "open"] = Field(
         default="local",

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError, InvalidKey, MissingKey
 from gateway.store.changes import Change
 from gateway.store.engine import Store
 from gateway.store.tables import keys
-from gateway.terms import Grants
+from gateway.terms import Grants, Quota
 from tests.access.queries import queries
 from tests.access.rows import add_key, add_team, bearer, change_key, change_team, rotate
 
@@ -40,7 +40,8 @@ async def test_a_new_key_takes_one_query_and_one_that_was_seen_takes_none(
         assert directory.known(bearer(secret)) is principal
         assert await directory.look_up(bearer(secret)) is principal
     assert len(seen) == 1
-    assert principal == Principal("KEY_1", "TEAM_1", "key_1", "team_1", "team_admin", (), 4_000_000_000)
+    quota = Quota("team_1", "key_1")
+    assert principal == Principal("KEY_1", "TEAM_1", "key_1", "team_1", "team_admin", (), quota, 4_000_000_000)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])

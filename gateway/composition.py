@@ -1,0 +1,145 @@
+"""The rooms of one gateway process that outlive its calls, made from settings and put to work together.
+
+Knows which room needs which, and in what order they start and stop. What they do is theirs.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from fastapi import APIRouter
+
+from gateway.access.administration import Administration
+from gateway.access.directory import KeyDirectory
+from gateway.access.last_used import LastUsed
+from gateway.access.ownership import Ownership
+from gateway.access.pruning import Pruning
+from gateway.access.reconcile import declared_digests
+from gateway.access.watcher import ChangeWatcher
+from gateway.http.admin import admin_app, admin_router
+from gateway.http.admin.principals import authenticator
+from gateway.http.client_address import compile_networks
+from gateway.http.pages import OwnPages
+from gateway.http.routes import ROUTE_GROUPS
+from gateway.limits.alerts import Alerts, Webhook
+from gateway.limits.connection import opened
+from gateway.limits.limiter import Limiter
+from gateway.limits.memory import MemoryLimiter
+from gateway.limits.plan import Planner, Policy
+from gateway.limits.redis import RedisLimiter
+from gateway.limits.spend import Spend
+from gateway.metering.estimate import Estimator
+from gateway.metering.prices import load_prices
+from gateway.relay.allowance import Allowance
+from gateway.settings import Settings
+from gateway.store.engine import Store
+from gateway.store.journal import Journal
+from gateway.store.url import database_url
+from gateway.terms import Limits
+
+
+class Doorkeepers:
+    """Who may: the store and all that remembers, follows and changes what is in it."""
+
+    def __init__(self, settings: Settings) -> None:
+        database, redis = settings.database, settings.redis
+        self.store = Store(database_url(settings), pool_size=database.pool_size, timeout_s=database.timeout_s)
+        self.directory = KeyDirectory(self.store)
+        self.directory.pin(declared_digests(settings.keys, settings.admin.key))
+        self.last_used = LastUsed(self.store)
+        journal = Journal(Path(settings.server.state_dir), "owners")
+        self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
+        self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
+        self._pruning = Pruning(self.store)
+        self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
+        trusted = compile_networks(settings.server.trusted_proxies)
+        self._authenticate = authenticator(self.directory, self._administration, trusted)
+
+    def admin_routes(self) -> APIRouter:
+        """/admin/v1 as a part of the gateway's own application."""
+        return admin_router(self._administration, self._authenticate)
+
+    def admin_app(self) -> OwnPages:
+        """/admin/v1 as an application of its own."""
+        return admin_app(self._administration, self._authenticate)
+
+    def is_up_to_date(self) -> bool:
+        """Whether changes can be read, so that what is remembered of keys is not older than a second."""
+        return not self._watcher.is_away
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Everything follows the store meanwhile."""
+        try:
+            await self._watcher.start()
+            await self.ownership.start()
+            self.last_used.start()
+            self._pruning.start()
+            yield
+        finally:
+            await self._pruning.close()
+            await self._watcher.close()
+            await self.directory.close()
+            await self.last_used.close()
+            await self.ownership.close()
+            await self.store.close()
+
+
+class Bounds:
+    """How much: the limiter, the money that was spent, and who is told of it. Raises PricesError."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._alerts = _alerts(settings, store)
+        self._spend = Spend(store, alerts=self._alerts)
+        self.limiter = _limiter(settings, self._spend)
+        self.planner = Planner(_policy(settings))
+        prices = load_prices(None if settings.prices.file is None else Path(settings.prices.file))
+        self.allowance = Allowance(self.planner, self.limiter, Estimator(), prices, self._spend)
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Leases are renewed and spending is written meanwhile."""
+        try:
+            if self._alerts is not None:
+                self._alerts.start()
+            self._spend.start()
+            self.limiter.start()
+            yield
+        finally:
+            await self.limiter.close()
+            await self._spend.close()
+            if self._alerts is not None:
+                await self._alerts.close()
+
+
+def _limiter(settings: Settings, spend: Spend) -> Limiter:
+    if settings.redis.url is None:
+        return MemoryLimiter(load_spent=spend.load)
+    return RedisLimiter(opened(settings.redis.url), on_failure=settings.limits.on_redis_failure, load_spent=spend.load)
+
+
+def _alerts(settings: Settings, store: Store) -> Alerts | None:
+    url, secret = settings.alerts.webhook_url, settings.alerts.webhook_secret
+    return (
+        None
+        if url is None or secret is None
+        else Alerts(store, Webhook(url.get_secret_value(), secret.get_secret_value()))
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    limits = settings.limits
+    return Policy(
+        key=_limits(limits.each_key),
+        team=_limits(limits.each_team),
+        endpoint=_limits(limits.endpoint),
+        zone=ZoneInfo(limits.time_zone),
+        shadow=frozenset(limits.shadow),
+    )
+
+
+def _limits(table: Mapping[Any, int]) -> Limits:
+    return msgspec.convert(dict(table), Limits)
