@@ -54,6 +54,18 @@ def test_a_burst_of_requests_is_never_one_short(rule: Rule) -> None:
         assert gcra.wait_us(full_us, one_us, gcra.capacity_us(rule), NOW_US) == one_us
 
 
+@given(rates(), st.integers(0, 10**9), st.integers(1, 10**12))
+def test_an_empty_bucket_admits_whatever_comes_first(rule: Rule, idle_us: int, amount: int) -> None:
+    amount_us = gcra.increment_us(rule, amount)
+    assert gcra.wait_us(NOW_US - idle_us, amount_us, gcra.capacity_us(rule), NOW_US) == 0
+
+
+def test_a_bucket_is_rounded_down_since_many_small_charges_would_find_the_room() -> None:
+    rule = Rule("rate", "tokens", "key", "minute", 10**10, burst=167)
+    one_us = gcra.increment_us(rule, 166)
+    assert gcra.wait_us(gcra.charged(NOW_US, one_us, NOW_US), one_us, gcra.capacity_us(rule), NOW_US) > 0
+
+
 def test_a_burst_of_nothing_in_particular_is_the_limit() -> None:
     rule = Rule("rate", "tokens", "key", "minute", 600)
     assert gcra.capacity_us(rule) == 60_000_000
