@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from itertools import cycle
 from typing import TypeVar, cast
 
 from bench.alarm import Alarm, now_ns
@@ -59,9 +60,10 @@ class PlainClient(_Client):
         self._call = call
         self._done = done
         self._reply = b""
+        self._turns = cycle(call.others or (call.request,))
 
     def send(self) -> None:
-        self.transport.write(self._call.request)
+        self.transport.write(next(self._turns))
 
     def data_received(self, data: bytes) -> None:
         reply = self._reply + data if self._reply else data

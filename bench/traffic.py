@@ -62,6 +62,8 @@ class Call:
 
     request: bytes
     reply_body: bytes
+    others: tuple[bytes, ...] = ()
+    """Requests that take turns with it, where each is to have a head of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,15 @@ def plain_call(prompt_bytes: int | None = None) -> Call:
     """A chat call of about 300 bytes, or one whose image is `prompt_bytes` long; the reply has 1 KB."""
     body = _chat_body(stream=False) if prompt_bytes is None else _image_body(prompt_bytes)
     return Call(_request("/v1/chat/completions", body, "plain"), plain_reply_body())
+
+
+def plain_calls_with_new_heads() -> Call:
+    """As `plain_call`, but no head is like one that came lately: more of them than a gateway would remember."""
+    call = plain_call()
+    marks = (b"x-client-request-id: %08x" % number for number in range(4096))
+    return Call(
+        call.request, call.reply_body, tuple(call.request.replace(b"\r\n", b"\r\n%b\r\n" % mark, 1) for mark in marks)
+    )
 
 
 def paced_stream(kind: StreamKind, events: int, rate_hz: int, *, asks_usage: bool) -> Stream:
