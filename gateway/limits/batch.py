@@ -4,7 +4,6 @@ Pure: data in, bytes out, and back. Each rule, field and key stands in a batch o
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import msgspec
 
@@ -26,10 +25,10 @@ Answer = list[int]
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):
-    """`held` is False if the batch came too late and did nothing, else the code for each call held."""
+    """`held` is None if the batch came too late and did nothing, else the code for each call held."""
 
     server_us: int
-    held: list[int] | Literal[False]
+    held: list[int] | None = None
     answers: list[Answer] = []
     looks: list[int] = []
 

@@ -252,16 +252,13 @@ class Lane:
             load = self._gather()
             try:
                 reply = await self._send(load)
-            except (Away, msgspec.DecodeError, TypeError) as failure:
+                self._deliver(load, reply)
+            except (Away, msgspec.DecodeError) as failure:
                 self._fail(load, str(failure))
                 return False
             except BaseException:
                 self._tell_nobody_knows(load)
                 raise
-            if reply.held is False:
-                self._fail(load, "a later batch has overtaken this one")
-                return False
-            self._deliver(load, reply, reply.held)
             return True
 
     async def _send(self, load: _Load) -> Reply:
@@ -272,9 +269,11 @@ class Lane:
         reply = decode(await self._server.run(self._script, keys, payload, timeout_s=timeout_s))
         self._observer.round_trip(self._loop.time() - began_s)
         self.server_us = reply.server_us
+        if reply.held is None:
+            raise Away("a later batch has overtaken this one")
         return reply
 
-    def _deliver(self, load: _Load, reply: Reply, held: list[int]) -> None:
+    def _deliver(self, load: _Load, reply: Reply) -> None:
         if not self.is_open:
             self._breaker.succeeded()
         while self._ends and self._first_end < load.first_end + load.ends:
@@ -282,7 +281,7 @@ class Lane:
             self._first_end += 1
         for cell in load.seeds:
             self._seeds.pop(cell, None)
-        for part, code in zip(load.holds, held, strict=True):
+        for part, code in zip(load.holds, reply.held or (), strict=True):
             if code == UNCOUNTED:
                 self._observer.uncounted(part)
         for waiting, answer in zip(load.asks, reply.answers, strict=True):

@@ -31,7 +31,7 @@
 --   14 resets     {rule, ...}
 --   15 asks       {{call, refund, rule, amount, ...}, ...}; amount: microseconds, micro-dollars, slots
 --   16 looks      {rule, ...}
--- Reply, MessagePack: {server's microsecond, false} if it was delayed, else
+-- Reply, MessagePack: {server's microsecond} if it was delayed, else
 --   {server's microsecond, {answer to each hold}, {answer to each ask}, {state of each look}}
 -- An answer is {0 refused | 1 admitted | 2 a budget has no counter, state, ...}, a state for each rule, after the charge:
 -- microseconds to drain, micro-dollars taken (-1: no counter), or calls at once.
@@ -53,7 +53,7 @@ local node = redis.call('GET', KEYS[1])
 local last_end = 0
 if node then
   local last_batch, last = match(node, '^(%d+):(%d+)$')
-  if tonumber(last_batch) > batch[1] then return cmsgpack.pack({server_us, false}) end
+  if tonumber(last_batch) > batch[1] then return cmsgpack.pack({server_us}) end
   last_end = tonumber(last)
 end
 

@@ -138,6 +138,7 @@ class _Single:
     async def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         await self._drop()
         await self._way.close()
 
@@ -156,9 +157,7 @@ class _Direct:
         self._pool = ConnectionPool.from_url(url, **_limits_of_time())
 
     async def connect(self) -> "AbstractConnection":
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
-        return connection
+        return await _connected(self._pool.make_connection())  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         await self._pool.disconnect()
@@ -181,9 +180,7 @@ class _BehindSentinels:
         host, port = await self._sentinel.discover_master(self._service)
         options = dict(self._options)
         kind: type[Connection] = SSLConnection if options.pop("ssl", False) else Connection
-        connection = kind(host=host, port=port, **options)
-        await connection.connect()  # type: ignore[no-untyped-call]
-        return connection
+        return await _connected(kind(host=host, port=port, **options))
 
     async def close(self) -> None:
         await self._sentinel.aclose()
@@ -238,6 +235,15 @@ class _Cluster:
         await asyncio.gather(*self._running, return_exceptions=True)
         with contextlib.suppress(*_failures()):
             await self._client.aclose()
+
+
+async def _connected(connection: "AbstractConnection") -> "AbstractConnection":
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
 
 
 async def _ask(connection: "AbstractConnection", *command: Argument) -> Any:  # as above

@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -22,46 +21,19 @@ from gateway.limits.connection import Away, Server, script
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.memory import Spent
-from gateway.limits.redis_keys import BUDGET, ENDPOINTS, NODES, PARALLEL, Cell, Cells, Part, hash_key
+from gateway.limits.redis_keys import ENDPOINTS, NODES, PARALLEL, Cell, Cells, Part, hash_key
+from gateway.limits.redis_options import MEANS, USUAL, Figures, OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
+from gateway.limits.spending import Spending
 from gateway.limits.verdicts import admission, refusal, standing, unspent
 
 _log = logging.getLogger(__name__)
 
-OnFailure = Literal["local", "closed", "open"]
-"""While Redis is away: by this node's share, in its memory; nobody is admitted; all are, and nothing is counted."""
-
-_READ_AGAIN_S = 5.0
 _NODE_LIFE_US = 15_000_000
 _SWEPT_AT_ONCE = 300
-_MOST_SPENT = 50_000
 _MOST_ASKED = 3
 """How often one call may ask: once, and again after each round of budgets that had no counter."""
 _UPKEEP_TIMEOUT_S = 1.0
-
-
-def _steady_us() -> int:
-    return time.monotonic_ns() // 1_000
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """How long, how often and how many; seconds where nothing else is said."""
-
-    budget_s: float = 0.1
-    """How long a call may wait for Redis."""
-    renew_s: float = 10.0
-    beat_s: float = 5.0
-    """How often this node says that it is there."""
-    sweep_s: float = 60.0
-    probe_s: float = 0.5
-    """How often it is tried whether Redis is back."""
-    most_remembered: int = 10_000
-    """How many refusals are remembered here, so that asking again costs nothing."""
-    clock: Callable[[], int] = _steady_us
-    """Microseconds, for what is remembered here: from anywhere, and never back."""
-
-
-USUAL = Timing()
 
 
 class _Held(msgspec.Struct, frozen=True, gc=False):
@@ -70,20 +42,6 @@ class _Held(msgspec.Struct, frozen=True, gc=False):
     demand: Demand
     parts: tuple[Part, ...]
     decision: Decision
-
-
-class Figures(msgspec.Struct):
-    """For metrics. `lost_ends`: calls whose end Redis never heard of, since it was away for too long."""
-
-    round_trips: int = 0
-    seconds: float = 0.0
-    longest_s: float = 0.0
-    failures: int = 0
-    remembered: int = 0
-    """Refusals that asked nobody."""
-    without: int = 0
-    """Decisions that were made without Redis."""
-    lost_ends: int = 0
 
 
 class RedisLimiter:
@@ -110,15 +68,13 @@ class RedisLimiter:
         """How many gateways are at work on this Redis, as last heard."""
         self._server = server
         self._on_failure: OnFailure = on_failure
-        self._load_spent = load_spent
         self._timing = timing
         self._lanes: dict[str, Lane] = {}
         self._cells = Cells()
         self._held: dict[str, _Held] = {}
         self._denials = Denials(timing.clock, timing.most_remembered)
         self._share = LocalShare()
-        self._spent: dict[str, int] = {}
-        """Micro-dollars by rule id, as last seen."""
+        self._spending = Spending(load_spent, self._spawn)
         self._tags: set[str] = set()
         """Whose hashes were used since they were last swept."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,13 +146,17 @@ class RedisLimiter:
                 raise _unavailable()
         for rule in rules:
             self._denials.forget(rule.id)
-            self._spent.pop(rule.id, None)
+            self._spending.forget(rule.id)
 
     async def renew(self) -> None:
         """Hold what the calls under way hold for another life of a lease; also done by itself every few seconds."""
-        for lane in self._lanes.values():
+        by_lane: dict[Lane, list[Part]] = {}
+        for held in self._held.values():
+            for part in held.parts:
+                by_lane.setdefault(self._lane(part.tag), []).append(part)
+        for lane, parts in by_lane.items():
             if not lane.is_open:
-                lane.hold(self._held_parts(lane))
+                lane.hold(parts)
         await self.flush()
 
     async def flush(self) -> None:
@@ -236,6 +196,7 @@ class RedisLimiter:
 
     async def _ask(self, part: Part, before: Sequence[Part]) -> Answer | None:
         lane = self._lane(part.tag)
+        self._spending.begin(lane, part)
         for _ in range(_MOST_ASKED):
             asked = lane.ask(part)
             try:
@@ -248,7 +209,7 @@ class RedisLimiter:
                 raise
             if answer is None or answer[0] != UNCOUNTED:
                 return answer
-            await self._seed(lane, part, answer[1:])
+            await self._spending.seed(lane, part, answer[1:])
         return None
 
     def _conclude(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer]) -> Decision:
@@ -256,9 +217,7 @@ class RedisLimiter:
         amounts = [amount for part in parts for amount in part.amounts]
         states = [unspent(cell.kind, state) for cell, state in zip(cells, _states(answers), strict=False)]
         wall_us = self._lane(parts[-1].tag).server_us if parts else 0
-        for cell, state in zip(cells, states, strict=False):
-            if cell.kind == BUDGET:
-                self._see_spent(cell.rule.id, state)
+        self._spending.see(cells, states)
         if answers and answers[-1][0] != ADMITTED:
             self._take_back(parts[: len(answers) - 1])
             kept = sum(len(part.cells) for part in parts[: len(answers) - 1])
@@ -294,6 +253,7 @@ class RedisLimiter:
                 fulls.append(full)
                 if self._denials and (full < amount or cell.kind == PARALLEL):
                     self._denials.forget(charge.rule.id)
+            self._spending.begin(self._lane(part.tag), part)
             self._lane(part.tag).end(End(part, deltas, fulls))
 
     # While Redis is away.
@@ -305,9 +265,9 @@ class RedisLimiter:
             raise _unavailable()
         if self._on_failure == "open":
             return Decision(True, ())
-        await self._read_unseen([charge.rule for charge in (*demand.charges, *demand.endpoint)])
+        spent = await self._spending.last_seen([charge.rule for charge in (*demand.charges, *demand.endpoint)])
         if not self._share.is_entered:
-            self._share.enter([held.demand for held in self._held.values()], self._spent, self.nodes)
+            self._share.enter([held.demand for held in self._held.values()], spent, self.nodes)
         decision = self._share.admit(demand)
         if decision.admitted:
             self._hold(demand, parts, decision)
@@ -320,48 +280,8 @@ class RedisLimiter:
             raise _unavailable()
         if self._on_failure == "open":
             return [standing(self._cells.of(rule), 0, 0) for rule in rules]
-        await self._read_unseen(rules)
+        await self._spending.last_seen(rules)
         return await self._share.standings(rules)
-
-    # What was spent of budgets.
-
-    async def _seed(self, lane: Lane, part: Part, states: Sequence[int]) -> None:
-        """Say to Redis what was spent of those budgets of a call that have no counter there."""
-        cells = [cell for cell, state in zip(part.cells, states, strict=False) if cell.kind == BUDGET and state < 0]
-        spent = await self._read([cell.rule for cell in cells])
-        for cell in cells:
-            lane.seed(cell, 0 if spent is None else spent.get(cell.rule.id, 0))
-        if spent is None:
-            self._spawn(self._seed_later(lane, cells))
-
-    async def _seed_later(self, lane: Lane, cells: Sequence[Cell]) -> None:
-        spent = None
-        while spent is None:
-            await asyncio.sleep(_READ_AGAIN_S)
-            spent = await self._read([cell.rule for cell in cells])
-        for cell in cells:
-            lane.seed(cell, spent.get(cell.rule.id, 0))
-
-    async def _read(self, rules: Sequence[Rule]) -> Mapping[str, int] | None:
-        """None: it cannot be read now."""
-        if self._load_spent is None:
-            return {}
-        try:
-            return await self._load_spent(rules)
-        except StoreUnavailable:
-            return None
-
-    async def _read_unseen(self, rules: Sequence[Rule]) -> None:
-        unseen = [rule for rule in rules if rule.dimension == "budget" and rule.id not in self._spent]
-        if unseen:
-            spent = await self._read(unseen) or {}
-            for rule in unseen:
-                self._see_spent(rule.id, spent.get(rule.id, 0))
-
-    def _see_spent(self, rule_id: str, spent: int) -> None:
-        if len(self._spent) >= _MOST_SPENT:
-            self._spent.clear()
-        self._spent[rule_id] = spent
 
     # What lanes tell.
 
@@ -389,7 +309,7 @@ class RedisLimiter:
     def opened(self, lane: Lane, reason: str) -> None:
         """As `Observer.opened`."""
         if sum(lane.is_open for lane in self._lanes.values()) == 1:
-            _log.warning("Redis is away (%s): limits are %s.", reason, _MEANS[self._on_failure])
+            _log.warning("Redis is away (%s): limits are %s.", reason, MEANS[self._on_failure])
         self._spawn(self._probe(lane))
 
     def closed(self) -> None:
@@ -417,7 +337,7 @@ class RedisLimiter:
 
     async def _hold_again(self, part: Part) -> None:
         lane = self._lane(part.tag)
-        await self._seed(lane, part, [-1] * len(part.cells))
+        await self._spending.seed(lane, part, [-1] * len(part.cells))
         lane.hold((part,))
 
     async def _count_forever(self) -> None:
@@ -471,13 +391,6 @@ class RedisLimiter:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-_MEANS: dict[OnFailure, str] = {
-    "local": "kept by this gateway's share, in its memory",
-    "closed": "not kept, and no call is admitted",
-    "open": "not kept, and every call is admitted",
-}
 
 
 def _states(answers: Sequence[Answer]) -> list[int]:

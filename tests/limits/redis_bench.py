@@ -5,7 +5,8 @@ from typing import Any
 
 from gateway.limits.connection import Argument, Script, Server, opened
 from gateway.limits.memory import Spent
-from gateway.limits.redis import RedisLimiter, Timing
+from gateway.limits.redis import RedisLimiter
+from gateway.limits.redis_options import Timing
 
 
 class Clock:

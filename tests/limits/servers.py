@@ -92,7 +92,7 @@ class Server:
         finally:
             client.close()
 
-    def command(self, *words: str | int) -> object:
+    def command(self, *words: str | bytes | int) -> object:
         """One command, raw."""
         with self.client() as client:
             return client.execute_command(*words)  # type: ignore[no-untyped-call]
