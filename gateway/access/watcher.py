@@ -18,6 +18,7 @@ from gateway.store.engine import Store
 _log = logging.getLogger(__name__)
 
 _APPLY_TIMEOUT_S = 1.0
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 0.05, 0.5
 
 
 class ChangeWatcher:
@@ -81,12 +82,15 @@ class ChangeWatcher:
             self._wake.set()
 
     async def _follow(self) -> None:
+        """What could not be read is tried again sooner than the next poll: one failure must not cost the second."""
+        retry_s = _FIRST_RETRY_S
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
+                async with asyncio.timeout(min(retry_s, self._poll_s) if self._is_away else self._poll_s):
                     await self._wake.wait()
             self._wake.clear()
             await self._poll()
+            retry_s = min(retry_s * 2, _LONGEST_RETRY_S) if self._is_away else _FIRST_RETRY_S
 
     async def _poll(self) -> None:
         try:

@@ -298,3 +298,20 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
         await one.look_up(secret)
         await change_key(one.store, state="revoked")
         await until(lambda: one.is_refused(secret))
+
+
+async def test_what_could_not_be_read_is_tried_again_before_the_next_poll(
+    stoppable_postgres: PostgresServer, stoppable_url: URL
+) -> None:
+    async with node(stoppable_url, poll_s=NEVER_S) as one:
+        await add_team(one.store)
+        secret = await add_key(one.store)
+        one.watcher.notify(1)
+        await one.watcher.applied(1)
+        await one.look_up(secret)
+        await asyncio.to_thread(stoppable_postgres.stop)
+        one.watcher.notify(2)
+        await until(lambda: one.watcher.is_away)
+        await asyncio.to_thread(stoppable_postgres.start)
+        await until(lambda: not one.watcher.is_away, within_s=5)
+        assert one.is_known(secret)

@@ -45,8 +45,9 @@ def url_text(url: URL) -> str:
 
 
 def environment_for(store: URL, redis_url: str | None = None, **more: str) -> dict[str, str]:
-    """The settings of a node on `store`, as environment variables."""
-    shared = {"GATEWAY_DATABASE_URL": url_text(store), "GATEWAY_ADMIN_KEY": ADMIN_SECRET, **more}
+    """The settings of a node on `store`, as environment variables; it logs no calls, which are many."""
+    shared = {"GATEWAY_DATABASE_URL": url_text(store), "GATEWAY_ADMIN_KEY": ADMIN_SECRET, "GATEWAY_LOG_CALLS": "off"}
+    shared |= more
     return shared if redis_url is None else {**shared, "GATEWAY_REDIS_URL": redis_url}
 
 
@@ -56,7 +57,13 @@ async def nodes(
 ) -> AsyncIterator[list[GatewayProcess]]:
     """So many gateways on one store."""
     async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(node(environment_for(store, redis_url, **more))) for _ in range(count)]
+        environment = environment_for(store, redis_url, **more)
+        running = [await stack.enter_async_context(node(environment)) for _ in range(count)]
+        try:
+            yield running
+        finally:
+            for each in running:
+                print(each.output.decode())
 
 
 def node(environment: dict[str, str]) -> AbstractAsyncContextManager[GatewayProcess]:
@@ -212,9 +219,9 @@ def calls_by_process(callers: Sequence[Caller]) -> dict[str, list[Call]]:
 
 
 def _delay_s(calls: Sequence[Call], moment: Moment, status: int) -> float:
-    late = [call.status for call in calls if call.sent_at_s > moment.told_at_s + IN_FORCE_S]
-    assert set(late) == {status}, "not in force within a second"
     first = next(call for call in calls if call.status == status and call.answered_at_s > moment.asked_at_s)
-    after = [call.status for call in calls if call.sent_at_s > first.answered_at_s]
-    assert set(after) == {status}, "the old state came back"
-    return first.answered_at_s - moment.told_at_s
+    last = max(call.sent_at_s for call in calls if call.status != status)
+    assert last < first.answered_at_s, "the old state came back"
+    taken_s = first.answered_at_s - moment.told_at_s
+    assert last <= moment.told_at_s + IN_FORCE_S, f"it took {taken_s:.3f} s"
+    return taken_s

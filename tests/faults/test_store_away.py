@@ -23,7 +23,8 @@ from tests.support.stores import PostgresServer
 
 PASSWORD = "password-canary-51c7"
 HEALS_S = 5.0
-TIMEOUT_S = "1"
+LOGGING = {"GATEWAY_LOG_CALLS": "all"}
+IMPATIENT = {"GATEWAY_DATABASE_TIMEOUT_S": "1", **LOGGING}
 
 
 def with_password(url: URL) -> URL:
@@ -96,7 +97,7 @@ async def in_use(node: GatewayProcess, admin: Admin) -> AsyncIterator[list[Calle
 async def test_a_stopped_database_is_done_without_and_found_again(
     stoppable_postgres: PostgresServer, stoppable_url: URL, *, is_long: bool
 ) -> None:
-    async with nodes(with_password(stoppable_url), count=1) as (node,):
+    async with nodes(with_password(stoppable_url), count=1, **LOGGING) as (node,):
         admin = Admin(node.port)
         unseen = await admin.make_key()
         async with in_use(node, admin):
@@ -114,7 +115,7 @@ async def test_a_stopped_database_is_done_without_and_found_again(
 async def test_a_database_that_hangs_is_done_without_and_found_again(
     stoppable_postgres: PostgresServer, stoppable_url: URL
 ) -> None:
-    async with nodes(with_password(stoppable_url), count=1, GATEWAY_DATABASE_TIMEOUT_S=TIMEOUT_S) as (node,):
+    async with nodes(with_password(stoppable_url), count=1, **IMPATIENT) as (node,):
         admin = Admin(node.port)
         unseen = await admin.make_key()
         async with in_use(node, admin):
@@ -143,7 +144,7 @@ def frozen(server: PostgresServer) -> Iterator[None]:
 async def test_a_gateway_whose_database_is_away_stops_when_it_is_told_to(
     stoppable_postgres: PostgresServer, stoppable_url: URL
 ) -> None:
-    async with nodes(with_password(stoppable_url), count=1) as (node,):
+    async with nodes(with_password(stoppable_url), count=1, **LOGGING) as (node,):
         key = await Admin(node.port).make_key()
         assert (await call(node.port, key.secret)).status == 200
         await asyncio.to_thread(stoppable_postgres.stop)
@@ -170,7 +171,7 @@ async def test_a_key_that_ended_while_a_node_could_not_see_the_database_is_refus
 ) -> None:
     async with FaultyLink("127.0.0.1", stoppable_postgres.port) as link, nodes(stoppable_url, count=1) as (sees,):
         blind_url = with_password(stoppable_url).set(port=link.port)
-        async with node(environment_for(blind_url)) as blind:
+        async with node(environment_for(blind_url, **LOGGING)) as blind:
             admin = Admin(sees.port)
             ended, kept = await admin.make_key(), await admin.make_key()
             async with (
@@ -223,7 +224,7 @@ only_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 
 @only_sqlite
 async def test_a_file_that_another_process_writes_to_is_read_all_the_same(store_url: URL) -> None:
-    async with nodes(store_url, count=1, GATEWAY_DATABASE_TIMEOUT_S=TIMEOUT_S) as (node,):
+    async with nodes(store_url, count=1, **IMPATIENT) as (node,):
         admin = Admin(node.port)
         unseen = await admin.make_key()
         async with in_use(node, admin):
@@ -242,7 +243,7 @@ async def test_a_file_that_another_process_has_locked_is_done_without_and_found_
 ) -> None:
     if not is_long:
         pytest.skip("SQLite tries for ten seconds whatever the timeout is, so this takes half a minute: --long")
-    async with nodes(store_url, count=1, GATEWAY_DATABASE_TIMEOUT_S=TIMEOUT_S) as (node,):
+    async with nodes(store_url, count=1, **IMPATIENT) as (node,):
         admin = Admin(node.port)
         unseen = await admin.make_key()
         async with in_use(node, admin):
