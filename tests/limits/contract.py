@@ -13,7 +13,7 @@ import pytest
 
 from gateway.limits.limiter import Limiter
 from tests.limits.contract_rates import RateContract
-from tests.limits.household import HOUR, SECOND, Bench, Household, ask, with_limit
+from tests.limits.household import HOUR, MINUTE, SECOND, Bench, Household, ask, with_limit
 
 
 class LimiterContract(RateContract):
@@ -270,6 +270,13 @@ class LimiterContract(RateContract):
         for demand in demands:
             await house.settle(demand, {tokens: 20})
         assert await house.left(tokens, slots) == [60, 1]
+
+    async def test_a_shadow_rule_that_is_used_up_is_not_what_refuses(self, house: Household) -> None:
+        shadow, rule = house.rate(1, period="hour", shadow=True), house.rate(1)
+        await house.admit({shadow: 1, rule: 1})
+        decision = await house.refuse({shadow: 1, rule: 1})
+        assert decision.binding == rule
+        assert decision.retry_after_us == MINUTE
 
     async def test_a_shadow_rule_is_not_charged_where_another_refuses(self, house: Household) -> None:
         shadow, rule = house.rate(5, shadow=True), house.rate(1)

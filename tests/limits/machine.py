@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _LONGEST_CALL_US = 50 * 60 * SECOND
 """Limiters may forget a call after an hour."""
+_LONGEST_WAIT_US = 48 * HOUR
+"""A budget's window outlasts every history: after its end a call would ask for the next one's."""
 _WIDEST = {"requests": 1, "parallel": 1, "tokens": 400, "budget": 1_500}
 _STEPS_US = [
     1,
@@ -105,7 +107,7 @@ class LimiterMachine(RuleBasedStateMachine):
                 self.end(demand, {})
         self.run(self.bench.advance(us))
 
-    @precondition(lambda self: self.wait_us)
+    @precondition(lambda self: 0 < self.wait_us <= _LONGEST_WAIT_US)
     @rule(early_us=st.integers(0, 1))
     def time_passes_until_it_fits(self, early_us: int) -> None:
         if self.wait_us > early_us:
@@ -159,6 +161,6 @@ def _rules(house: Household) -> list[Rule]:
         house.slots(2),
         house.slots(3, whose="endpoint"),
         house.slots(1, whose="model", shadow=True),
-        house.budget(5_000, whose="team", resets_in_s=40 * 86_400),
+        house.budget(5_000, whose="team", resets_in_s=1_000 * 86_400),
         house.budget(3_000, resets_in_s=None),
     ]

@@ -67,8 +67,11 @@ class Water:
         level = self.level(now_us)
         if level <= 0:
             return Standing(self.rule, self.rule.burst or self.rule.limit, 0)
-        remaining = math.floor(burst_units(self.rule) - level)
-        return Standing(self.rule, max(remaining, 0), math.ceil(level / units_a_us(self.rule)))
+        room = burst_units(self.rule) - level
+        remaining = max(math.floor(room), 0)
+        while remaining and rounded(self.rule, remaining) > room:
+            remaining -= 1
+        return Standing(self.rule, remaining, math.ceil(level / units_a_us(self.rule)))
 
     def reset(self, now_us: int) -> None:
         self.past = [(now_us, True, Fraction(0))]
