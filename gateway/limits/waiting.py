@@ -1,0 +1,267 @@
+"""Let calls over their limit wait for their turn, if they may: first come first served within a key, keys in turn.
+
+Knows who waits and when to try again; what fits is the limiter's business alone, so waiting can admit nothing that it
+would not. One timer serves all that wait.
+
+The rules. Of each key only the first call is tried. Whoever comes stands behind the calls of its own key, and behind
+those of other keys if it takes from a rule that one of them was refused by. Keys are tried in turn, and what refuses
+one is kept from those after it, so that many small calls cannot keep a large one waiting. What does not refuse it is
+not: a key over its own limit holds nobody up. Calls that may not wait ask the limiter, and stand in no line.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from gateway.limits import outlook
+from gateway.limits.gcra import PARALLEL_RETRY_US
+from gateway.limits.limiter import Limiter
+from gateway.limits.memory import Clock, steady_clock
+from gateway.limits.rules import Decision, Demand
+from gateway.limits.turns import Turns, Waiter, Word
+
+_LOOK_EVERY_US = 250_000
+"""Slots come free on other nodes too, and nobody tells."""
+_MOST_WAITERS = 10_000
+
+
+class WaitingRoom:
+    """Between calls and a limiter. Use it on one event loop.
+
+    Args:
+        limiter: Asked on behalf of those that wait, and told where one leaves in the moment of its admission.
+        clock: Microseconds, from anywhere, and never back; `steady_clock()` by default.
+        most_waiters: Beyond that many, calls are refused as if they might not wait.
+    """
+
+    def __init__(self, limiter: Limiter, *, clock: Clock | None = None, most_waiters: int = _MOST_WAITERS) -> None:
+        self._limiter = limiter
+        self._clock = clock or steady_clock()
+        self._most_waiters = most_waiters
+        self._turns = Turns()
+        self._look_us = 0
+        """When to try all again, whatever they wait for."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_us = 0
+
+    def __repr__(self) -> str:
+        return f"WaitingRoom({self._turns})"
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return len(self._turns)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._turns) >= self._most_waiters
+
+    async def admit(self, demand: Demand, *, whose: str, max_wait_s: float) -> tuple[Decision, float]:
+        """Admit, wait or refuse; with the decision come the seconds that it took in here.
+
+        Refused at once is what waiting would not help: budgets, and rates that gain too slowly. A caller that is
+        cancelled leaves, and is charged nothing.
+
+        Args:
+            whose: The key's id.
+            max_wait_s: 0: do not wait.
+
+        Raises:
+            gateway.errors.StoreUnavailable: As `Limiter.admit`.
+        """
+        since_us = self._clock()
+        deadline_us = since_us + round(max_wait_s * 1_000_000)
+        rule = self._turns.in_the_way(demand, whose) if self._turns and max_wait_s > 0 else None
+        if rule is None:
+            decision = self._limiter.admit_now(demand) or await self._limiter.admit(demand)
+            if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full:
+                return decision, 0.0
+            waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us)
+            if not self._can_wait(waiter, decision):
+                return decision, 0.0
+            decision = await self._stay(waiter, was_tried=True)
+        else:
+            waiter = Waiter(demand, whose, rule, deadline_us=deadline_us)
+            decision = await (self._told(waiter) if self._is_full else self._stay(waiter, was_tried=False))
+        return decision, (self._clock() - since_us) / 1_000_000
+
+    def released(self, demand: Demand | None = None) -> None:
+        """A call has settled, or was cancelled: whoever waits for what it had, is tried. None: all are. Never waits."""
+        if self._turns:
+            freed = list(self._turns.heads() if demand is None else self._turns.awaiting(demand))
+            self._free(freed)
+            if freed:
+                self.look()
+
+    def look(self) -> None:
+        """Try those whose turn and time has come, and dismiss those whose time is over; done by itself when due."""
+        now_us = self._clock()
+        if now_us >= self._look_us:
+            self._look_us = now_us + _LOOK_EVERY_US
+            self._free(self._turns.heads())
+        self._try_in_turn(now_us)
+        # Last, so that a call whose time comes as its patience ends is served.
+        while self._dismiss(now_us):
+            self._try_in_turn(now_us)
+        self._set_timer(now_us)
+
+    # The way of one that waits.
+
+    async def _stay(self, waiter: Waiter, *, was_tried: bool) -> Decision:
+        try:
+            self._enter(waiter)
+            if not was_tried and (refusal := await self._foretold(waiter)):
+                return refusal
+            return await self._wait(waiter)
+        except BaseException:
+            # It may have been admitted in this very moment, and nobody else knows.
+            self._turns.leave(waiter)
+            self._limiter.cancel(waiter.demand)
+            self._free(self._turns.awaiting(waiter.demand))
+            self.look()
+            raise
+
+    def _enter(self, waiter: Waiter) -> None:
+        now_us = self._clock()
+        if not self._turns:
+            self._look_us = now_us + _LOOK_EVERY_US
+        self._turns.join(waiter)
+        # A call that was never tried has its turn when those before it have had theirs.
+        self._wake(min(waiter.deadline_us, waiter.ready_us or self._look_us, self._look_us), now_us)
+
+    async def _foretold(self, waiter: Waiter) -> Decision | None:
+        """The refusal of a call that was not tried, as others were before it, and that would wait in vain."""
+        refusal = await self._outlook(waiter)
+        if refusal is None or waiter.word.done():
+            return None
+        refused = outlook.waits_of(waiter.demand, refusal)
+        if not outlook.is_in_vain(refused, waiter.deadline_us - self._clock()):
+            return None
+        self._turns.leave(waiter)
+        self.look()
+        return refusal
+
+    async def _wait(self, waiter: Waiter) -> Decision:
+        while True:
+            word = await waiter.word
+            if word is Word.EXPIRED:
+                return await self._told(waiter)
+            if isinstance(word, Decision):
+                return word
+            decision = await self._limiter.admit(waiter.demand)
+            waiter.word = asyncio.get_running_loop().create_future()
+            waiter.is_asking = False
+            is_over = self._is_over(waiter, decision)
+            self.look()
+            if is_over:
+                return decision
+
+    async def _told(self, waiter: Waiter) -> Decision:
+        """The last word on a call that is not, or no longer, in line."""
+        refusal = await self._outlook(waiter)
+        if refusal is not None:
+            return refusal
+        rule = self._turns.in_the_way(waiter.demand, waiter.whose)
+        if rule is None:
+            return await self._limiter.admit(waiter.demand)
+        # There would be room, and others were here before it.
+        standings = await self._limiter.standings([rule])
+        return Decision(False, tuple(standings), rule, PARALLEL_RETRY_US)
+
+    async def _outlook(self, waiter: Waiter) -> Decision | None:
+        charges = (*waiter.demand.charges, *waiter.demand.endpoint)
+        return outlook.refusal(waiter.demand, await self._limiter.standings([charge.rule for charge in charges]))
+
+    # Whose turn it is.
+
+    def _try_in_turn(self, now_us: int) -> None:
+        """Once around, and again for keys that were served. What refuses a key, is kept from those after it."""
+        kept: set[str] = set()
+        keys = deque(self._turns.keys())
+        while keys:
+            head = self._turns.head(keys.popleft())
+            if head is None or not kept.isdisjoint(head.rule_ids):
+                continue
+            if not head.is_asking and head.ready_us <= now_us and self._try(head):
+                keys.append(head.whose)
+            else:
+                kept |= head.refused_by
+
+    def _try(self, waiter: Waiter) -> bool:
+        """Whether it has stopped waiting."""
+        if waiter.word.done():
+            self._turns.leave(waiter)
+            return True
+        try:
+            decision = self._limiter.admit_now(waiter.demand)
+        except Exception as error:  # it must reach the one call that it is about, and none of the others
+            self._turns.leave(waiter)
+            waiter.word.set_exception(error)
+            return True
+        if decision is None:
+            waiter.is_asking = True
+            waiter.word.set_result(Word.ASK)
+            return False
+        if self._is_over(waiter, decision):
+            waiter.word.set_result(decision)
+            return True
+        return False
+
+    def _is_over(self, waiter: Waiter, decision: Decision) -> bool:
+        """Take note of the decision on a waiter; whether it is the last."""
+        if decision.admitted:
+            self._turns.leave(waiter, was_served=True)
+            return True
+        if not self._can_wait(waiter, decision):
+            self._turns.leave(waiter)
+            return True
+        return False
+
+    def _can_wait(self, waiter: Waiter, decision: Decision) -> bool:
+        """Whether it is worth its while after this refusal; if so, it is noted."""
+        now_us = self._clock()
+        refused = outlook.waits_of(waiter.demand, decision)
+        if outlook.is_in_vain(refused, waiter.deadline_us - now_us):
+            return False
+        self._turns.refused(waiter, decision, refused, now_us)
+        return True
+
+    def _free(self, waiters: Iterable[Waiter]) -> None:
+        """There may be room for these now."""
+        now_us = self._clock()
+        for waiter in waiters:
+            waiter.ready_us = min(waiter.ready_us, now_us)
+            waiter.is_outdated = waiter.is_asking
+
+    def _dismiss(self, now_us: int) -> bool:
+        """Whether anybody's time was over."""
+        expired = self._turns.expired(now_us)
+        for waiter in expired:
+            self._turns.leave(waiter)
+            if not waiter.word.done():
+                waiter.word.set_result(Word.EXPIRED)
+        return bool(expired)
+
+    # The timer.
+
+    def _set_timer(self, now_us: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._turns:
+            self._wake(self._turns.next_us(now_us, self._look_us), now_us)
+
+    def _wake(self, at_us: int, now_us: int) -> None:
+        """Look then, or earlier."""
+        if self._timer is not None:
+            if self._timer_us <= at_us:
+                return
+            self._timer.cancel()
+        # Rounded up, since loops count milliseconds, and one that is early has to come again.
+        delay_ms = max(-(-(at_us - now_us) // 1000), 1)
+        self._timer_us = at_us
+        self._timer = asyncio.get_running_loop().call_later(delay_ms / 1000, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.look()
