@@ -15,8 +15,8 @@ import msgspec
 
 from gateway.limits.batch import ADMITTED, UNCOUNTED, Answer, Batch, End, Reply, cancelled, decode
 from gateway.limits.breaker import Breaker
-from gateway.limits.connection import Away, Server, script
 from gateway.limits.redis_keys import Cell, Part, node_key
+from gateway.limits.server import Away, Server, script
 
 _MOST_ASKS, _MOST_ENDS, _MOST_HOLDS = 64, 128, 128
 _MOST_KEPT = 100_000

@@ -17,13 +17,13 @@ import msgspec
 from gateway.errors import StoreUnavailable
 from gateway.limits.batch import ADMITTED, UNCOUNTED, Answer, End, cancelled
 from gateway.limits.batching import Lane
-from gateway.limits.connection import Away, Server, script
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.memory import Spent
 from gateway.limits.redis_keys import ENDPOINTS, NODES, PARALLEL, Cell, Cells, Part, hash_key
 from gateway.limits.redis_options import MEANS, USUAL, Figures, OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
+from gateway.limits.server import Away, Server, script
 from gateway.limits.spending import Spending
 from gateway.limits.verdicts import admission, refusal, standing, unspent
 

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.limits.connection import opened, script
+from gateway.limits.connection import opened
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_keys import NODES
 from gateway.limits.redis_options import OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule
+from gateway.limits.server import script
 from tests.limits.household import new_id
 from tests.limits.servers import Server
 from tests.support.link import Faults, FaultyLink

@@ -3,10 +3,11 @@
 import re
 from typing import Any
 
-from gateway.limits.connection import Argument, Script, Server, opened
+from gateway.limits.connection import opened
 from gateway.limits.memory import Spent
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
+from gateway.limits.server import Argument, Script, Server
 
 
 class Clock:
