@@ -140,19 +140,18 @@ class Turns:
             yield from self._awaited.get(charge.rule.id, ())
 
     def expired(self, now_us: int) -> list[Waiter]:
-        """Those whose time is over, each told once. Who asks at this moment will hear by itself."""
+        """Those whose time is over, each told once."""
         found = []
         while self._deadlines and self._deadlines[0][0] <= now_us:
             waiter = heapq.heappop(self._deadlines)[2]
-            if waiter in self and not waiter.is_asking:
+            if waiter in self:
                 found.append(waiter)
         return found
 
     def next_us(self, now_us: int, at_most_us: int) -> int:
         """When the next deadline is over, or the next call is ready."""
         times = [head.ready_us for head in self.heads() if head.ready_us > now_us and not head.is_asking]
-        times += [deadline_us for deadline_us, _, _ in self._deadlines[:1]]
-        return min([at_most_us, *times])
+        return min([at_most_us, *times, *(deadline_us for deadline_us, _, _ in self._deadlines[:1])])
 
     def _await(self, waiter: Waiter, rule_ids: frozenset[str]) -> None:
         for rule_id in waiter.refused_by - rule_ids:

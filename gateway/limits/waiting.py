@@ -189,7 +189,7 @@ class WaitingRoom:
 
     def _try(self, waiter: Waiter) -> bool:
         """Whether it has stopped waiting."""
-        if waiter.word.done():
+        if waiter.word.done():  # its client has left, and it has not come to notice
             self._turns.leave(waiter)
             return True
         try:
@@ -238,6 +238,7 @@ class WaitingRoom:
         expired = self._turns.expired(now_us)
         for waiter in expired:
             self._turns.leave(waiter)
+            # One that asks at this moment hears the answer, which is the last.
             if not waiter.word.done():
                 waiter.word.set_result(Word.EXPIRED)
         return bool(expired)

@@ -17,6 +17,8 @@ class AskedLimiter:
     def __init__(self, inner: Limiter) -> None:
         self._inner = inner
         self.is_away = False
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     def admit_now(self, demand: Demand) -> Decision | None:
         del demand
@@ -29,6 +31,7 @@ class AskedLimiter:
         decision = await self._inner.admit(demand)
         try:
             await asyncio.sleep(0)
+            await self.answering.wait()
         except asyncio.CancelledError:
             self._inner.cancel(demand)
             raise

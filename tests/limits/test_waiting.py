@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.errors import StoreUnavailable
+from gateway.limits.connection import opened
+from gateway.limits.limiter import Limiter
 from gateway.limits.memory import MemoryLimiter
+from gateway.limits.redis import RedisLimiter
+from gateway.limits.redis_options import Timing
 from gateway.limits.rules import Decision, Demand
 from gateway.limits.waiting import WaitingRoom
 from tests.limits.household import MINUTE, SECOND, Household
 from tests.limits.line import AskedLimiter, Queue, ran
 from tests.limits.memory_bench import MemoryBench
+from tests.limits.servers import KINDS, shared_server
 
 _LOOK_US = 250_000
 
@@ -256,6 +261,31 @@ async def test_room_of_which_nobody_told_is_found_by_looking(queue: Queue, house
     assert task.result()[0].admitted
 
 
+async def test_what_comes_free_while_a_call_asks_is_not_missed(bench: MemoryBench) -> None:
+    limiter = AskedLimiter(bench.limiter)
+    queue = Queue(limiter, bench)
+    slots = queue.house.slots(1)
+    await queue.come_all(["a0", "a1"], {slots: 1})
+    limiter.answering.clear()
+    await queue.advance(_LOOK_US)
+    await queue.settle("a0")
+    assert queue.admitted == ["a0"]
+    limiter.answering.set()
+    await ran()
+    assert queue.admitted == ["a0", "a1"]
+
+
+async def test_when_the_first_has_waited_long_enough_the_next_is_tried_at_once(queue: Queue, house: Household) -> None:
+    rule = house.rate(600, "tokens")
+    slots = house.slots(1)
+    await queue.come("a0", {slots: 1})
+    await queue.come("a1", {slots: 1}, max_wait_s=1.1)
+    await queue.come_all(["a2", "a3"], {rule: 1})
+    await queue.advance(SECOND)
+    await queue.advance(SECOND // 10)
+    assert queue.admitted == ["a0", "a2", "a3"]
+
+
 async def test_a_release_may_name_no_call(queue: Queue, house: Household) -> None:
     slots = house.slots(1)
     await queue.come_all(["a0", "a1"], {slots: 1})
@@ -334,6 +364,14 @@ async def test_a_call_that_leaves_in_the_moment_of_its_admission_gives_it_back(
     assert await house.left(slots) == [1]
 
 
+async def test_a_call_that_has_just_left_is_not_tried_any_more(queue: Queue, house: Household) -> None:
+    slots = house.slots(1)
+    await queue.come_all(["a0", "a1", "b0"], {slots: 1})
+    queue.calls["a1"][1].cancel()
+    await queue.settle("a0")
+    assert queue.admitted == ["a0", "b0"]
+
+
 async def test_a_call_that_leaves_before_it_has_begun_to_wait_stays_in_no_line(queue: Queue, house: Household) -> None:
     rule = house.rate(60, burst=1)
     await queue.come_all(["a0", "a1"], {rule: 1})
@@ -405,16 +443,27 @@ async def test_a_limiter_that_fails_fails_one_call_and_none_of_the_others(bench:
 # With time that passes by itself
 
 
-async def test_calls_at_once_are_never_more_than_slots_and_all_have_their_turn() -> None:
-    limiter, at_once, most, done = MemoryLimiter(), 0, 0, Counter[str]()
-    room = WaitingRoom(limiter)
-    house = Household(MemoryBench())
-    slots = house.slots(3, whose="team")
+@pytest.fixture(params=["memory", *KINDS])
+async def nodes(request: pytest.FixtureRequest) -> AsyncIterator[list[Limiter]]:
+    """Limiters that share their counters, one a process; the memory one has its own."""
+    if request.param == "memory":
+        yield [MemoryLimiter()]
+        return
+    # A test machine may be busy for longer than a call should wait.
+    shared = [RedisLimiter(opened(shared_server(request.param).url), timing=Timing(budget_s=5)) for _ in range(2)]
+    yield list(shared)
+    for each in shared:
+        await each.close()
 
-    async def call(key: str) -> None:
+
+async def test_calls_at_once_are_never_more_than_slots_and_all_have_their_turn(nodes: list[Limiter]) -> None:
+    house = Household(MemoryBench())
+    slots, at_once, most, done = house.slots(3, whose="team"), 0, 0, Counter[str]()
+
+    async def call(limiter: Limiter, room: WaitingRoom, key: str) -> None:
         nonlocal at_once, most
         demand = house.call({slots: 1})
-        decision, _ = await room.admit(demand, whose=key, max_wait_s=30)
+        decision, _ = await room.admit(demand, whose=key, max_wait_s=60)
         assert decision.admitted
         at_once += 1
         most = max(most, at_once)
@@ -424,11 +473,11 @@ async def test_calls_at_once_are_never_more_than_slots_and_all_have_their_turn()
         limiter.settle(demand, {})
         room.released(demand)
 
-    await asyncio.gather(*(call(key) for key in "abc" for _ in range(100)))
+    rooms = [(limiter, WaitingRoom(limiter)) for limiter in nodes]
+    await asyncio.gather(*(call(*room, key) for key in "abc" for room in rooms for _ in range(60)))
     assert most == 3
-    assert done == dict.fromkeys("abc", 100)
-    assert room.waiting == 0
-    assert [standing.remaining for standing in await limiter.standings([slots])] == [3]
+    assert done == dict.fromkeys("abc", 60 * len(rooms))
+    assert [room.waiting for _, room in rooms] == [0] * len(rooms)
 
 
 async def test_the_timer_admits_by_itself_when_the_time_has_come_and_not_earlier() -> None:
