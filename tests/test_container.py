@@ -101,7 +101,7 @@ class Container:
     def session(self, key: str = VIRTUAL_KEY) -> requests.Session:
         """A client that waits for the port to open, and gives up after about ten seconds."""
         session = requests.Session()
-        session.mount("http://", HTTPAdapter(max_retries=Retry(connect=60, backoff_factor=0.1, backoff_max=0.2)))
+        session.mount("http://", HTTPAdapter(max_retries=Retry(60, backoff_factor=0.1, backoff_max=0.2)))
         session.headers["Authorization"] = f"Bearer {key}"
         return session
 
@@ -240,6 +240,14 @@ def test_the_first_start_prints_an_admin_key_once_and_it_outlives_the_container(
     for container in (first, second):
         assert ACCOUNT_KEY not in container.log.read_text()
         assert "Traceback" not in container.log.read_text()
+
+
+def test_commands_in_the_container_make_a_key_that_its_gateway_takes(gateway: Container) -> None:
+    podman("exec", gateway.name, "gmi-gateway", "teams", "create", "--name=engines")
+    words = ("keys", "create", "--team=engines", "--name=ada", "--json")
+    made = json.loads(podman("exec", gateway.name, "gmi-gateway", *words).stdout)
+    reply = gateway.session(made["secret"]).get(f"{gateway.base_url}/v1/models", timeout=5)
+    assert reply.status_code == 200, reply.text
 
 
 def test_without_a_folder_to_write_to_the_container_says_so_and_does_not_listen(start: Start) -> None:
