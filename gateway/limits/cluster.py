@@ -6,6 +6,7 @@ than the command; what is needed here is little, since every run of a script has
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.limits.server import Argument, Away, Script
@@ -24,7 +25,7 @@ class Cluster:
 
     is_cluster = True
 
-    def __init__(self, hosts: list[Address], options: dict[str, Any]) -> None:
+    def __init__(self, hosts: Sequence[Address], options: dict[str, Any]) -> None:
         self._hosts = hosts
         self._options = options
         self._slots: list[tuple[int, int, Address]] = []

@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.limits.server import Argument, Away, Script
+from gateway.store.redis_address import RedisAddress, find_master, own_options
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection, Connection
@@ -24,9 +25,6 @@ class Way(Protocol):
     async def connect(self) -> "AbstractConnection":
         """A connection that is logged in. Raises one of `failures`."""
 
-    async def close(self) -> None:
-        """Let go of what it took to find the server."""
-
 
 class Single:
     """One connection, one command at a time; what comes meanwhile waits for its turn."""
@@ -38,6 +36,7 @@ class Single:
         self._connection: AbstractConnection | None = None
         self._connecting: asyncio.Task[AbstractConnection] | None = None
         self._turn = asyncio.Lock()
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"Single(connected={self._connection is not None}, busy={self.is_busy})"
@@ -77,12 +76,12 @@ class Single:
                 raise
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, for good."""
+        self._is_closed = True
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
         await self._drop()
-        await self._way.close()
 
     async def _evaluate(
         self, connection: "AbstractConnection", script: Script, arguments: tuple[Argument, ...], is_asking: bool
@@ -105,6 +104,8 @@ class Single:
             raise
 
     async def _connected(self) -> "AbstractConnection":
+        if self._is_closed:
+            raise Away("closed")
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._way.connect())
             self._connecting.add_done_callback(self._take)
@@ -130,13 +131,10 @@ class ByUrl:
     def __init__(self, url: str) -> None:
         from redis.asyncio import ConnectionPool  # noqa: PLC0415
 
-        self._pool = ConnectionPool.from_url(url, **_own_options())
+        self._pool = ConnectionPool.from_url(url, **own_options(_CONNECT_TIMEOUT_S))
 
     async def connect(self) -> "AbstractConnection":
         return await _connected(self._pool.make_connection())  # type: ignore[no-untyped-call]
-
-    async def close(self) -> None:
-        """There is nothing to let go of."""
 
 
 class ByAddress:
@@ -150,29 +148,16 @@ class ByAddress:
     async def connect(self) -> "AbstractConnection":
         return await _connected(made(self._host, self._port, self._options))
 
-    async def close(self) -> None:
-        """There is nothing to let go of."""
-
 
 class BySentinels:
-    """The master of `service`, whichever that is now; the options for TLS hold for the sentinels too."""
+    """The master, whichever that is when it connects."""
 
-    def __init__(self, hosts: list[tuple[str, int]], service: str, options: dict[str, Any]) -> None:
-        from redis.asyncio import Sentinel  # noqa: PLC0415
-
-        tls = {name: value for name, value in options.items() if name.startswith("ssl")}
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            hosts, sentinel_kwargs={**tls, **_own_options()}
-        )
-        self._service = service
-        self._options = options
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
 
     async def connect(self) -> "AbstractConnection":
-        host, port = await self._sentinel.discover_master(self._service)
-        return await _connected(made(host, port, self._options))
-
-    async def close(self) -> None:
-        await self._sentinel.aclose()
+        host, port = await find_master(self._address, own_options(_CONNECT_TIMEOUT_S))
+        return await _connected(made(host, port, self._address.options))
 
 
 def made(host: str, port: int, options: dict[str, Any]) -> "Connection":
@@ -181,7 +166,7 @@ def made(host: str, port: int, options: dict[str, Any]) -> "Connection":
 
     rest = {name: value for name, value in options.items() if name != "ssl"}
     kind = SSLConnection if options.get("ssl") else Connection
-    return kind(host=host, port=port, **rest, **_own_options())
+    return kind(host=host, port=port, **rest, **own_options(_CONNECT_TIMEOUT_S))
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -189,18 +174,6 @@ def failures() -> tuple[type[Exception], ...]:
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     return (RedisError, OSError)
-
-
-def _own_options() -> dict[str, Any]:
-    from redis.asyncio.retry import Retry  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-
-    return {
-        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-        "socket_timeout": _CONNECT_TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "driver_info": None,
-    }
 
 
 async def _connected(connection: "AbstractConnection") -> "AbstractConnection":

@@ -19,6 +19,7 @@ _REDIS_OPTIONS = frozenset(
     ("db", "client_name", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 )
 """What redis-py reads from a URL and the gateway does not decide itself, as it does timeouts and retries."""
+_PORTS = {"sentinel": 26_379, "cluster": 6_379}
 
 
 def is_header_safe(text: str) -> bool:
@@ -109,6 +110,9 @@ def _check_sqlite(url: SplitResult) -> None:
 
 
 def _is_redis_url(value: str) -> str:
+    scheme, has_kind, kind = value.partition(":")[0].partition("+")
+    if has_kind and scheme in ("redis", "rediss") and kind in ("sentinel", "cluster"):
+        return _is_url_of_several(value, scheme, kind)
     url = _split_url(value, _ENCODE)
     _check_credentials(url)
     if url.scheme == "unix":
@@ -118,15 +122,34 @@ def _is_redis_url(value: str) -> str:
         raise ValueError("must start with redis:// or rediss:// and name a host, or with unix:// and name a socket")
     elif re.fullmatch(r"(?:/[0-9]*)?", url.path) is None:
         raise ValueError(f"must end with the number of a database, such as /0, or without one; {_ENCODE}")
-    _check_redis_options(url)
+    _check_redis_options(url, is_tls=url.scheme == "rediss")
     return value
 
 
-def _check_redis_options(url: SplitResult) -> None:
+def _is_url_of_several(value: str, scheme: str, kind: str) -> str:
+    """The hosts of sentinels, or some of a cluster, with commas between them."""
+    start = f"{scheme}+{kind}://"
+    login, at, hosts = value.removeprefix(start).partition("/")[0].partition("?")[0].rpartition("@")
+    for host in hosts.split(","):
+        if not _split_url(f"{scheme}://{login}{at}{host}", _ENCODE).hostname:
+            raise ValueError(f"must name hosts with commas between them: {start}a:{_PORTS[kind]},b:{_PORTS[kind]}")
+    first, rest = hosts.partition(",")[0], value.removeprefix(f"{start}{login}{at}{hosts}")
+    url = _split_url(f"{scheme}://{login}{at}{first}{rest}", _ENCODE)
+    _check_credentials(url)
+    if kind == "sentinel" and re.fullmatch(r"/[^/]+(?:/[0-9]*)?", url.path) is None:
+        raise ValueError(f"must name what the sentinels watch, and may name a database: {start}a,b/mymaster/0")
+    if kind == "cluster" and url.path not in ("", "/"):
+        raise ValueError("must not name a database: a cluster has one alone")
+    _check_redis_options(url, is_tls=scheme == "rediss", without_db=True)
+    return value
+
+
+def _check_redis_options(url: SplitResult, *, is_tls: bool, without_db: bool = False) -> None:
     options = parse_qs(url.query, keep_blank_values=True)
-    if not options.keys() <= _REDIS_OPTIONS:
-        raise ValueError(f"has an option that is not one of {', '.join(sorted(_REDIS_OPTIONS))}")
-    if url.scheme != "rediss" and any(option.startswith("ssl_") for option in options):
+    known = _REDIS_OPTIONS - {"db"} if without_db else _REDIS_OPTIONS
+    if not options.keys() <= known:
+        raise ValueError(f"has an option that is not one of {', '.join(sorted(known))}")
+    if not is_tls and any(option.startswith("ssl_") for option in options):
         raise ValueError("has an option for TLS, which rediss:// alone has")
     if not all(number.isdecimal() for number in options.get("db", [])):
         raise ValueError("must have the number of a database as db")

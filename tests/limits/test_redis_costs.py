@@ -187,7 +187,7 @@ async def test_a_call_whose_gateway_died_gives_back_what_it_had_reserved_of_budg
     )
     dead = RedisBench(shared_server("valkey").url, clock=bench.clock)
     assert (await dead.limiter.admit(house.call({budget: 30, endless: 30}, {endpoint: 30}))).admitted
-    await dead.server.close()
+    await dead.die()
     await house.admit({budget: 10})
     await bench.advance(100 * SECOND)
     await bench.renew()
