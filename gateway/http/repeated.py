@@ -44,8 +44,8 @@ class RepeatedHeads:
     def find(self, data: bytes) -> tuple[Repeated, bytes] | None:
         """What is known of the head of `data`, and the body, if `data` is one whole request with a known head."""
         end = data.find(b"\r\n\r\n")
-        at = data.find(_TAIL, 0, end)
-        if at < 0:
+        at = data.find(_TAIL, 0, max(end, 0))
+        if at < 0:  # so too where the head has not come to its end
             return None
         after = data.find(b"\r\n", at)
         known = self._known.get(data[:at] + data[after:end])
@@ -57,7 +57,7 @@ class RepeatedHeads:
     def remember(self, data: bytes, known: Repeated) -> None:
         """`known` is what was read out of `data`; forgotten at once if it is not one whole request."""
         end = data.find(b"\r\n\r\n")
-        at = data.find(_TAIL, 0, end)
+        at = data.find(_TAIL, 0, max(end, 0))
         name = at + len(_TAIL) - len(_LENGTH)
         if name < 0 or end > _MAX_HEAD_BYTES or data[name : at + len(_TAIL)].lower() != _LENGTH:
             return
