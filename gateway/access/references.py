@@ -119,6 +119,9 @@ _BROUGHT_IN: dict[str | None, tuple[str, ...]] = {
 }
 """What a client writes itself brings all of its content in these members; its `id`, if any, is a label."""
 
+_SEALED = frozenset({"reasoning", "compaction", "compaction_summary", "context_compaction"})
+"""Upstream hands these out whole, sealed in `encrypted_content`; no other item is read from there."""
+
 _ITEM_MEMBERS = frozenset({"id", "type", "encrypted_content"}.union(*_BROUGHT_IN.values()))
 _ITEM_LISTS = frozenset({"input", "items"})
 
@@ -186,7 +189,7 @@ def _referred_to(item: msgspec.Raw) -> str | None:
         return None
     kind = _text(members["type"]) if _starts(members.get("type", _NULL), b'"') else None
     sealed = members.get("encrypted_content", _NULL)
-    if _starts(sealed, b'"') and not _starts(sealed, b'""'):
+    if kind in _SEALED and _starts(sealed, b'"') and not _starts(sealed, b'""'):
         return None
     if kind in _BROUGHT_IN and all(not _starts(members.get(each, _NULL), b"null") for each in _BROUGHT_IN[kind]):
         return None
