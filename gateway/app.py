@@ -28,7 +28,8 @@ from gateway.http.server import DrainingServer, server_config
 from gateway.http.side_server import SideServer
 from gateway.http.workers import Workers
 from gateway.observe import logs
-from gateway.observe.metrics import CallMetrics, Counted
+from gateway.observe.families import Counted
+from gateway.observe.metrics import CallMetrics
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
@@ -96,7 +97,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
             await stack.enter_async_context(doorkeepers.at_work())
             await stack.enter_async_context(bounds.at_work())
             if admin_listener is not None:
-                side = SideServer(doorkeepers.admin_app(), settings.server, admin_listener)
+                side = SideServer(doorkeepers.admin_app(bounds.overview), settings.server, admin_listener)
                 stack.push_async_callback(side.close)
                 await side.start()
             yield {"limits": settings.server, "endpoint": app.proxy, "repeated_heads": app.proxy.repeated}
@@ -105,7 +106,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         title="GMI gateway",
         lifespan=lifespan,
     )
-    metrics = CallMetrics(_gauges(app, doorkeepers), (_look_ups(doorkeepers.directory),))
+    metrics = CallMetrics(_gauges(app, doorkeepers), (_look_ups(doorkeepers.directory), *bounds.readings()))
     log_call = logs.call_logger(settings.log)
     app.proxy = Proxy(
         settings,
@@ -127,7 +128,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         app.proxy.add_observer(log_call)
     app.include_router(ops_router(lambda: app.proxy.draining, metrics.render))
     if settings.admin.enabled and settings.admin.listen is None:
-        app.include_router(doorkeepers.admin_routes())
+        app.include_router(doorkeepers.admin_routes(bounds.overview))
     return app
 
 
@@ -161,7 +162,10 @@ def _gauges(app: GatewayApp, doorkeepers: Doorkeepers) -> tuple[tuple[str, str, 
 
 
 def _look_ups(directory: KeyDirectory) -> Counted:
-    return Counted("key_lookups", "Keys of calls that were not in memory.", "result", lambda: directory.look_ups)
+    def by_result() -> dict[tuple[str, ...], int]:
+        return {(result,): count for result, count in directory.look_ups.items()}
+
+    return Counted("key_lookups", "Keys of calls that were not in memory.", ("result",), by_result)
 
 
 class Worker:

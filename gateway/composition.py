@@ -4,7 +4,7 @@ Knows which room needs which, and in what order they start and stop. What they d
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,12 +28,16 @@ from gateway.limits.alerts import Alerts, Webhook
 from gateway.limits.connection import opened
 from gateway.limits.limiter import Limiter
 from gateway.limits.memory import MemoryLimiter
+from gateway.limits.overview import Overview
 from gateway.limits.plan import Planner, Policy
+from gateway.limits.readings import readings_of_decisions, readings_of_money, readings_of_redis
 from gateway.limits.redis import RedisLimiter
+from gateway.limits.redis_options import Timing
 from gateway.limits.spend import Spend
 from gateway.metering.estimate import Estimator
 from gateway.metering.prices import load_prices
-from gateway.relay.allowance import Allowance
+from gateway.observe.families import Family
+from gateway.relay.allowance import ENDPOINT, Allowance
 from gateway.settings import Settings
 from gateway.store.engine import Store
 from gateway.store.journal import Journal
@@ -58,13 +62,13 @@ class Doorkeepers:
         trusted = compile_networks(settings.server.trusted_proxies)
         self._authenticate = authenticator(self.directory, self._administration, trusted)
 
-    def admin_routes(self) -> APIRouter:
+    def admin_routes(self, overview: Overview) -> APIRouter:
         """/admin/v1 as a part of the gateway's own application."""
-        return admin_router(self._administration, self._authenticate)
+        return admin_router(self._administration, self._authenticate, overview)
 
-    def admin_app(self) -> OwnPages:
+    def admin_app(self, overview: Overview) -> OwnPages:
         """/admin/v1 as an application of its own."""
-        return admin_app(self._administration, self._authenticate)
+        return admin_app(self._administration, self._authenticate, overview)
 
     def is_up_to_date(self) -> bool:
         """Whether changes can be read, so that what is remembered of keys is not older than a second."""
@@ -97,7 +101,14 @@ class Bounds:
         self.limiter = _limiter(settings, self._spend)
         self.planner = Planner(_policy(settings))
         prices = load_prices(None if settings.prices.file is None else Path(settings.prices.file))
+        self.overview = Overview(self.planner, self.limiter, self._spend, endpoints=(ENDPOINT,))
         self.allowance = Allowance(self.planner, self.limiter, Estimator(), prices, self._spend)
+
+    def readings(self) -> Iterator[Family]:
+        """What is measured of all this."""
+        yield from readings_of_decisions(self.allowance.tally, self.overview, _nobody)
+        yield from readings_of_redis(self.limiter)
+        yield from readings_of_money(self._spend, self._alerts)
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -113,6 +124,28 @@ class Bounds:
             await self._spend.close()
             if self._alerts is not None:
                 await self._alerts.close()
+
+
+@contextlib.asynccontextmanager
+async def shared_overview(settings: Settings, store: Store) -> AsyncIterator[Overview | None]:
+    """Limits as whoever runs no gateway sees them: those in Redis. None: there is none."""
+    if settings.redis.url is None:
+        yield None
+        return
+    spend = Spend(store)
+    # A command connects first, and somebody waits for it who has more patience than a call.
+    timing = Timing(budget_s=settings.database.timeout_s)
+    server = opened(settings.redis.url)
+    limiter = RedisLimiter(server, on_failure="closed", load_spent=spend.load, timing=timing)
+    try:
+        yield Overview(Planner(_policy(settings)), limiter, spend, endpoints=(ENDPOINT,))
+    finally:
+        await limiter.close()
+
+
+def _nobody() -> int:
+    """How many calls wait for their turn."""
+    return 0
 
 
 def _limiter(settings: Settings, spend: Spend) -> Limiter:

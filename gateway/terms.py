@@ -19,6 +19,10 @@ State = Literal["active", "disabled", "revoked"]
 """`disabled` can be undone, `revoked` cannot."""
 
 
+MOST_WAIT_S = 600
+"""The longest that a call may wait for its turn, in seconds."""
+
+
 class Grants(msgspec.Struct, frozen=True, omit_defaults=True):
     """What may be used. None stands for everything, an empty tuple for nothing."""
 
@@ -36,7 +40,11 @@ class Grants(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How much in a time, and at once. None stands for no limit; each is a positive integer."""
+    """How much in a time, and at once: positive integers. None stands for no limit.
+
+    `max_wait_s` is no limit, but how long a call over one may wait for its turn: 0 to `MOST_WAIT_S` seconds, None: as
+    its team says, or else the settings.
+    """
 
     requests_per_minute: int | None = None
     requests_per_hour: int | None = None
@@ -45,6 +53,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     tokens_per_hour: int | None = None
     tokens_per_day: int | None = None
     parallel: int | None = None
+    max_wait_s: int | None = None
 
 
 class Budgets(msgspec.Struct, frozen=True, omit_defaults=True):

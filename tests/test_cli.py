@@ -303,19 +303,39 @@ def test_check_config_shows_what_is_not_the_default_and_who_said_so_but_no_secre
         "  upstream.api_key = ********** (GMI_API_KEY)",
         "  upstream.proxy = http://***@p:1 (own.yaml:5)",
         "  keys = ann [x] (team core) (own.yaml:3)",
+        "Prices: none, so that no call draws on a budget.",
     ]
 
 
 def test_check_config_without_any_settings_says_that_the_simulator_would_run() -> None:
     result = call("check-config")
     assert result.exit_code == 0
-    assert result.stdout.startswith("The settings are valid (no file, so defaults and environment).\nNo upstream key: ")
+    assert result.stdout.startswith("The settings are valid (no file, so defaults and environment).\nPrices: none")
+    assert "\nNo upstream key: " in result.stdout
 
 
 def test_check_config_warns_of_what_was_hardly_meant_and_passes() -> None:
     result = call("check-config", GMI_KEY=CANARY)
     assert result.exit_code == 0
     assert result.stderr == "! GMI_KEY is set and means nothing here; did you mean GMI_API_KEY?\n"
+
+
+def test_check_config_says_how_many_models_have_a_price() -> None:
+    Path("p.yaml").write_text(
+        "unit: microusd_per_million_tokens\n"
+        "models:\n  a: {looked_up: 2026-11-22, input: 1_000_000, output: 2_000_000}\n  b: null\n"
+    )
+    assert "Prices: 1.\n" in call("check-config", GATEWAY_PRICES_FILE="p.yaml").stdout
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_prices_that_cannot_be_read_are_told_a_line_each_and_nothing_starts(command: str) -> None:
+    Path("p.yaml").write_text("unit: dollars\nmodels:\n  a: {looked_up: today, input: 1.75}\n")
+    result = call(command, GATEWAY_PRICES_FILE="p.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    lines = result.stderr.splitlines()
+    assert len(lines) == 4
+    assert [line.split(": ")[0] for line in lines] == ["p.yaml:1", *["p.yaml:3"] * 3]
 
 
 def test_the_shipped_file_passes() -> None:

@@ -103,7 +103,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_all_is_well_every_line_is_good(free_port: int) -> None:
     with upstream(date=NOW) as server:
         found = findings(account(server.server_port, GATEWAY_UPSTREAM_ORGANIZATION_ID="org-1"), free_port)
-    assert [(finding.mark, finding.cure) for finding in found] == [(Mark.GOOD, "")] * 9
+    assert [(finding.mark, finding.cure) for finding in found] == [(Mark.GOOD, "")] * 11
     ((path, headers),) = server.seen
     assert path == "/v1/models"
     assert headers["authorization"] == f"Bearer {KEY}"
@@ -257,7 +257,7 @@ def test_a_host_to_listen_on_that_does_not_resolve_is_said_to_be_that(host: str)
 
 def test_without_a_key_the_simulator_is_announced_and_upstream_left_alone() -> None:
     found = findings({"HTTPS_PROXY": "http://p"})
-    assert [finding.mark for finding in found] == [*[Mark.GOOD] * 5, Mark.WARNING]
+    assert [finding.mark for finding in found] == [*[Mark.GOOD] * 7, Mark.WARNING]
     assert found[-1].text == "no upstream key: `serve` runs against the simulator"
 
 
@@ -290,3 +290,31 @@ def test_a_key_file_that_others_can_read_is_a_warning(mode: int, mark: Mark) -> 
     (finding,) = [finding for finding in found if finding.text.startswith("key can be read by ")]
     assert finding.mark is mark
     assert finding.cure == ("" if mark is Mark.GOOD else "chmod 600 key")
+
+
+def test_prices_are_counted_and_what_is_wrong_with_them_is_bad_line_by_line(tmp_path: Path) -> None:
+    about = "unit: microusd_per_million_tokens\nmodels:\n  a: {looked_up: 2026-11-22, input: 2_000_000, output: %s}\n"
+    file = tmp_path / "prices.yaml"
+    environ = {"GATEWAY_PRICES_FILE": str(file)}
+    file.write_text(about % "8_000_000")
+    assert Finding(Mark.GOOD, f"there are prices (1, in {file})") in findings(environ)
+    file.write_text(about % "8.5")
+    (finding,) = bad(findings(environ))
+    assert finding.text.startswith(f"{file}:3: a.output: ")
+    assert Finding(Mark.GOOD, "there are no prices, so that no call draws on a budget") in findings({})
+
+
+def test_where_limits_are_counted_is_told_and_what_becomes_of_them_without_redis() -> None:
+    in_memory = [finding.text for finding in findings({}) if finding.text.startswith("limits are")]
+    assert in_memory == ["limits are counted in memory, by one process; redis.url shares them among several"]
+    environ = {"GATEWAY_REDIS_URL": "redis://127.0.0.1:9/0", "GATEWAY_LIMITS_ON_REDIS_FAILURE": "closed"}
+    (shared,) = [finding for finding in findings(environ) if finding.text.startswith("limits are")]
+    assert shared.text.endswith("while it is away they are not kept, and no call is admitted (closed)")
+
+
+def test_a_file_of_the_secret_of_alerts_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("a-secret-of-the-tests-0123")
+    file.chmod(0o644)
+    found = findings({"GATEWAY_ALERTS_WEBHOOK_SECRET_FILE": str(file)})
+    assert Finding(Mark.WARNING, f"{file} can be read by everyone on this machine", f"chmod 600 {file}") in found

@@ -229,13 +229,13 @@ def valkey() -> Iterator[int]:
 
 
 def test_redis_that_answers_is_good(valkey: int) -> None:
-    finding = about("Redis", findings({"GATEWAY_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{valkey}/0"}))
+    finding = about("Redis at", findings({"GATEWAY_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{valkey}/0"}))
     assert finding == Finding(Mark.GOOD, f"Redis at 127.0.0.1:{valkey} can be reached")
 
 
 @pytest.mark.parametrize("credentials", ["", f":{PASSWORD}x@", f"ann:{PASSWORD}@"])
 def test_redis_that_does_not_let_us_in_is_bad(valkey: int, credentials: str) -> None:
-    finding = about("Redis", findings({"GATEWAY_REDIS_URL": f"redis://{credentials}127.0.0.1:{valkey}"}))
+    finding = about("Redis at", findings({"GATEWAY_REDIS_URL": f"redis://{credentials}127.0.0.1:{valkey}"}))
     assert finding.mark is Mark.BAD
     assert finding.text.startswith(f"Redis at 127.0.0.1:{valkey} refuses: ")
     assert finding.cure.startswith("check user and password in redis.url")
@@ -244,8 +244,10 @@ def test_redis_that_does_not_let_us_in_is_bad(valkey: int, credentials: str) -> 
 def test_redis_that_cannot_be_reached_or_does_not_answer_is_bad() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        late = about("Redis", findings({"GATEWAY_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}"}, timeout_s=0.2))
-    gone = about("Redis", findings({"GATEWAY_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}"}))
+        late = about(
+            "Redis at", findings({"GATEWAY_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}"}, timeout_s=0.2)
+        )
+    gone = about("Redis at", findings({"GATEWAY_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}"}))
     for finding in (late, gone):
         assert finding.mark is Mark.BAD
         assert finding.text.startswith(f"Redis at 127.0.0.1:{port} cannot be reached: ")

@@ -149,6 +149,12 @@ class Administration:
         async with self._viewing(actor) as view:
             return await view.key(key_id)
 
+    async def key_in_team(self, actor: Actor, key_id: str) -> tuple[Key, Team]:
+        """The same with its team, whose terms bind it too."""
+        async with self._viewing(actor) as view:
+            key = await view.key(key_id)
+            return key, await view.team(key.team_id)
+
     async def update_key(
         self, actor: Actor, key_id: str, changes: Mapping[str, object], *, version: int | None = None
     ) -> Key:
@@ -190,6 +196,19 @@ class Administration:
             rules.require_team_admin(view.authority)
             query = select(audit).where(*audit_conditions(filters), *_own(view, audit.c.team_id))
             return await entries(view.connection, query, limit, after)
+
+    async def check_admin(self, actor: Actor) -> None:
+        """Raises `Forbidden` unless the actor runs the gateway."""
+        async with self._viewing(actor) as view:
+            rules.require_admin(view.authority)
+
+    async def note_reset(
+        self, actor: Actor, subject: Key | Team, *, before: Mapping[str, int], after: Mapping[str, int]
+    ) -> None:
+        """Write down that limits of `subject` are being reset; for admins. What was left of each and will be, by id."""
+        async with self._changing(actor) as change:
+            rules.require_admin(change.authority)
+            await change.note_reset(subject, before, after)
 
     async def me(self, key_id: str) -> tuple[Key, Team]:
         """The key that a call was made with, and its team."""

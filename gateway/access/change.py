@@ -6,6 +6,7 @@ store has it now. Which changes are legal is decided before: see `rules` and `va
 
 import secrets as randomness
 import string
+from collections.abc import Mapping
 from typing import Any, Self
 
 import msgspec
@@ -144,20 +145,35 @@ class Change(View):
         if done.rowcount != 1:
             raise PreconditionFailed("Someone else changed it at the same time. Read it again, then change it.")
 
+    async def note_reset(self, subject: Team | Key, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """Leave a trail of limits that are reset: no row changes, so there is no number to give out."""
+        was, will_be = ({"name": subject.name, "remaining": dict(left)} for left in (before, after))
+        await self._note("limits.reset", subject, was, will_be)
+
     async def _trail(self, action: str, before: Team | Key | None, after: Team | Key) -> None:
-        team_id, key_id = (after.team_id, after.id) if isinstance(after, Key) else (after.id, None)
+        await self._note(action, after, None if before is None else _audited(before), _audited(after))
+        team_id, key_id = _ids(after)
+        self.revision = await bump(self.connection, team_id=team_id, key_id=key_id, at=self.now)
+
+    async def _note(
+        self, action: str, subject: Team | Key, before: dict[str, Any] | None, after: dict[str, Any]
+    ) -> None:
         entry = {
             "at": self.now,
             "actor": self.actor.name,
             "action": action,
-            "object_id": after.id,
-            "team_id": team_id,
-            "before": None if before is None else _audited(before),
-            "after": _audited(after),
+            "object_id": subject.id,
+            "team_id": _ids(subject)[0],
+            "before": before,
+            "after": after,
             "address": self.actor.address,
         }
         await self.connection.execute(insert(audit).values(entry))
-        self.revision = await bump(self.connection, team_id=team_id, key_id=key_id, at=self.now)
+
+
+def _ids(subject: Team | Key) -> tuple[str, str | None]:
+    """Of the team, and of the key if it is one."""
+    return (subject.team_id, subject.id) if isinstance(subject, Key) else (subject.id, None)
 
 
 def _audited(record: Team | Key) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def check_hands_out(authority: Authority, terms: Terms, before: Terms | None = N
     if authority.team is not None:
         _check_grants(_inherited(terms), authority.team.grants, _inherited(before) if before else None)
     _check_amounts("limits", terms.limits, authority.key.limits, before.limits if before else None)
+    _check_wait(terms.limits, authority, before.limits if before else None)
     _check_amounts("budgets", terms.budgets, authority.key.budgets, before.budgets if before else None)
     _check_expiry(terms, authority.key, before)
 
@@ -179,6 +180,8 @@ def _check_amounts(
     what: str, amounts: Limits | Budgets, own: Limits | Budgets, before: Limits | Budgets | None
 ) -> None:
     for member in own.__struct_fields__:
+        if member == "max_wait_s":
+            continue
         most = _most(getattr(own, member), before, member)
         wanted = getattr(amounts, member)
         if most is not None and (wanted is None or wanted > most):
@@ -186,6 +189,23 @@ def _check_amounts(
                 f"Nobody hands out more than they have: {member} must be set, to {most} at most.",
                 param=f"{what}.{member}",
             )
+
+
+def _check_wait(limits: Limits, authority: Authority, before: Limits | None) -> None:
+    """Whoever says nothing of their own waits as their team says, and has just that to hand out."""
+    if authority.key is None:
+        return
+    own = authority.key.limits.max_wait_s
+    most = authority.team.limits.max_wait_s if own is None and authority.team is not None else own
+    wanted, had = limits.max_wait_s, None if before is None else before.max_wait_s
+    if most is None or (wanted is None and (own is None or (before is not None and had is None))):
+        return
+    most = max(most, had or 0)
+    if wanted is None or wanted > most:
+        raise Forbidden(
+            f"Nobody hands out more than they have: max_wait_s must be set, to {most} at most.",
+            param="limits.max_wait_s",
+        )
 
 
 def _most(own: int | None, before: object, member: str) -> int | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.access.drafts import KeyDraft, TeamDraft
 from gateway.errors import BadRequest
-from gateway.terms import Budgets, Grants, Limits
+from gateway.terms import MOST_WAIT_S, Budgets, Grants, Limits
 
 LARGEST = 2**53 - 1
 """The largest integer that every JSON reader reads exactly (RFC 8259, section 6)."""
@@ -36,7 +36,7 @@ def legal_team(draft: TeamDraft, route_groups: frozenset[str]) -> TeamDraft:
     if len(draft.model_limits) > _MOST_MODELS:
         raise BadRequest(f"model_limits must name {_MOST_MODELS} models at most.", param="model_limits")
     model_limits = {
-        _model(model, "model_limits"): _positive(limits, f"model_limits.{model}")
+        _model(model, "model_limits"): _of_model(limits, f"model_limits.{model}")
         for model, limits in draft.model_limits.items()
     }
     return msgspec.structs.replace(_legal_terms(draft, route_groups), model_limits=model_limits)
@@ -72,7 +72,7 @@ def _legal_terms(draft: _Drafted, route_groups: frozenset[str]) -> _Drafted:
         draft,
         name=_name(draft.name),
         grants=legal_grants(draft.grants, route_groups),
-        limits=_positive(draft.limits, "limits"),
+        limits=_limits(draft.limits, "limits"),
         budgets=_positive(draft.budgets, "budgets"),
         tags=_tags(draft.tags),
     )
@@ -125,8 +125,28 @@ def _network(text: str) -> str:
         ) from None
 
 
+def _of_model(limits: Limits, member: str) -> Limits:
+    if limits.max_wait_s is not None:
+        raise BadRequest(
+            f"{member}.max_wait_s: calls wait as their key or team may, whatever the model. Set it there.",
+            param=f"{member}.max_wait_s",
+        )
+    return _positive(limits, member)
+
+
+def _limits(limits: Limits, member: str) -> Limits:
+    wait_s = limits.max_wait_s
+    if wait_s is not None and (type(wait_s) is not int or not 0 <= wait_s <= MOST_WAIT_S):
+        raise BadRequest(
+            f"{member}.max_wait_s must be an integer from 0 to {MOST_WAIT_S} seconds.", param=f"{member}.max_wait_s"
+        )
+    return _positive(limits, member)
+
+
 def _positive(amounts: _Amounts, member: str) -> _Amounts:
     for field in amounts.__struct_fields__:
+        if field == "max_wait_s":
+            continue
         amount = getattr(amounts, field)
         if amount is not None and (type(amount) is not int or not 0 < amount <= LARGEST):
             raise BadRequest(f"{member}.{field} must be an integer from 1 to 2^53 - 1.", param=f"{member}.{field}")

@@ -114,6 +114,7 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
     from gateway.access.administration import Administration  # noqa: PLC0415 - with the store, another 200 ms
     from gateway.access.records import Actor  # noqa: PLC0415
     from gateway.cli.migration import migrated  # noqa: PLC0415
+    from gateway.composition import shared_overview  # noqa: PLC0415
     from gateway.http.admin import admin_app  # noqa: PLC0415
     from gateway.http.routes import ROUTES  # noqa: PLC0415
     from gateway.store.engine import Store  # noqa: PLC0415
@@ -126,8 +127,9 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
         groups = frozenset(route.group for route in ROUTES)
         # Running gateways look for changes themselves.
         administration = Administration(store, on_change=lambda _: None, route_groups=groups)
-        transport = httpx2.ASGITransport(admin_app(administration, authenticate))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield Api(client, "The store")
+        async with shared_overview(settings, store) as overview:
+            transport = httpx2.ASGITransport(admin_app(administration, authenticate, overview))
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                yield Api(client, "The store")
     finally:
         await store.close()

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from gateway import __version__
-from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, print_finding
+from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, prices_or_exit, print_finding
 from gateway.configuration import SettingsError, changes, load, misspelt_variables
 from gateway.doctor import doubts, examine
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
@@ -22,9 +22,11 @@ _LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic"
 def check_config(config: ConfigOption = None) -> None:
     """Say what is wrong with the settings, or what they are."""
     loaded = load_or_exit(config, {}, code=1)
+    prices = prices_or_exit(loaded.settings, code=2)
     typer.echo(f"The settings are valid ({loaded.file or 'no file, so defaults and environment'}).")
     for change in changes(loaded.settings, loaded.origins):
         typer.echo(f"  {change}")
+    typer.echo(f"Prices: {prices.priced or 'none, so that no call draws on a budget'}.")
     if loaded.settings.upstream.api_key is None:
         typer.echo(f"No upstream key: `serve` runs against the simulator. Make a key at {KEYS_PAGE}.")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import checks, keys, log, migration, serving, teams
+from gateway.cli import checks, keys, limits, log, migration, serving, teams
 
 app = typer.Typer(
     name="gmi-gateway",
@@ -39,5 +39,6 @@ app.command()(checks.doctor)
 app.command()(checks.version)
 app.add_typer(teams.commands)
 app.add_typer(keys.commands)
+app.add_typer(limits.commands)
 app.command()(log.audit)
 app.command()(migration.migrate)

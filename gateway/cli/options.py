@@ -81,6 +81,14 @@ class Terms:
     tph: Annotated[str | None, _option("--tph", "Tokens an hour.", metavar="N|none")] = None
     tpd: Annotated[str | None, _option("--tpd", "Tokens a day.", metavar="N|none")] = None
     parallel: Annotated[str | None, _option("--parallel", "Calls at one time.", metavar="N|none")] = None
+    max_wait: Annotated[
+        str | None,
+        _option(
+            "--max-wait-s",
+            "How long a call over its limit may wait for its turn; 0 refuses it at once.",
+            metavar="SECONDS|none",
+        ),
+    ] = None
     budget_usd: Annotated[
         list[str] | None,
         _option("--budget-usd", "Dollars by day, week, month, total; may be repeated.", metavar="5/day|none/day"),
@@ -91,13 +99,18 @@ class Terms:
         """The members of a request; what was not said is not there. Raises BadParameter."""
         groups = {
             "grants": self._each(("models", "routes", "networks"), values.names),
-            "limits": {
-                values.LIMITS[name]: value for name, value in self._each(tuple(values.LIMITS), values.count).items()
-            },
+            "limits": self._limits(),
             "budgets": dict(read_all("--budget-usd", values.budget, self.budget_usd)),
             "tags": dict(read_all("--tag", values.tag, self.tag)),
         }
         return {name: group for name, group in groups.items() if group}
+
+    def _limits(self) -> dict[str, object]:
+        counts = self._each(tuple(values.LIMITS), values.count)
+        limits = {values.LIMITS[name]: value for name, value in counts.items()}
+        if self.max_wait is not None:
+            limits["max_wait_s"] = read("--max-wait-s", values.wait_s, self.max_wait)
+        return limits
 
     def _each(self, options: tuple[str, ...], reader: Callable[[str], object]) -> dict[str, object]:
         given = {name: getattr(self, name) for name in options}

@@ -27,6 +27,7 @@ _LIMITS = {
     "tokens_per_hour": "tokens/h",
     "tokens_per_day": "tokens/day",
     "parallel": "at one time",
+    "max_wait_s": "s of waiting",
 }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from secrets import randbits
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from gateway.access.reconcile import SettingsConflict
 from gateway.app import bind, bind_admin, prepare, serve
 from gateway.cli.api import Refused
 from gateway.cli.migration import unusable
-from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, print_finding
+from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, prices_or_exit, print_finding
 from gateway.configuration import is_loopback
 from gateway.doctor.findings import KEYS_PAGE
 from gateway.doctor.port import cannot_listen, local_url
@@ -32,6 +33,7 @@ def serve_command(
     """Run the gateway; without a GMI key, against a simulator."""
     overrides = {"server.host": host, "server.port": port, "server.workers": workers}
     settings = load_or_exit(config, overrides, code=2).settings
+    prices_or_exit(settings, code=2)
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(bind(settings))
@@ -69,7 +71,8 @@ def _simulated(settings: Settings, demo_secret: str | None) -> Iterator[Settings
     from gateway.simulator import running_simulator  # noqa: PLC0415
 
     direct = {"transport": "auto", "proxy": None, "ca_file": None, "organization_id": None}
-    with running_simulator() as simulator_url:
+    # Ids of an earlier run are in the database still, and have their owners.
+    with running_simulator(seed=randbits(63)) as simulator_url:
         upstream = {"base_url": simulator_url, "api_key": SecretStr(new_secret()), **direct}
         changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
         if demo_secret is not None:

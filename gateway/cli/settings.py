@@ -13,6 +13,8 @@ import typer
 from gateway.configuration import Loaded, SettingsError, doubtful_settings, load, misspelt_variables
 from gateway.doctor import doubts
 from gateway.doctor.findings import Finding, Mark
+from gateway.metering.prices import PriceList, PricesError, load_prices
+from gateway.settings import Settings
 
 _COLOURS = {Mark.GOOD: typer.colors.GREEN, Mark.WARNING: typer.colors.YELLOW, Mark.BAD: typer.colors.RED}
 
@@ -38,6 +40,15 @@ def load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int
     if warn:
         print_findings(doubts([*misspelt_variables(os.environ), *doubtful_settings(loaded.settings)]), err=True)
     return loaded
+
+
+def prices_or_exit(settings: Settings, *, code: int) -> PriceList:
+    """The prices that the settings name, or the end of this process."""
+    try:
+        return load_prices(None if settings.prices.file is None else Path(settings.prices.file))
+    except PricesError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(code) from None
 
 
 def print_findings(findings: Iterable[Finding], *, err: bool = False) -> None:

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from gateway.terms import MOST_WAIT_S
+
 _MICROUSD = 1_000_000
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
@@ -23,6 +25,15 @@ def count(text: str) -> int | None:
         return None
     if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) == 0:
         raise ValueError("must be a whole number from 1, or none")
+    return int(text)
+
+
+def wait_s(text: str) -> int | None:
+    """Whole seconds from 0, or None for `none`: as the team says, or else the settings."""
+    if text == "none":
+        return None
+    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) > MOST_WAIT_S:
+        raise ValueError(f"must be whole seconds from 0 to {MOST_WAIT_S}, or none")
     return int(text)
 
 

@@ -165,6 +165,15 @@ def _unsigned_alerts(settings: Settings) -> Iterator[Conflict]:
         )
 
 
+def _workers_that_share_no_limits(settings: Settings) -> Iterator[Conflict]:
+    if settings.server.workers > 1 and settings.redis.url is None:
+        yield Conflict(
+            (("server", "workers"), ("redis", "url")),
+            "several workers without Redis would each admit all that limits allow, so that these would not hold",
+            "set redis.url, or leave it at 1: one worker serves thousands of calls at once",
+        )
+
+
 def _admin_address_for_nothing(settings: Settings) -> Iterator[Conflict]:
     admin, server = settings.admin, settings.server
     if admin.listen is None:
@@ -225,4 +234,5 @@ _CHECKS = (
     _unusable_authorities,
     _upstream_without_key,
     _unsigned_alerts,
+    _workers_that_share_no_limits,
 )

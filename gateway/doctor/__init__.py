@@ -12,6 +12,8 @@ from pathlib import Path
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
 from gateway.doctor.port import examine_ports
+from gateway.limits.redis_options import MEANS
+from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
 from gateway.settings import Settings, Upstream
 from gateway.upstream.origin import Origin
 
@@ -30,6 +32,9 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     yield from doubts(doubtful_settings(settings, now))
     yield from _secret_file(settings.upstream.api_key_file)
     yield from _secret_file(settings.admin.key_file)
+    yield from _secret_file(settings.alerts.webhook_secret_file)
+    yield from _prices(settings)
+    yield _limits(settings)
     yield from examine_ports(settings, timeout_s)
     yield from _stores(settings, now, timeout_s)
     if settings.upstream.api_key is None:
@@ -60,6 +65,26 @@ def _stores(settings: Settings, now: datetime, timeout_s: float) -> Iterator[Fin
         from gateway.doctor.redis_server import examine_redis  # noqa: PLC0415
 
         yield examine_redis(settings.redis.url, timeout_s)
+
+
+def _prices(settings: Settings) -> Iterator[Finding]:
+    file = settings.prices.file
+    try:
+        prices = load_prices(None if file is None else Path(file))
+    except PricesError as error:
+        yield from (Finding(Mark.BAD, problem) for problem in error.problems)
+        return
+    if prices.priced:
+        yield Finding(Mark.GOOD, f"there are prices ({prices.priced}, in {file or DEFAULT_FILE})")
+    else:
+        yield Finding(Mark.GOOD, "there are no prices, so that no call draws on a budget")
+
+
+def _limits(settings: Settings) -> Finding:
+    if settings.redis.url is None:
+        return Finding(Mark.GOOD, "limits are counted in memory, by one process; redis.url shares them among several")
+    mode = settings.limits.on_redis_failure
+    return Finding(Mark.GOOD, f"limits are shared in Redis; while it is away they are {MEANS[mode]} ({mode})")
 
 
 def _secret_file(name: str | None) -> Iterator[Finding]:

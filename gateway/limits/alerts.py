@@ -104,6 +104,8 @@ class Alerts:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_refused = False
+        self.sent = self.failed = 0
+        """Attempts that the receiver took, and others."""
 
     def __repr__(self) -> str:
         return f"Alerts({'refused' if self._is_refused else 'working'})"
@@ -186,6 +188,10 @@ class Alerts:
         """One attempt, and what came of it."""
         problem = await self._post(transport, msgspec.json.encode(_named(alert, names)))
         self._tell(problem)
+        if problem is None:
+            self.sent += 1
+        else:
+            self.failed += 1
         due_at = None if problem is None else self._due_again(alert, problem)
         mine = (
             alerts.c.subject_id == alert.subject_id,

@@ -109,6 +109,12 @@ class PriceList:
     def __repr__(self) -> str:
         return f"PriceList({len(self)} entries)"
 
+    @property
+    def priced(self) -> int:
+        """How many entries have a price; the others say that there is none."""
+        prices = (*self._exact.values(), *(price for _, price in self._patterns))
+        return sum(price is not None for price in prices)
+
     def price_of(self, model: str) -> Price | None:
         """The price of `model`, None if it is unpriced. Asked on every call, so answers are remembered."""
         try:

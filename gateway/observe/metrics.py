@@ -5,11 +5,9 @@ additions. Labels come from known sets alone: rows of the route table, configure
 models that upstream has answered for (at most `MAX_MODELS`; the rest is `other`).
 """
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from platform import python_version
-from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,37 +15,13 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.call import CallRecord, Usage
+from gateway.observe.families import PREFIX, Buckets, Family, Labels
 
 MAX_MODELS = 200
 OTHER = "other"
-_PREFIX = "gmi_gateway_"
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
-
-Labels = tuple[str, ...]
-
-
-class _Buckets:
-    """One histogram of one label set."""
-
-    __slots__ = ("bounds_s", "counts", "sum_s")
-
-    def __init__(self, bounds_s: tuple[float, ...]) -> None:
-        self.bounds_s = bounds_s
-        self.counts = [0] * (len(bounds_s) + 1)
-        self.sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds_s, seconds)] += 1
-        self.sum_s += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, self.bounds_s), "+Inf"), self.counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        return buckets
 
 
 class _RouteTimes:
@@ -56,9 +30,9 @@ class _RouteTimes:
     __slots__ = ("duration", "first_byte", "overhead")
 
     def __init__(self) -> None:
-        self.duration = _Buckets(_LATENCY_S)
-        self.first_byte = _Buckets(_LATENCY_S)
-        self.overhead = _Buckets(_OVERHEAD_S)
+        self.duration = Buckets(_LATENCY_S)
+        self.first_byte = Buckets(_LATENCY_S)
+        self.overhead = Buckets(_OVERHEAD_S)
 
     def observe(self, record: CallRecord) -> None:
         self.duration.observe(record.duration_s)
@@ -68,7 +42,7 @@ class _RouteTimes:
             self.overhead.observe(record.overhead_s)
 
 
-_TimesOf = tuple[str, str, Callable[[_RouteTimes], _Buckets]]
+_TimesOf = tuple[str, str, Callable[[_RouteTimes], Buckets]]
 _TIMES: tuple[_TimesOf, ...] = (
     ("request_duration_seconds", "Time from request to end of reply.", lambda times: times.duration),
     ("first_byte_seconds", "Time from request to upstream's first body byte.", lambda times: times.first_byte),
@@ -87,35 +61,20 @@ class _Counter:
         self._values[labels] += amount
 
     def collect(self) -> Metric:
-        family = CounterMetricFamily(_PREFIX + self._name, self._help, labels=self._labels)
+        family = CounterMetricFamily(PREFIX + self._name, self._help, labels=self._labels)
         for labels, value in self._values.items():
             family.add_metric(labels, value)
         return family
 
 
-class Counted(NamedTuple):
-    """What is counted elsewhere, by the values of one label."""
-
-    name: str
-    help_text: str
-    label: str
-    read: Callable[[], Mapping[Any, int]]
-
-    def collect(self) -> Metric:
-        family = CounterMetricFamily(_PREFIX + self.name, self.help_text, labels=(self.label,))
-        for value, count in self.read().items():
-            family.add_metric((str(value),), count)
-        return family
-
-
 class CallMetrics(Collector):
-    """Observes call records; at scrape time gauges are read from the callables in `gauges`, counts from `counted`."""
+    """Observes call records; at scrape time gauges are read from the callables in `gauges`, and `families` as well."""
 
     def __init__(
-        self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = (), counted: Iterable[Counted] = ()
+        self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = (), families: Iterable[Family] = ()
     ) -> None:
         self._gauges = tuple(gauges)
-        self._counted = tuple(counted)
+        self._families = tuple(families)
         self._models: set[str] = set()
         self._calls = _Counter(
             "requests", "Calls that have ended.", ("method", "route", "model", "team", "status", "outcome")
@@ -160,16 +119,16 @@ class CallMetrics(Collector):
         yield from map(self._collect_times, _TIMES)
         yield self._tokens.collect()
         yield self._upstream_errors.collect()
-        yield from (counted.collect() for counted in self._counted)
+        yield from (family.collect() for family in self._families)
         for name, help_text, read in self._gauges:
-            yield GaugeMetricFamily(_PREFIX + name, help_text, value=read())
-        info = GaugeMetricFamily(_PREFIX + "build_info", "Versions, as labels.", labels=("version", "python"))
+            yield GaugeMetricFamily(PREFIX + name, help_text, value=read())
+        info = GaugeMetricFamily(PREFIX + "build_info", "Versions, as labels.", labels=("version", "python"))
         info.add_metric((__version__, python_version()), 1)
         yield info
 
     def _collect_times(self, histogram: _TimesOf) -> Metric:
         name, help_text, choose = histogram
-        family = HistogramMetricFamily(_PREFIX + name, help_text, labels=("route",))
+        family = HistogramMetricFamily(PREFIX + name, help_text, labels=("route",))
         for path, times in self._times.items():
             buckets = choose(times)
             family.add_metric((path,), buckets.cumulative(), buckets.sum_s)

@@ -13,6 +13,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.plan import Ask, Planner, actual
 from gateway.limits.rules import Decision, Demand
 from gateway.limits.spend import Spend
+from gateway.limits.tally import Tally
 from gateway.metering.cost import cost_microusd, estimated_microusd
 from gateway.metering.estimate import Estimator, prompt_bytes
 from gateway.metering.prices import PriceList
@@ -49,6 +50,7 @@ class Allowance:
     ) -> None:
         self.planner = planner
         self.limiter = limiter
+        self.tally = Tally()
         self._estimator = estimator
         self._prices = prices
         self._spend = spend
@@ -70,6 +72,7 @@ class Allowance:
         if not demand.charges and not demand.endpoint:
             return
         decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
+        self.tally.note(decision)
         if not decision.admitted:
             self._refuse(decision)
         asked.demand = demand

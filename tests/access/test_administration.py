@@ -235,6 +235,9 @@ async def test_every_change_is_audited_numbered_and_announced(desk: Desk) -> Non
         {"limits": Limits(parallel=0)},
         {"limits": Limits(parallel=2**53)},
         {"limits": Limits(parallel=True)},
+        {"limits": Limits(max_wait_s=601)},
+        {"limits": Limits(max_wait_s=-1)},
+        {"limits": Limits(max_wait_s=True)},
         {"grants": Grants(models=("gpt-?",))},
         {"grants": Grants(models=("",))},
         {"grants": Grants(routes=("admin",))},
@@ -257,6 +260,14 @@ async def test_what_is_not_legal_is_refused_and_leaves_no_trace(desk: Desk, draf
     with pytest.raises(BadRequest):
         await desk.do.update_key(ROOT, key.id, draft)
     assert await desk.trace() == before
+
+
+async def test_how_long_calls_wait_is_said_of_keys_and_teams_and_not_of_single_models(desk: Desk) -> None:
+    team = await desk.team(limits=Limits(max_wait_s=600))
+    key = await desk.key(limits=Limits(max_wait_s=0))
+    assert (team.limits.max_wait_s, key.key.limits.max_wait_s) == (600, 0)
+    with pytest.raises(BadRequest, match=r"model_limits\.a\.max_wait_s: calls wait as their key or team may"):
+        await desk.do.update_team(ROOT, team.id, {"model_limits": {"a": {"max_wait_s": 5}}})
 
 
 @pytest.mark.parametrize(

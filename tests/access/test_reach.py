@@ -25,12 +25,14 @@ Call = Callable[[Administration, Actor, str], Awaitable[object]]
 
 ON_KEYS: dict[str, Call] = {
     "key": lambda do, actor, it: do.key(actor, it),
+    "key_in_team": lambda do, actor, it: do.key_in_team(actor, it),
     "update_key": lambda do, actor, it: do.update_key(actor, it, {"name": "x"}),
     "rotate_key": lambda do, actor, it: do.rotate_key(actor, it),
     "disable_key": lambda do, actor, it: do.disable_key(actor, it),
     "enable_key": lambda do, actor, it: do.enable_key(actor, it),
     "revoke_key": lambda do, actor, it: do.revoke_key(actor, it),
 }
+LOOKS = {"key", "key_in_team"}
 ON_TEAMS: dict[str, Call] = {
     "team": lambda do, actor, it: do.team(actor, it),
     "update_team": lambda do, actor, it: do.update_team(actor, it, {"name": "x"}),
@@ -38,9 +40,17 @@ ON_TEAMS: dict[str, Call] = {
     "disable_team": lambda do, actor, it: do.disable_team(actor, it),
     "enable_team": lambda do, actor, it: do.enable_team(actor, it),
 }
+
+
+async def _note_reset(do: Administration, actor: Actor, it: str) -> None:
+    await do.note_reset(actor, await do.team(ROOT, it), before={}, after={})
+
+
 FOR_ADMINS: dict[str, Call] = {
     **{name: ON_TEAMS[name] for name in ("disable_team", "enable_team")},
     "create_team": lambda do, actor, _: do.create_team(actor, TeamDraft("x")),
+    "check_admin": lambda do, actor, _: do.check_admin(actor),
+    "note_reset": _note_reset,
 }
 LISTS: dict[str, Call] = {
     "teams": lambda do, actor, _: do.teams(actor),
@@ -105,9 +115,10 @@ async def test_what_is_for_admins_is_refused_for_ones_own_team_too(desk: Desk, r
 async def test_a_member_sees_and_rotates_their_own_key_and_does_nothing_else(desk: Desk) -> None:
     actor = await desk.as_key("alice")
     assert (await desk.do.key(actor, actor.name)).name == "alice"
+    assert [it.name for it in await desk.do.key_in_team(actor, actor.name)] == ["alice", "research"]
     assert (await desk.do.rotate_key(actor, actor.name)).secret is not None
     before = await desk.trace()
-    for name in ON_KEYS.keys() - {"key", "rotate_key"}:
+    for name in ON_KEYS.keys() - {*LOOKS, "rotate_key"}:
         with pytest.raises(Forbidden):
             await ON_KEYS[name](desk.do, actor, actor.name)
     for call in (ON_TEAMS | LISTS).values():
@@ -147,7 +158,7 @@ async def test_a_team_admin_touches_no_admins_key_in_their_team_though_they_see_
     admin = (await desk.key("root", role="admin")).key
     assert await desk.do.key(actor, admin.id) == admin
     before = await desk.trace()
-    for name in ON_KEYS.keys() - {"key"}:
+    for name in ON_KEYS.keys() - LOOKS:
         with pytest.raises(Forbidden):
             await ON_KEYS[name](desk.do, actor, admin.id)
     assert await desk.trace() == before
@@ -210,7 +221,7 @@ async def test_a_key_of_the_settings_and_its_team_are_changed_by_nobody(desk: De
             await connection.exec_driver_sql(f"UPDATE {table} SET source = 'settings'")
     before = await desk.trace()
     bob, sales = await _id_of(desk, "key", "sales"), await _id_of(desk, "team", "sales")
-    for name in ON_KEYS.keys() - {"key"}:
+    for name in ON_KEYS.keys() - LOOKS:
         with pytest.raises(Conflict, match="settings"):
             await ON_KEYS[name](desk.do, actor, bob)
     for name in ("update_team", "disable_team"):

@@ -140,6 +140,34 @@ def test_a_wider_key_is_not_raised_to_a_higher_role_by_one_who_has_less() -> Non
         rules.check_hands_out(narrow, terms("team_admin"), terms("member"))
 
 
+def _waiting(own: int | None, of_team: int | None) -> Authority:
+    who = authority(limits=Limits(max_wait_s=own))
+    return msgspec.structs.replace(who, team=team(limits=Limits(max_wait_s=of_team)))
+
+
+@pytest.mark.parametrize(
+    ("own", "of_team", "most"), [(30, None, 30), (30, 60, 30), (None, 60, 60), (None, None, 600), (0, 60, 0)]
+)
+def test_nobody_lets_others_wait_longer_than_they_may_themselves(
+    own: int | None, of_team: int | None, most: int
+) -> None:
+    giver = _waiting(own, of_team)
+    rules.check_hands_out(giver, terms(limits=Limits(max_wait_s=most)))
+    for wanted in {most + 1, 600} - {601, most}:
+        for before in (None, terms()):
+            with pytest.raises(Forbidden) as refusal:
+                rules.check_hands_out(giver, terms(limits=Limits(max_wait_s=wanted)), before)
+            assert refusal.value.param == "limits.max_wait_s"
+    rules.check_hands_out(giver, terms(limits=Limits(max_wait_s=601)), terms(limits=Limits(max_wait_s=601)))
+
+
+def test_a_key_that_says_nothing_of_waiting_waits_as_its_giver_only_if_that_one_says_nothing_either() -> None:
+    rules.check_hands_out(_waiting(None, 60), terms())
+    rules.check_hands_out(_waiting(30, 60), terms(), terms())
+    with pytest.raises(Forbidden):
+        rules.check_hands_out(_waiting(30, 60), terms())
+
+
 def test_a_key_that_names_nothing_takes_what_its_team_has() -> None:
     home = Grants(models=("openai/*",))
     rules.check_hands_out(authority(home=home), terms(home=home))

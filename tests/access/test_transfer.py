@@ -20,7 +20,9 @@ async def desk(store_url: URL) -> AsyncIterator[Desk]:
     async with opened(store_url) as desk:
         await desk.team(grants=Grants(models=("a/*",)), model_limits={"a/x": Limits(parallel=1)}, tags={"a": "b"})
         await desk.team("empty")
-        await desk.key(limits=Limits(parallel=3), budgets=Budgets(day_microusd=5), expires_at=NOW + 500, owner="Al")
+        await desk.key(
+            limits=Limits(parallel=3, max_wait_s=0), budgets=Budgets(day_microusd=5), expires_at=NOW + 500, owner="Al"
+        )
         bob = await desk.key("bob", role="team_admin")
         await desk.do.disable_key(ROOT, bob.key.id)
         yield desk

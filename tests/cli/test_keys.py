@@ -47,12 +47,13 @@ def test_a_script_gets_id_and_secret(run: Run) -> None:
 def test_every_term_that_is_said_is_in_the_key(run: Run) -> None:
     done(run("teams", "create", "--name", "engines"))
     options = "--models a,b* --routes chat,files --networks 10.0.0.0/8 --rpm 1 --rph 2 --rpd 3 --tpm 4 --tph 5 --tpd 6"
-    more = "--parallel 7 --budget-usd 5/day --budget-usd 0.5/total --tag a=b --tag c=d --owner ada --role team_admin"
-    words = f"{options} {more} --expires 30d --json".split()
+    amounts = "--parallel 7 --max-wait-s 8 --budget-usd 5/day --budget-usd 0.5/total"
+    more = "--tag a=b --tag c=d --owner ada --role team_admin"
+    words = f"{options} {amounts} {more} --expires 30d --json".split()
     before = int(time.time())
     key = answer(run("keys", "create", "--team", "engines", "--name", "ada", *words))
     assert key["grants"] == {"models": ["a", "b*"], "routes": ["chat", "files"], "networks": ["10.0.0.0/8"]}
-    assert list(key["limits"].values()) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(key["limits"].values()) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert key["budgets"] == {
         "day_microusd": 5_000_000,
         "week_microusd": None,

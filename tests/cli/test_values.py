@@ -16,6 +16,9 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone(timedelta(hours=1)))
     [
         (values.count, "60", 60),
         (values.count, "none", None),
+        (values.wait_s, "0", 0),
+        (values.wait_s, "600", 600),
+        (values.wait_s, "none", None),
         (values.names, "a", ["a"]),
         (values.names, "openai/*, gpt-5.2", ["openai/*", "gpt-5.2"]),
         (values.names, "any", None),
@@ -48,6 +51,7 @@ def test_values_mean_what_they_say(reader: Callable[[str], object], text: str, v
     ("reader", "text"),
     [
         *((values.count, text) for text in ("", "0", "-1", "1.5", "x", "any", " 1", "\u0661", "9" * 16)),
+        *((values.wait_s, text) for text in ("", "601", "-1", "1.5", "x", "any", " 1", "\u0661")),
         *((values.names, text) for text in ("", ",", "a,", "a,,b", " ")),
         *((values.duration_s, text) for text in ("", "5", "5y", "-5m", "1h30m")),
         *(

@@ -243,8 +243,19 @@ def test_looking_at_a_folder_does_not_make_it(read: Read) -> None:
     assert not Path("not").exists()
 
 
+def test_several_workers_without_redis_are_refused_since_no_limit_would_hold(read: Read, refuse: Refuse) -> None:
+    (said,) = refuse("server: {port: 0, workers: 2}")
+    assert said == (
+        "gateway.yaml:1: server.workers: several workers without Redis would each admit all that limits allow, so that"
+        " these would not hold; set redis.url, or leave it at 1: one worker serves thousands of calls at once"
+    )
+    (said,) = refuse("server: {port: 0}", server__workers=3)
+    assert said.startswith("--workers: server.workers: several workers without Redis")
+    assert read("server: {workers: 2}\nredis: {url: 'redis://h'}").server.workers == 2
+
+
 def test_several_workers_may_share_a_free_port_since_they_share_one_socket(read: Read) -> None:
-    server = read("server: {workers: 2, port: 0}").server
+    server = read("server: {workers: 2, port: 0}\nredis: {url: 'redis://h'}").server
     assert (server.workers, server.port) == (2, 0)
 
 

@@ -45,6 +45,7 @@ def test_each_source_wins_over_the_one_below_it(read: Read) -> None:
         "GMI_BASE_URL": "http://gmi/v1",
         "GATEWAY_SERVER_PORT": "2",
         "GATEWAY_SERVER_WORKERS": "4",
+        "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     }
     settings = read(text, environ, server__port=3, server__host=None)
     assert (settings.server.host, settings.server.port, settings.server.workers) == ("127.0.0.2", 3, 4)
@@ -61,9 +62,11 @@ def test_a_table_of_names_is_replaced_as_a_whole(read: Read) -> None:
 def test_every_origin_is_known() -> None:
     Path("f.yaml").write_text("log:\n  calls: all\nstreams:\n\n  keepalive_s: 1\n")
     environ = KEY | {"GATEWAY_SERVER_PORT": "9000", "GATEWAY_UPSTREAM_PROXY": "http://u:p@proxy:1"}
+    environ["GATEWAY_REDIS_URL"] = "redis://redis"
     loaded: Loaded = load(Path("f.yaml"), environ, {"server.workers": 2})
     assert sorted(changes(loaded.settings, loaded.origins)) == [
         "log.calls = all (f.yaml:2)",
+        "redis.url = redis://redis (GATEWAY_REDIS_URL)",
         "server.port = 9000 (GATEWAY_SERVER_PORT)",
         "server.workers = 2 (--workers)",
         "streams.keepalive_s = 1.0 (f.yaml:5)",

@@ -137,8 +137,10 @@ async def test_with_a_redis_that_hangs_changes_hold_within_a_second(valkey: Valk
             await _round([node.port for node in running], "redis frozen")
 
 
-async def test_a_change_by_one_worker_holds_in_the_others_within_a_second(store_url: URL, *, is_long: bool) -> None:
-    async with nodes(store_url, count=1, GATEWAY_SERVER_WORKERS="2") as (node,):
+async def test_a_change_by_one_worker_holds_in_the_others_within_a_second(
+    store_url: URL, valkey: Valkey, *, is_long: bool
+) -> None:
+    async with nodes(store_url, count=1, redis_url=valkey.url, GATEWAY_SERVER_WORKERS="2") as (node,):
         for _ in range(8 if is_long else 1):
             await _round([node.port], "workers")
         node.terminate()

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.http.admin.requests import KeyCreate, KeyUpdate, Rotate, TeamCreate, TeamUpdate
+from gateway.http.admin.requests import KeyCreate, KeyUpdate, ResetLimits, Rotate, TeamCreate, TeamUpdate
 from tests.http.admin_server import AdminServer
 from tests.http.test_admin import ROUTES
 
@@ -56,7 +56,7 @@ def test_creates_and_changes_say_that_they_can_be_repeated_and_conditional(schem
         assert headers == ({"idempotency-key"} if is_create else {"if-match"} if is_change else set()), path
 
 
-@pytest.mark.parametrize("model", [TeamCreate, TeamUpdate, KeyCreate, KeyUpdate, Rotate])
+@pytest.mark.parametrize("model", [TeamCreate, TeamUpdate, KeyCreate, KeyUpdate, Rotate, ResetLimits])
 def test_the_examples_of_a_body_are_valid(model: Any) -> None:
     examples = model.model_json_schema()["examples"]
     assert examples
@@ -65,5 +65,5 @@ def test_the_examples_of_a_body_are_valid(model: Any) -> None:
 
 
 def test_unknown_members_are_not_valid_by_the_description_either(schema: Any) -> None:
-    for model in (TeamCreate, TeamUpdate, KeyCreate, KeyUpdate, Rotate):
+    for model in (TeamCreate, TeamUpdate, KeyCreate, KeyUpdate, Rotate, ResetLimits):
         assert schema["components"]["schemas"][model.__name__]["additionalProperties"] is False

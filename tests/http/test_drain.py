@@ -20,6 +20,7 @@ from tests.faults.face import (
     request,
 )
 from tests.faults.process import serving
+from tests.limits.servers import shared_server
 from tests.support.gateway import running_gateway
 from tests.support.wire import Stall, Step, WireRequest, WireUpstream, reply, sse
 
@@ -161,7 +162,8 @@ async def test_after_the_drain_the_transport_is_closed() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_process_that_is_told_to_stop_finishes_its_streams_and_exits_with_0(workers: int) -> None:
     go = asyncio.Event()
-    async with serving(ends_when(go), arguments=("--workers", str(workers))) as running:
+    url = shared_server("valkey").url
+    async with serving(ends_when(go), arguments=("--workers", str(workers)), GATEWAY_REDIS_URL=url) as running:
         async with opened(running.port, 12) as clients:
             running.terminate()
             refused = await _refusal(running.port)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.faults.process import ROOT, serving
+from tests.limits.servers import shared_server
 
 WITHIN_S = 20.0
 
@@ -99,7 +100,8 @@ async def test_one_worker_that_lives_keeps_the_others_being_restarted() -> None:
 
 
 async def test_a_gateway_that_is_told_to_stop_as_soon_as_it_has_spoken_ends() -> None:
-    async with serving(arguments=("--workers", "2"), until_ready=False) as running:
+    url = shared_server("valkey").url
+    async with serving(arguments=("--workers", "2"), until_ready=False, GATEWAY_REDIS_URL=url) as running:
         running.terminate()
         # By its own hand, or by the signal if it came before the first worker was started.
         assert await running.status() in (0, -signal.SIGTERM)

@@ -5,6 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.call import CallRecord, Principal, Usage
 from gateway.http.routes import ROUTES
+from gateway.observe.families import Buckets, Counted, Family, Gauged, Summed, Timed
 from gateway.observe.metrics import MAX_MODELS, CallMetrics
 
 RECORD = CallRecord(
@@ -104,3 +105,34 @@ def test_gauges_are_read_when_they_are_asked_for() -> None:
     assert value(metrics, "gmi_gateway_open_calls") == 1
     now[0] = 7
     assert value(metrics, "gmi_gateway_open_calls") == 7
+
+
+def test_what_is_counted_elsewhere_is_read_when_it_is_asked_for() -> None:
+    counts: dict[tuple[str, ...], int] = {("requests", "key"): 1}
+    waits = Buckets((0.1, 1.0))
+    metrics = CallMetrics(
+        (),
+        [
+            Counted("refusals", "Refusals.", ("dimension", "whose"), lambda: counts),
+            Timed("wait_seconds", "Waits.", waits),
+            Gauged("nodes", "Nodes.", (), lambda: {(): 3.0}),
+            Summed("round_trip_seconds", "Round trips.", lambda: (2, 0.5)),
+        ],
+    )
+    counts["requests", "key"] = 2
+    waits.observe(0.5)
+    assert value(metrics, "gmi_gateway_refusals_total", dimension="requests", whose="key") == 2
+    assert [value(metrics, "gmi_gateway_wait_seconds_bucket", le=le) for le in ("0.1", "1.0", "+Inf")] == [0, 1, 1]
+    assert value(metrics, "gmi_gateway_nodes") == 3
+    assert value(metrics, "gmi_gateway_round_trip_seconds_count") == 2
+    assert value(metrics, "gmi_gateway_round_trip_seconds_sum") == 0.5
+
+
+def test_a_family_that_reads_nothing_is_there_without_samples() -> None:
+    families: list[Family] = [
+        Gauged("nodes", "Nodes.", (), dict),
+        Summed("round_trip_seconds", "Round trips.", lambda: None),
+    ]
+    text = CallMetrics((), families).render().decode()
+    assert "# TYPE gmi_gateway_nodes gauge\n# " in text
+    assert "# TYPE gmi_gateway_round_trip_seconds summary\n# " in text

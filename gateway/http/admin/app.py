@@ -10,11 +10,13 @@ from fastapi import APIRouter
 from gateway.access.administration import Administration
 from gateway.http.admin.authentication import PREFIX, Authenticate, describe_key, route_class
 from gateway.http.admin.keys import KeyRoutes, MeRoutes
+from gateway.http.admin.limits import LimitRoutes
 from gateway.http.admin.log import AuditRoutes
 from gateway.http.admin.replies import ErrorReply
 from gateway.http.admin.teams import TeamRoutes
 from gateway.http.admin.transfer import TransferRoutes
 from gateway.http.pages import OwnPages
+from gateway.limits.overview import Overview
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "An error."}}
 
@@ -23,13 +25,19 @@ class _Group(Protocol):
     def add_to(self, router: APIRouter) -> None: ...
 
 
-def admin_router(administration: Administration, authenticate: Authenticate) -> APIRouter:
-    """The routes below /admin/v1. `authenticate` is asked before a request's body is read."""
+def admin_router(
+    administration: Administration, authenticate: Authenticate, overview: Overview | None = None
+) -> APIRouter:
+    """The routes below /admin/v1. `authenticate` is asked before a request's body is read.
+
+    `overview` is None where limits cannot be seen.
+    """
     router = APIRouter(prefix=PREFIX, responses=_ERRORS, dependencies=[describe_key])
     groups: dict[str, _Group] = {
         "teams": TeamRoutes(administration),
         "keys": KeyRoutes(administration),
         "me": MeRoutes(administration),
+        "limits": LimitRoutes(administration, overview),
         "audit": AuditRoutes(administration),
         "transfer": TransferRoutes(administration),
     }
@@ -40,8 +48,10 @@ def admin_router(administration: Administration, authenticate: Authenticate) -> 
     return router
 
 
-def admin_app(administration: Administration, authenticate: Authenticate, **options: Any) -> OwnPages:
+def admin_app(
+    administration: Administration, authenticate: Authenticate, overview: Overview | None = None, **options: Any
+) -> OwnPages:
     """An app that has these routes, their description at /docs, and no other. `options` are FastAPI's."""
     app = OwnPages(title="GMI gateway: administration", **options)
-    app.include_router(admin_router(administration, authenticate))
+    app.include_router(admin_router(administration, authenticate, overview))
     return app

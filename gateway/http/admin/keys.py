@@ -103,16 +103,17 @@ class MeRoutes:
 
     async def show(self, actor: ActorOf) -> Response:
         """Whoever has a key may ask."""
-        key, team = await self._administration.me(_own_key_id(actor))
+        key, team = await self._administration.me(own_key_id(actor))
         return JSONResponse(MeReply(key=key_reply(key), team=team_reply(team)).model_dump())
 
     async def rotate(self, actor: ActorOf, body: Rotate | None = None) -> Response:
         """Whoever has a key may replace its secret."""
-        _own_key_id(actor)
+        own_key_id(actor)
         return show_issued(await self._administration.rotate_me(actor, grace_s=0 if body is None else body.grace_s))
 
 
-def _own_key_id(actor: Actor) -> str:
+def own_key_id(actor: Actor) -> str:
+    """The key that asks. Raises `NotFound` for whoever asks without one."""
     if actor.key is None:
         raise NotFound("Whoever works on the store itself has no key. Ask with --url and a key.")
     return actor.key.id

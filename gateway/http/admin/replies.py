@@ -12,6 +12,8 @@ from gateway.access.drafts import Imported
 from gateway.access.records import AuditEntry, Issued, Key, Page, Source, Team
 from gateway.http.admin.conditions import etag
 from gateway.http.admin.terms import Budgets, Grants, Limits
+from gateway.limits.overview import Mode
+from gateway.limits.rules import Dimension, Period, Whose
 from gateway.terms import Role, State
 
 _TIME = "Unix time in seconds."
@@ -99,6 +101,34 @@ class ImportReply(_Reply):
     made_keys: list[IssuedReply] = Field(description="With their secrets, which are shown this once.")
     changed_keys: list[KeyReply]
     unchanged: int = Field(description="How many teams and keys were already as the document says.")
+
+
+class LimitReply(_Reply):
+    """How one limit stands."""
+
+    id: str
+    whose: Whose
+    model: str | None = Field(description="The model, or the pattern of models, that a limit of `model` is about.")
+    dimension: Dimension
+    period: Period | None = Field(description="Null for parallel calls; `total` for a budget without an end.")
+    limit: int = Field(description="Requests, tokens, calls, or micro-dollars, in a period.")
+    burst: int | None = Field(description="Most that is admitted at once; of rates alone.")
+    remaining: int = Field(description="What would be admitted now.")
+    resets_in_ms: int | None = Field(
+        description="Milliseconds until all of it is there again, if nobody calls; null where nobody can tell."
+    )
+    shadow: bool = Field(description="It counts, and refuses nobody.")
+
+
+class LimitsReply(_Reply):
+    """How all limits of a key, a team or an endpoint stand."""
+
+    object: Literal["limits"] = "limits"
+    mode: Mode = Field(
+        description="Where they are counted: `memory` of the process that answered, or Redis (`exact`). While Redis is"
+        " away: `local`, this gateway's share; `closed`, no call is admitted; `open`, nothing is counted."
+    )
+    data: list[LimitReply]
 
 
 class ErrorReply(_Reply):

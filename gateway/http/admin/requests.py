@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.http.admin.terms import Budgets, Grants, Limits, Name, Strict, Tags, UnixTime
+from gateway.limits.rules import Dimension
 from gateway.terms import Role, State
 
 _GRACE_MAX_S = 30 * 86_400
@@ -117,6 +118,28 @@ class Rotate(Strict):
         ge=0,
         le=_GRACE_MAX_S,
         description="How long the old secret goes on working, in seconds; 0: not at all.",
+    )
+
+
+class ResetLimits(Strict):
+    """Which limits to make available again: of a key or of a team, all or those of one kind."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"team": "engines", "dimension": "budget"}]})
+
+    key: str | None = Field(default=None, max_length=100, description="Id of a key.")
+    team: str | None = Field(default=None, max_length=100, description="Name or id of a team.")
+    dimension: Dimension | None = Field(default=None, description="Of this kind alone.")
+
+
+class LimitsQuery(BaseModel):
+    """Whose limits: one of them is named."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    key: str | None = Field(default=None, max_length=100, description="Id of a key.")
+    team: str | None = Field(default=None, max_length=100, description="Name or id of a team.")
+    endpoint: str | None = Field(
+        default=None, max_length=100, description="`upstream`: of all calls together; for admins."
     )
 
 

@@ -7,10 +7,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.terms import MOST_WAIT_S
+
 _MOST = 2**53 - 1
 """The largest integer that every JSON reader gets right (RFC 8259, section 6)."""
 
 Count = Annotated[int, Field(ge=1, le=_MOST)]
+WaitS = Annotated[int, Field(ge=0, le=MOST_WAIT_S)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Tags = Annotated[dict[str, str], Field(max_length=32)]
 UnixTime = Annotated[int, Field(ge=0, le=_MOST)]
@@ -46,6 +49,11 @@ class Limits(Strict):
     tokens_per_hour: Count | None = None
     tokens_per_day: Count | None = None
     parallel: Count | None = Field(default=None, description="Calls in flight at one time.")
+    max_wait_s: WaitS | None = Field(
+        default=None,
+        description="How long a call over its limit may wait for its turn, in seconds; 0 refuses it at once. Null: as"
+        " the team says, or else `limits.max_wait_s`. Not of single models.",
+    )
 
 
 class Budgets(Strict):

@@ -1,0 +1,97 @@
+"""`gmi-gateway limits`, on a running gateway, on Redis, and where there is nothing to be seen."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, answer, call, done
+from tests.http.admin_server import Client, made
+from tests.limits.servers import shared_server
+from tests.support.gateway import RunningGateway, running_gateway
+
+LIMITS = {"each_key": {"requests_per_minute": 60}, "each_team": {"tokens_per_day": 1000}, "shadow": ["team"]}
+
+
+@pytest.fixture
+def gateway() -> Iterator[RunningGateway]:
+    """A gateway with a team and a key."""
+    with running_gateway("http://127.0.0.1:9/v1", keys=[], limits=LIMITS) as running:
+        client = Client(running.url, running.admin_secret)
+        made(client.post("/teams", {"name": "engines", "budgets": {"month_microusd": 5_000_000}}))
+        made(client.post("/keys", {"team": "engines", "name": "ada", "limits": {"parallel": 4}}))
+        client.close()
+        yield running
+
+
+def at(gateway: RunningGateway) -> dict[str, str]:
+    return {"GATEWAY_URL": gateway.url, "GATEWAY_ADMIN_KEY": gateway.admin_secret or ""}
+
+
+def test_what_is_left_is_shown_a_line_for_each_limit(gateway: RunningGateway) -> None:
+    lines = done(call("limits", "show", "--key-of", "engines/ada", **at(gateway))).splitlines()
+    cells = [[cell for cell in line.split("  ") if cell] for line in lines[2:]]
+    rows = [[cell.strip() for cell in row] for row in cells]
+    assert [row[:4] for row in rows] == [
+        ["key", "requests/minute", "60", "60"],
+        ["key", "parallel", "4", "4"],
+        ["team", "tokens/day (shadow)", "1,000", "1,000"],
+        ["team", "budget/month (shadow)", "$5.00", "$5.00"],
+    ]
+    assert rows[3][4].split()[1] in {"d", "h"}
+
+
+def test_a_script_gets_what_the_api_says(gateway: RunningGateway) -> None:
+    told = answer(call("limits", "show", "--team", "engines", "--json", **at(gateway)))
+    assert told["mode"] == "memory"
+    assert [it["dimension"] for it in told["data"]] == ["tokens", "budget"]
+
+
+def test_whoever_asks_for_nobody_sees_their_own(gateway: RunningGateway) -> None:
+    told = answer(call("limits", "show", "--json", **at(gateway)))
+    assert {it["whose"] for it in told["data"]} == {"key", "team"}
+
+
+def test_nothing_that_is_limited_is_said_to_be_so(gateway: RunningGateway) -> None:
+    said = done(call("limits", "show", "--endpoint", "upstream", **at(gateway)))
+    assert said == "Nothing is limited here.\n"
+
+
+def test_a_reset_is_in_the_audit_log(gateway: RunningGateway) -> None:
+    words = ("limits", "reset", "--key-of", "ada", "--dimension", "requests", "--json")
+    told = answer(call(*words, **at(gateway)))
+    assert [it["id"].rpartition("/key_")[2].partition("/")[2] for it in told["data"]] == ["requests/minute"]
+    assert "limits.reset" in done(call("audit", **at(gateway)))
+
+
+@pytest.mark.parametrize("words", [("show", "--key-of", "a", "--team", "b"), ("reset",)])
+def test_one_owner_of_limits_is_named(run: Run, words: tuple[str, ...]) -> None:
+    result = run("limits", *words)
+    assert (result.exit_code, "say whose limits are meant" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("show",), ("reset",)])
+def test_the_store_alone_knows_nothing_of_limits_in_memory_and_the_cure_is_said(
+    run: Run, words: tuple[str, ...]
+) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    result = run("limits", *words, "--team", "engines")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "are counted in the memory of the gateway that runs" in result.stderr
+    assert "--url http://127.0.0.1:8080" in result.stderr
+
+
+def test_limits_in_redis_are_seen_and_reset_without_asking_a_gateway(run: Run) -> None:
+    redis = {"GATEWAY_REDIS_URL": shared_server("valkey").url}
+    done(run("teams", "create", "--name", "engines", "--rpm", "5", "--budget-usd", "5/day"))
+    told = answer(run("limits", "show", "--team", "engines", "--json", **redis))
+    assert told["mode"] == "exact"
+    assert [(it["dimension"], it["remaining"]) for it in told["data"]] == [("requests", 5), ("budget", 5_000_000)]
+    assert answer(run("limits", "reset", "--team", "engines", "--json", **redis))["mode"] == "exact"
+
+
+def test_a_redis_that_is_away_is_said_to_be_so(run: Run, tmp_path: Path) -> None:
+    done(run("teams", "create", "--name", "engines", "--rpm", "5"))
+    result = run("limits", "show", "--team", "engines", GATEWAY_REDIS_URL=f"unix://{tmp_path}/none.sock")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cannot check limits now" in result.stderr
