@@ -20,7 +20,7 @@ from gateway.limits.batching import Lane
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.memory import Spent
-from gateway.limits.redis_keys import ENDPOINTS, NODES, PARALLEL, Cell, Cells, Part, hash_key
+from gateway.limits.redis_keys import ENDPOINTS, NODES, Cell, Cells, Part, hash_key
 from gateway.limits.redis_options import MEANS, USUAL, Figures, OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
 from gateway.limits.server import Away, Server, script
@@ -201,21 +201,22 @@ class RedisLimiter:
             asked = lane.ask(part)
             try:
                 answer = await asked
+                if answer is None or answer[0] != UNCOUNTED:
+                    return answer
+                await self._spending.seed(lane, part, answer[1:])
             except asyncio.CancelledError:
                 # The caller has gone, and nobody will settle what may have been admitted.
                 if asked.done() and not asked.cancelled() and (late := asked.result()) and late[0] == ADMITTED:
                     lane.end(cancelled(part))
                 self._take_back(before)
                 raise
-            if answer is None or answer[0] != UNCOUNTED:
-                return answer
-            await self._spending.seed(lane, part, answer[1:])
         return None
 
     def _conclude(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer]) -> Decision:
         cells = [cell for part in parts for cell in part.cells]
         amounts = [amount for part in parts for amount in part.amounts]
-        states = [unspent(cell.kind, state) for cell, state in zip(cells, _states(answers), strict=False)]
+        told = [state for answer in answers for state in answer[1:]]
+        states = [unspent(cell.kind, state) for cell, state in zip(cells, told, strict=False)]
         wall_us = self._lane(parts[-1].tag).server_us if parts else 0
         self._spending.see(cells, states)
         if answers and answers[-1][0] != ADMITTED:
@@ -244,17 +245,15 @@ class RedisLimiter:
             return
         self._share.end(call_id, actual)
         for part in held.parts:
-            deltas, fulls = [], []
-            for cell, charge, amount in zip(part.cells, part.charges, part.amounts, strict=True):
-                full = 0 if actual is None else amount
-                if actual and charge.rule.id in actual:
-                    full = cell.amount(actual[charge.rule.id])
-                deltas.append(full - amount)
-                fulls.append(full)
-                if self._denials and (full < amount or cell.kind == PARALLEL):
-                    self._denials.forget(charge.rule.id)
-            self._spending.begin(self._lane(part.tag), part)
-            self._lane(part.tag).end(End(part, deltas, fulls))
+            fulls = part.came_to(actual)
+            deltas = [full - amount for full, amount in zip(fulls, part.amounts, strict=True)]
+            if self._denials:
+                for cell, delta in zip(part.cells, deltas, strict=True):
+                    if delta < 0:
+                        self._denials.forget(cell.rule.id)
+            lane = self._lane(part.tag)
+            self._spending.begin(lane, part)
+            lane.end(End(part, deltas, fulls))
 
     # While Redis is away.
 
@@ -391,10 +390,6 @@ class RedisLimiter:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _states(answers: Sequence[Answer]) -> list[int]:
-    return [state for answer in answers for state in answer[1:]]
 
 
 def _unavailable() -> StoreUnavailable:

@@ -4,6 +4,8 @@ Pure. All of a team is in one hash, its leases beside it, under one hash tag, so
 Redis Cluster; so are the endpoints. `calls.lua` says what the fields hold.
 """
 
+from collections.abc import Mapping
+
 from gateway.limits.gcra import burst, capacity_us, pace
 from gateway.limits.rules import Charge, Rule
 
@@ -89,6 +91,17 @@ class Part:
 
     def __repr__(self) -> str:
         return f"Part({self.call_id}, {self.cells})"
+
+    def came_to(self, actual: Mapping[str, int] | None) -> list[int]:
+        """What was true, by rule id, as scripts take it; None: the call never went upstream."""
+        if actual is None:
+            return [0] * len(self.amounts)
+        if not actual:
+            return self.amounts
+        return [
+            cell.amount(actual[charge.rule.id]) if charge.rule.id in actual else amount
+            for cell, charge, amount in zip(self.cells, self.charges, self.amounts, strict=True)
+        ]
 
 
 def hash_key(tag: str) -> str:
