@@ -104,7 +104,7 @@ class Administration:
     async def update_team(
         self, actor: Actor, id_or_name: str, changes: Mapping[str, object], *, version: int | None = None
     ) -> Team:
-        """Change name, grants, limits, model_limits, budgets, tags; a team admin changes its name and tags alone."""
+        """Change name, grants, limits, model_limits, budgets, tags; a team admin changes its tags alone."""
         async with self._changing(actor) as change:
             before = await self._team(change, id_or_name, version)
             return await revise_team(change, before, patched_team(before, changes), self._route_groups)

@@ -150,7 +150,16 @@ async def test_a_team_admin_runs_their_team(desk: Desk) -> None:
     await desk.do.disable_key(actor, bob.id)
     await desk.do.enable_key(actor, bob.id)
     await desk.do.revoke_key(actor, bob.id)
-    assert (await desk.do.update_team(actor, "research", {"name": "r", "tags": {"a": "b"}})).name == "r"
+    assert (await desk.do.update_team(actor, "research", {"tags": {"a": "b"}})).tags == {"a": "b"}
+
+
+@pytest.mark.parametrize("name", ["admins", "payroll"])
+async def test_a_team_admin_takes_no_name_that_the_settings_may_put_keys_under(desk: Desk, name: str) -> None:
+    actor = await desk.as_key("alice", role="team_admin")
+    before = await desk.trace()
+    with pytest.raises(Forbidden):
+        await desk.do.update_team(actor, "research", {"name": name})
+    assert await desk.trace() == before
 
 
 async def test_a_team_admin_touches_no_admins_key_in_their_team_though_they_see_it(desk: Desk) -> None:

@@ -73,17 +73,18 @@ def test_not_even_an_admin_touches_what_the_settings_declare_or_what_is_revoked(
         rules.check_touches_key(authority("admin"), key(**members))
 
 
-@pytest.mark.parametrize("member", ["grants", "limits", "model_limits", "budgets", "state"])
-def test_a_team_admin_changes_nothing_of_the_team_but_name_and_tags(member: str) -> None:
+@pytest.mark.parametrize("member", ["name", "grants", "limits", "model_limits", "budgets", "state"])
+def test_a_team_admin_changes_nothing_of_the_team_but_its_tags(member: str) -> None:
     before = team()
     wider: dict[str, Any] = {
+        "name": "payroll",
         "grants": Grants(models=("a",)),
         "limits": Limits(parallel=1),
         "model_limits": {"a": Limits(parallel=1)},
         "budgets": Budgets(day_microusd=1),
         "state": "disabled",
     }
-    rules.check_changes_team(authority(), before, msgspec.structs.replace(before, name="x", tags={"a": "b"}))
+    rules.check_changes_team(authority(), before, msgspec.structs.replace(before, tags={"a": "b"}))
     with pytest.raises(Forbidden) as refusal:
         rules.check_changes_team(authority(), before, msgspec.structs.replace(before, **{member: wider[member]}))
     assert refusal.value.param == member

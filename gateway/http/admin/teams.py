@@ -52,7 +52,7 @@ class TeamRoutes:
         return show(team_reply(await self._administration.team(actor, team_id)))
 
     async def update(self, actor: ActorOf, team_id: str, body: TeamUpdate, version: Version) -> Response:
-        """A JSON merge patch. A team admin changes the name and the tags alone."""
+        """A JSON merge patch. A team admin changes the tags alone."""
         changes = body.model_dump(exclude_unset=True)
         return show(team_reply(await self._administration.update_team(actor, team_id, changes, version=version)))
 
