@@ -20,7 +20,7 @@ from gateway.simulator.call import Call, Headers, Json, Reply, Request, State, j
 from gateway.simulator.delivery import ClientLeft, Line, Message, Send, deliver
 from gateway.simulator.faults import Faults, UnknownFault, parse
 from gateway.simulator.refusals import Refusal
-from gateway.simulator.routes import match
+from gateway.simulator.routes import Route, match
 from gateway.simulator.seen import Exchange, Seen
 
 Receive = Callable[[], Awaitable[Message]]
@@ -101,9 +101,8 @@ class Simulator:
     def _handle(self, request: Request, faults: Faults) -> Reply:
         route, ids = match(request.method, request.path)
         fingerprint = request.fingerprint(self._state.seed)
-        if route.makes_new or faults.fresh:
-            occurrence = self._state.occurrence(fingerprint)
-            fingerprint = hashlib.sha256(fingerprint + b"%d" % occurrence).digest()
+        if route.makes_new or faults.fresh or _is_stored(route, request):
+            fingerprint = self._state.another(fingerprint)
         return route.handler(Call(request, self._state, faults, ids, fingerprint))
 
     async def _tell_seen(self, scope: Json) -> Reply:
@@ -116,6 +115,14 @@ class Simulator:
             timeout_s=float(query.get("timeout_s", ["5"])[0]),
         )
         return json_reply(self.seen.report(), 200 if is_so else 408)
+
+
+def _is_stored(route: Route, request: Request) -> bool:
+    """Whether the answer is kept under its id, so that an equal request must not get the same one."""
+    if route.stores is None:
+        return False
+    said = request.says_store()
+    return route.stores if said is None else said
 
 
 def _asked_for(request: Request, faults: Faults) -> Reply | None:

@@ -23,8 +23,14 @@ Shape = TypeVar("Shape")
 
 CREATED = 1_767_225_600  # 2026-01-01T00:00:00Z: the same request gets the same bytes on any day
 MODELS = ("openai/gpt-5.2", "openai/gpt-5.2-mini", "simulated")
+MAX_COUNTED = 10_000
+"""Different requests whose repetitions are counted; then all counts begin anew, under another name."""
 # What the gateway adds or rewrites must not change ids: with and without it, bytes can then be compared.
 _NOT_IDENTIFYING = ("stream_options", "prompt_cache_key")
+
+
+class _Storing(msgspec.Struct):
+    store: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,13 @@ class Request:
         digest = hashlib.sha256(f"{seed} {self.method} {self.path}\n".encode())
         digest.update(self._canonical_body())
         return digest.digest()
+
+    def says_store(self) -> bool | None:
+        """The member `store` of a JSON body, None where there is none."""
+        try:
+            return msgspec.json.decode(self.body, type=_Storing).store
+        except (ValueError, RecursionError):
+            return None
 
     def _canonical_body(self) -> bytes:
         boundary = self.header(b"content-type").partition("boundary=")[2].strip('"')
@@ -75,13 +88,17 @@ class State:
     uploads: Shelf[Any] = field(default_factory=Shelf)
     batches: Shelf[Json] = field(default_factory=Shelf)
     vector_stores: Shelf[Any] = field(default_factory=Shelf)
-    _times: Shelf[int] = field(default_factory=lambda: Shelf(max_items=10_000))
+    _times: dict[bytes, int] = field(default_factory=dict)
+    _forgotten: int = 0
 
-    def occurrence(self, fingerprint: bytes) -> int:
-        """How often this request came before."""
-        times = self._times.find(fingerprint.hex()) or 0
-        self._times.put(fingerprint.hex(), times + 1)
-        return times
+    def another(self, fingerprint: bytes) -> bytes:
+        """A fingerprint that is new each time, and follows from what was asked for before."""
+        if len(self._times) >= MAX_COUNTED:
+            self._times.clear()
+            self._forgotten += 1
+        times = self._times.get(fingerprint, 0)
+        self._times[fingerprint] = times + 1
+        return hashlib.sha256(fingerprint + b"%d %d" % (self._forgotten, times)).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,26 +27,32 @@ PREFIX = "/v1/"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`makes_new`: the same request twice makes two objects, not the same one again."""
+    """`makes_new`: the same request twice makes two objects, not the same one again.
+
+    `stores`: what `store` stands for where a request does not say it; with it, the same holds. None: no such member.
+    """
 
     method: str
     pattern: tuple[str, ...]
     handler: Handler
     makes_new: bool = False
+    stores: bool | None = None
 
 
-def _route(method: str, pattern: str, handler: Handler, *, makes_new: bool = False) -> Route:
-    return Route(method, tuple(pattern.split("/")), handler, makes_new)
+def _route(
+    method: str, pattern: str, handler: Handler, *, makes_new: bool = False, stores: bool | None = None
+) -> Route:
+    return Route(method, tuple(pattern.split("/")), handler, makes_new, stores)
 
 
 ROUTES = (
-    _route("POST", "chat/completions", chat.create),
+    _route("POST", "chat/completions", chat.create, stores=False),
     _route("GET", "chat/completions", chat.list_stored),
     _route("GET", "chat/completions/{}", chat.get),
     _route("POST", "chat/completions/{}", chat.update),
     _route("DELETE", "chat/completions/{}", chat.delete),
     _route("GET", "chat/completions/{}/messages", chat.messages),
-    _route("POST", "responses", responses.create),
+    _route("POST", "responses", responses.create, stores=True),
     _route("POST", "responses/input_tokens", responses.count_input_tokens),
     _route("POST", "responses/compact", responses.compact),
     _route("GET", "responses/{}", responses.get),

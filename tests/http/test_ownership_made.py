@@ -175,6 +175,14 @@ async def test_an_id_that_cannot_be_noted_does_not_reach_the_client() -> None:
             assert chat.status_code == 200, "what stores nothing goes on"
 
 
+def test_equal_questions_of_two_teams_have_answers_of_their_own(shared: World) -> None:
+    question = {"model": MODEL, "input": text()}
+    ada, eve = (shared.make(key, "responses", question) for key in (ADA, EVE))
+    assert shared.ask(ADA, "GET", f"responses/{ada}").status_code == 200
+    assert shared.ask(EVE, "GET", f"responses/{eve}").status_code == 200
+    assert is_refused(shared.ask(EVE, "GET", f"responses/{ada}"))
+
+
 # Names for upstream's caches
 
 

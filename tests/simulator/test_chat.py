@@ -182,3 +182,8 @@ def test_time_stamps_are_fixed_unless_asked_otherwise(client: OpenAI) -> None:
     fixed = client.chat.completions.create(model=MODEL, messages=HELLO)
     asked = client.chat.completions.create(model=MODEL, messages=HELLO, extra_headers={"x-simulate": "created=7"})
     assert (fixed.created, asked.created) == (1_767_225_600, 7)
+
+
+def test_stored_completions_have_an_id_of_their_own_each_time(client: OpenAI) -> None:
+    made = {client.chat.completions.create(model=MODEL, messages=HELLO, store=True).id for _ in range(3)}
+    assert len(made) == 3

@@ -18,7 +18,7 @@ from tests.simulator.wire import Heard, ask
 CHAT = "chat/completions"
 STREAM = {"model": MODEL, "messages": [{"role": "user", "content": "Hello!"}], "stream": True}
 PLAIN = {**STREAM, "stream": False}
-RESPONSE = {"model": MODEL, "input": "Hello!", "stream": True}
+RESPONSE = {"model": MODEL, "input": "Hello!", "stream": True, "store": False}
 
 
 def untouched(url: str, path: str, body: object) -> bytes:

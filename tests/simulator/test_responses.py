@@ -9,6 +9,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import FunctionToolParam, ResponseInputParam, ResponseStreamEvent
 from pydantic import BaseModel
 
+from gateway.simulator import running_simulator
 from tests.simulator.conftest import MODEL
 
 WEATHER: FunctionToolParam = {
@@ -228,3 +229,24 @@ def test_a_conversation_collects_both_sides(client: OpenAI) -> None:
     client.responses.create(model=MODEL, input="First", conversation=conversation.id)
     items = list(client.conversations.items.list(conversation.id, order="asc"))
     assert [item.role for item in items if item.type == "message"] == ["user", "assistant"]
+
+
+def test_what_is_stored_has_an_id_of_its_own_each_time(client: OpenAI) -> None:
+    made = [client.responses.create(model=MODEL, input="Same") for _ in range(3)]
+    assert len({each.id for each in made}) == 3
+    assert len({each.output[-1].id for each in made}) == 3
+    for each in made:
+        assert client.responses.retrieve(each.id).output_text == each.output_text
+
+
+def test_what_is_not_stored_is_the_same_each_time(client: OpenAI) -> None:
+    assert len({client.responses.create(model=MODEL, input="Same", store=False).id for _ in range(3)}) == 1
+
+
+def test_the_same_requests_get_the_same_ids_in_the_same_order_from_another_simulator() -> None:
+    def ids() -> list[str]:
+        with running_simulator() as url:
+            client = OpenAI(base_url=url, api_key="any")
+            return [client.responses.create(model=MODEL, input=text).id for text in ("a", "b", "a")]
+
+    assert ids() == ids()

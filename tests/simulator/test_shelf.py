@@ -1,5 +1,9 @@
 """Memory for stored objects is bounded."""
 
+import pytest
+
+from gateway.simulator import call
+from gateway.simulator.call import State
 from gateway.simulator.shelf import Shelf
 
 
@@ -28,3 +32,10 @@ def test_all_come_in_the_order_in_which_they_were_put() -> None:
         shelf.put(name, name)
     shelf.find("a")
     assert shelf.all() == ["a", "b", "c"]
+
+
+def test_ids_stay_new_however_many_requests_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "MAX_COUNTED", 3)
+    state = State()
+    made = [state.another(b"%d" % (number % 5)) for number in range(50)]
+    assert len(set(made)) == 50
