@@ -102,11 +102,13 @@ class Bounds:
         self.planner = Planner(_policy(settings))
         prices = load_prices(None if settings.prices.file is None else Path(settings.prices.file))
         self.overview = Overview(self.planner, self.limiter, self._spend, endpoints=(ENDPOINT,))
-        self.allowance = Allowance(self.planner, self.limiter, Estimator(), prices, self._spend)
+        self.allowance = Allowance(
+            self.planner, self.limiter, Estimator(), prices, self._spend, max_wait_s=settings.limits.max_wait_s
+        )
 
     def readings(self) -> Iterator[Family]:
         """What is measured of all this."""
-        yield from readings_of_decisions(self.allowance.tally, self.overview, _nobody)
+        yield from readings_of_decisions(self.allowance.tally, self.overview, lambda: self.allowance.room.waiting)
         yield from readings_of_redis(self.limiter)
         yield from readings_of_money(self._spend, self._alerts)
 
@@ -141,11 +143,6 @@ async def shared_overview(settings: Settings, store: Store) -> AsyncIterator[Ove
         yield Overview(Planner(_policy(settings)), limiter, spend, endpoints=(ENDPOINT,))
     finally:
         await limiter.close()
-
-
-def _nobody() -> int:
-    """How many calls wait for their turn."""
-    return 0
 
 
 def _limiter(settings: Settings, spend: Spend) -> Limiter:

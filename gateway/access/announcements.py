@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gateway.store import redis_address
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import PubSub
@@ -116,17 +118,7 @@ class Announcements:
 
 
 def _client(url: str) -> "Redis":
-    # Imported late: it takes longer to load than all of a gateway that has no Redis needs to start.
-    from redis.asyncio import Redis  # noqa: PLC0415
-    from redis.asyncio.retry import Retry  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-
-    return Redis.from_url(
-        url,
-        socket_timeout=_COMMAND_TIMEOUT_S,
-        socket_connect_timeout=_COMMAND_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    return redis_address.client(url, _COMMAND_TIMEOUT_S)
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -6,12 +6,10 @@ Sends one PING. No finding holds a password.
 import asyncio
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from gateway.doctor.findings import Finding, Mark
+from gateway.store import redis_address
 
 
 def examine_redis(url: str, timeout_s: float) -> Finding:
@@ -29,12 +27,7 @@ def examine_redis(url: str, timeout_s: float) -> Finding:
 
 
 async def _ping(url: str, timeout_s: float) -> None:
-    client = Redis.from_url(
-        url,
-        socket_connect_timeout=timeout_s,
-        socket_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = redis_address.client(url, timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
             await client.ping()

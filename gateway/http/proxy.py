@@ -144,7 +144,9 @@ class Proxy:
         if match.route.runs_file:
             await self._check_files(call, head, request)
         if call.asked is not None:
-            await self._allowance.admit(call, call.asked)
+            waited_s = await self._allowance.admit(call, call.asked)
+            if waited_s:  # meanwhile the key may have been revoked
+                await self._directory.look_up(head.authorization)
         await self._relay.carry(call, request, send)
 
     async def _check_files(self, call: LiveCall, head: Head, request: UpstreamRequest) -> None:

@@ -14,10 +14,12 @@ from gateway.limits.plan import Ask, Planner, actual
 from gateway.limits.rules import Decision, Demand
 from gateway.limits.spend import Spend
 from gateway.limits.tally import Tally
+from gateway.limits.waiting import WaitingRoom
 from gateway.metering.cost import cost_microusd, estimated_microusd
 from gateway.metering.estimate import Estimator, prompt_bytes
 from gateway.metering.prices import PriceList
 from gateway.relay.live import LiveCall
+from gateway.terms import Quota
 
 ENDPOINT = "upstream"
 """The one endpoint that there is."""
@@ -45,12 +47,22 @@ class Asked:
 class Allowance:
     """Admits calls and settles them. `admit` may wait, `settle` never does."""
 
-    def __init__(
-        self, planner: Planner, limiter: Limiter, estimator: Estimator, prices: PriceList, spend: Spend | None = None
+    def __init__(  # noqa: PLR0913 - the parts that a call's allowance is made of
+        self,
+        planner: Planner,
+        limiter: Limiter,
+        estimator: Estimator,
+        prices: PriceList,
+        spend: Spend | None = None,
+        *,
+        max_wait_s: float = 0.0,
     ) -> None:
+        """`max_wait_s`: how long calls may wait for their turn where neither key nor team says."""
         self.planner = planner
         self.limiter = limiter
         self.tally = Tally()
+        self.room = WaitingRoom(limiter)
+        self._max_wait_s = max_wait_s
         self._estimator = estimator
         self._prices = prices
         self._spend = spend
@@ -60,8 +72,11 @@ class Allowance:
         size = prompt_bytes(body)
         return Asked(model, size, *self._estimator.estimate(model, size, max_tokens))
 
-    async def admit(self, call: LiveCall, asked: Asked) -> None:
-        """Reserve what the call asks. Raises `RateLimited`, `BudgetSpent`, `StoreUnavailable`."""
+    async def admit(self, call: LiveCall, asked: Asked) -> float:
+        """Reserve what the call asks; the seconds that it waited for its turn.
+
+        Raises `RateLimited`, `BudgetSpent`, `StoreUnavailable`.
+        """
         principal = call.principal
         if principal is None or principal.quota is None:
             raise InternalError("The gateway failed on a bug of its own: a call of nobody's was to be limited.")
@@ -70,13 +85,26 @@ class Allowance:
         ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
         demand = self.planner.demand(call.id.decode(), principal.quota, ask, time.time())
         if not demand.charges and not demand.endpoint:
-            return
-        decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
-        self.tally.note(decision)
+            return 0.0
+        waited_s, max_wait_s = 0.0, self._patience_s(principal.quota)
+        if max_wait_s > 0:
+            decision, waited_s = await self.room.admit(demand, whose=principal.key_id, max_wait_s=max_wait_s)
+        else:
+            decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
+        self.tally.note(decision, waited_s)
         if not decision.admitted:
             self._refuse(decision)
         asked.demand = demand
         call.limit_headers = limit_headers(decision.standings)
+        if waited_s > 0:
+            call.limit_headers.append((b"x-gateway-queue-ms", b"%d" % round(waited_s * 1000)))
+        return waited_s
+
+    def _patience_s(self, quota: Quota) -> float:
+        for own in (quota.key.max_wait_s, quota.team.max_wait_s):
+            if own is not None:
+                return own
+        return self._max_wait_s
 
     def _refuse(self, decision: Decision) -> None:
         rule = decision.binding
@@ -93,6 +121,7 @@ class Allowance:
             self._estimator.learn(asked.model, asked.prompt_bytes, record.usage)
         if call.sent_at is None or record.upstream_error in _NEVER_SENT:
             self.limiter.cancel(asked.demand)
+            self.room.released(asked.demand)
             return
         tokens, cost = self._truth(asked, record)
         if self._spend is not None and cost:  # before the limiter, which may ask for what was spent
@@ -100,6 +129,7 @@ class Allowance:
                 if charge.rule.dimension == "budget":
                     self._spend.note(charge.rule, cost)
         self.limiter.settle(asked.demand, actual(asked.demand, tokens=tokens, cost_microusd=cost))
+        self.room.released(asked.demand)
 
     def _truth(self, asked: Asked, record: CallRecord) -> tuple[int, int]:
         """Tokens and micro-dollars that a call came to, estimated where upstream has not said."""

@@ -168,3 +168,50 @@ async def test_a_stream_that_was_left_is_settled_with_what_was_delivered() -> No
             await gateway.recorded(1)
             after = await chat(gateway)
     assert left(after, "tokens") > 99_000
+
+
+async def test_a_call_over_its_limit_may_wait_for_its_turn_and_is_told_how_long_it_did() -> None:
+    keys = {"requests_per_minute": 600, "parallel": 1}
+    async with WireUpstream([Stall()], OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", limits={"each_key": keys, "max_wait_s": 5}) as gateway:
+            async with connected(gateway.port) as one, connected(gateway.port) as two:
+                one.send(post(CHAT, BODY))
+                await upstream.received(1)
+                two.send(post(CHAT, BODY))
+                async with asyncio.timeout(5):
+                    while not gateway.ask(lambda: gateway.app.proxy._allowance.room.waiting):
+                        await asyncio.to_thread(gateway.ask, lambda: None)
+                one.leave()
+                answer = await two.answer()
+                plain = await chat(gateway)
+    assert answer.status == 200
+    assert int(answer.header("x-gateway-queue-ms") or -1) >= 0
+    assert plain.header("x-gateway-queue-ms") is None
+
+
+async def test_a_call_that_would_wait_in_vain_is_refused_at_once() -> None:
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(
+            f"{upstream.url}/v1", limits={"each_key": {"requests_per_hour": 1}, "max_wait_s": 30}
+        ) as gateway:
+            assert (await chat(gateway)).status == 200
+            refused = await chat(gateway)
+    assert refused.status == 429
+
+
+async def test_a_client_that_leaves_while_it_waits_takes_nothing() -> None:
+    async with WireUpstream([Stall()], OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", limits={"each_key": {"parallel": 1}, "max_wait_s": 30}) as gateway:
+            async with connected(gateway.port) as one, connected(gateway.port) as two:
+                one.send(post(CHAT, BODY))
+                await upstream.received(1)
+                two.send(post(CHAT, BODY))
+                async with asyncio.timeout(5):
+                    while not gateway.ask(lambda: gateway.app.proxy._allowance.room.waiting):
+                        await asyncio.to_thread(gateway.ask, lambda: None)
+                two.leave()
+                await gateway.recorded(1)
+                one.leave()
+                await gateway.recorded(2)
+                assert (await chat(gateway)).status == 200
+    assert len(upstream.requests) == 2
