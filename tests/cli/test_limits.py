@@ -1,5 +1,9 @@
 """`gmi-gateway limits`, on a running gateway, on Redis, and where there is nothing to be seen."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,8 @@ from tests.http.admin_server import Client, made
 from tests.limits.servers import shared_server
 from tests.support.gateway import RunningGateway, running_gateway
 
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "limits.md").read_text("utf-8")
 LIMITS = {"each_key": {"requests_per_minute": 60}, "each_team": {"tokens_per_day": 1000}, "shadow": ["team"]}
 
 
@@ -95,3 +101,23 @@ def test_a_redis_that_is_away_is_said_to_be_so(run: Run, tmp_path: Path) -> None
     result = run("limits", "show", "--team", "engines", GATEWAY_REDIS_URL=f"unix://{tmp_path}/none.sock")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "cannot check limits now" in result.stderr
+
+
+def test_what_the_page_shows_can_be_pasted(gateway: RunningGateway, tmp_path: Path) -> None:
+    (tmp_path / "gmi-gateway").write_text(f'#!/bin/sh\nexec {sys.executable} -m gateway "$@"\n')
+    (tmp_path / "gmi-gateway").chmod(0o755)
+    client = Client(gateway.url, gateway.admin_secret)
+    key = client.get("/keys", name="ada").json()["data"][0]["id"]
+    client.close()
+    environ = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "KEY_ID": key,
+        "YOUR_KEY": gateway.admin_secret or "",
+        **at(gateway),
+    }
+    code = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).replace("curl ", "curl -sf ")
+    command = ["bash", "-euo", "pipefail", "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count('{"object":"limits"') == 3
