@@ -244,7 +244,7 @@ class Proxy:
         check_length(head, self._max_upload_bytes)
         call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
         if match.route.runs_model:
-            call.asked = self._allowance.ask("", b"", 0)
+            call.asked = self._allowance.ask(_known(call.principal), "", b"", 0)
         body = stream_body(receive, self._max_upload_bytes)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
@@ -271,7 +271,7 @@ class Proxy:
                 body = replace_model(body, target)
             call.model = model[:_LONGEST_NAME]
         if match.route.runs_model:
-            call.asked = self._allowance.ask(call.model or "", body, _output_bound(match.route, seen))
+            call.asked = self._allowance.ask(principal, call.model or "", body, _output_bound(match.route, seen))
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
         if is_chat_stream and self._include_usage and not seen.include_usage:
             call.removes_usage = True

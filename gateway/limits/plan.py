@@ -90,13 +90,14 @@ class _Binding(NamedTuple):
 class _Compiled:
     """The rules of one key and its team."""
 
-    __slots__ = ("base", "budgets", "by_model", "from_s", "patterns", "terms", "until_s")
+    __slots__ = ("base", "budgets", "by_model", "from_s", "is_bound", "patterns", "terms", "until_s")
 
     def __init__(self, terms: Terms, base: _Binding, patterns: tuple[tuple[re.Pattern[str], _Binding], ...]) -> None:
         self.terms = terms
         self.base = base
         self.patterns = patterns
         self.by_model: dict[str, _Binding] = {}
+        self.is_bound: bool | None = None
         self.budgets: tuple[Rule, ...] = ()
         self.from_s = self.until_s = 0.0
         """The time for which `budgets` are those of the windows then open."""
@@ -137,6 +138,13 @@ class Planner:
             charges += tuple([Charge(rule, tokens) for rule in token_rules])
             charges += tuple([Charge(rule, cost) for rule in self._budgets(compiled, now_s)])
         return Demand(call_id, terms.team_id, charges, endpoint)
+
+    def binds(self, terms: Terms, endpoint: str) -> bool:
+        """Whether any rule may be for a call of this key's to that endpoint; where none is, there is nothing to ask."""
+        compiled = self._of(terms)
+        if compiled.is_bound is None:
+            compiled.is_bound = bool(self.rules(terms, 0.0) or self.endpoint_rules(endpoint))
+        return compiled.is_bound
 
     def rules(self, terms: Terms, now_s: float) -> tuple[Rule, ...]:
         """Every rule of a key, its team and the team's models, for showing them and for resetting them."""

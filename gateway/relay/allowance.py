@@ -6,7 +6,7 @@ is the business of `gateway.limits`; what usage costs, that of `gateway.metering
 
 import time
 
-from gateway.call import CallRecord
+from gateway.call import CallRecord, Principal
 from gateway.errors import InternalError
 from gateway.limits.answers import limit_headers, refusal
 from gateway.limits.limiter import Limiter
@@ -67,8 +67,13 @@ class Allowance:
         self._prices = prices
         self._spend = spend
 
-    def ask(self, model: str, body: bytes, max_tokens: int | None) -> Asked:
-        """What a call with this body may take. `max_tokens`: 0 where it has no output, None where it does not say."""
+    def ask(self, principal: Principal, model: str, body: bytes, max_tokens: int | None) -> Asked | None:
+        """What a call with this body may take. None: nothing limits it.
+
+        `max_tokens`: 0 where it has no output, None where it does not say.
+        """
+        if principal.quota is None or not self.planner.binds(principal.quota, ENDPOINT):
+            return None
         size = prompt_bytes(body)
         return Asked(model, size, *self._estimator.estimate(model, size, max_tokens))
 

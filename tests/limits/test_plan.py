@@ -288,3 +288,16 @@ def test_changed_terms_bind_at_once() -> None:
     before, after = terms(Limits(parallel=1)), terms(Limits(parallel=2))
     limits = [planner.demand("call", own, ASK, NOW_S).charges[0].rule.limit for own in (before, after, before)]
     assert limits == [1, 2, 1]
+
+
+def test_a_key_is_bound_where_it_its_team_or_the_endpoint_has_a_rule() -> None:
+    free = Terms("t", "k")
+    assert not Planner(Policy()).binds(free, "upstream")
+    assert Planner(Policy(endpoint=Limits(parallel=1))).binds(free, "upstream")
+    assert Planner(Policy(team=Limits(parallel=1))).binds(free, "upstream")
+    for bound in (
+        Terms("t", "k", key=Limits(requests_per_day=1)),
+        Terms("t", "k", model_limits={"m": Limits(tokens_per_day=1)}),
+        Terms("t", "k", team_budgets=Budgets(total_microusd=1)),
+    ):
+        assert Planner(Policy()).binds(bound, "upstream")
