@@ -119,6 +119,8 @@ class Principal:
     """How much both may use."""
     expires_at_s: int | None = None
     """Unix time from which on the secret that was sent is no longer good: of the key, or of a rotation's grace."""
+    is_in_grace: bool = False
+    """Whether that secret is one from before a rotation, which is good for calls alone."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

@@ -60,7 +60,7 @@ class Doorkeepers:
         self._pruning = Pruning(self.store)
         self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
         trusted = compile_networks(settings.server.trusted_proxies)
-        self._authenticate = authenticator(self.directory, self._administration, trusted)
+        self._authenticate = authenticator(self.directory, self._administration, trusted, self.last_used.note)
 
     def admin_routes(self, overview: Overview) -> APIRouter:
         """/admin/v1 as a part of the gateway's own application."""

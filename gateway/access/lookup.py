@@ -78,6 +78,7 @@ def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:
         grants=tuple(grant for grant in grants if not grant.is_everything),
         quota=quota,
         expires_at_s=_earliest(row.expires_at, row.valid_until),
+        is_in_grace=row.valid_until is not None,
     )
 
 

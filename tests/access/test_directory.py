@@ -138,8 +138,9 @@ async def test_an_old_secret_ends_with_its_grace_or_with_its_key_whichever_is_fi
     directory = KeyDirectory(store, now=now)
     old = await add_key(store, expires_at=expires_at)
     new = await rotate(store, valid_until=grace_until)
-    assert (await directory.look_up(bearer(old))).expires_at_s == ends_at
-    assert (await directory.look_up(bearer(new))).expires_at_s == expires_at
+    ending, newest = await directory.look_up(bearer(old)), await directory.look_up(bearer(new))
+    assert (ending.expires_at_s, ending.is_in_grace) == (ends_at, True)
+    assert (newest.expires_at_s, newest.is_in_grace) == (expires_at, False)
     now.at = ends_at
     await _refusal(directory, bearer(old))
 

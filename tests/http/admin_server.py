@@ -21,6 +21,7 @@ from gateway.access.directory import KeyDirectory
 from gateway.access.first_start import first_start
 from gateway.access.records import Actor
 from gateway.http.admin import PREFIX, admin_app
+from gateway.http.admin.principals import authenticator
 from gateway.http.routes import ROUTES
 from gateway.http.server import server_config
 from gateway.settings import Server
@@ -84,6 +85,8 @@ class AdminServer:
         self.database = url
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.secret = ""
+        self.uses: dict[str, int] = {}
+        """When each key was used last, Unix time."""
         self._clients: list[Client] = []
         self._listener = listener
         self.uvicorn = _Uvicorn(server_config(self._app(), Server()))
@@ -95,11 +98,8 @@ class AdminServer:
         administration = Administration(store, on_change=lambda _: None, route_groups=groups)
 
         async def authenticate(request: Request) -> Actor:
-            authorization = dict(request.scope["headers"]).get(b"authorization")
-            principal = await KeyDirectory(store).look_up(authorization)
-            key, _ = await administration.me(principal.key_id)
-            assert request.client is not None
-            return Actor(key.id, key.role, key.team_id, key, request.client.host)
+            of_this_request = authenticator(KeyDirectory(store), administration, (), self.uses.__setitem__)
+            return await of_this_request(request)
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The admin API from without: objects, lists, conditions, repeats and refusals."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -75,6 +76,28 @@ def test_a_member_sees_and_rotates_their_own_key_and_nothing_else(server: AdminS
     assert is_well_formed(rotated["secret"])
     assert_refused(member.get("/me"), 401, "invalid_api_key")
     assert server.client(rotated["secret"]).get("/me").status_code == 200
+
+
+@pytest.mark.usefixtures("team_id")
+@pytest.mark.parametrize("role", ["member", "team_admin", "admin"])
+def test_a_secret_that_ends_with_its_grace_administers_nothing(server: AdminServer, role: str) -> None:
+    key = made(server.admin.post("/keys", {**KEY, "role": role}))
+    old, path = server.client(key["secret"]), f"/keys/{key['id']}"
+    new = server.client(server.admin.post(f"{path}/rotate", {"grace_s": 60}).json()["secret"])
+    for method, at in ROUTES:
+        message = assert_refused(old.send(method, at.replace("/keys/x", path), b""), 403, "forbidden")
+        assert "newest" in message
+    assert new.get("/me").json()["key"]["version"] == 2
+    assert new.post("/me/rotate").status_code == 200
+
+
+@pytest.mark.usefixtures("team_id")
+def test_a_key_that_administers_is_in_use(server: AdminServer) -> None:
+    before = int(time.time())
+    key = made(server.admin.post("/keys", KEY))
+    assert key["id"] not in server.uses
+    assert server.client(key["secret"]).get("/me").status_code == 200
+    assert before <= server.uses[key["id"]] <= time.time()
 
 
 def test_what_is_another_teams_is_refused_as_what_is_not_there(server: AdminServer, team_id: str) -> None:
