@@ -16,13 +16,16 @@ _MOST_RETRY_AFTER_S = 60
 """Clients take a longer time for a mistake, and choose one of their own."""
 _LEAST_PARALLEL_US = 1_000_000
 """Nobody knows when a slot becomes free; sooner than that it is hardly worth asking."""
-_TOLD: tuple[Dimension, ...] = ("requests", "tokens")
+_TOLD: dict[Dimension, tuple[bytes, bytes, bytes]] = {
+    "requests": (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    "tokens": (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+}
 
 
 def limit_headers(standings: Iterable[Standing]) -> RawHeaders:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of the tightest limits among `standings`."""
     headers: RawHeaders = []
-    tightest: dict[str, Standing] = {}
+    tightest: dict[Dimension, Standing] = {}
     for standing in standings:
         rule = standing.rule
         if rule.dimension in _TOLD and not rule.shadow:
@@ -30,11 +33,11 @@ def limit_headers(standings: Iterable[Standing]) -> RawHeaders:
             if other is None or (standing.remaining, -standing.reset_us) < (other.remaining, -other.reset_us):
                 tightest[rule.dimension] = standing
     for dimension, standing in tightest.items():
-        name = dimension.encode()
+        limit, remaining, reset = _TOLD[dimension]
         headers += (
-            (b"x-ratelimit-limit-" + name, b"%d" % standing.rule.limit),
-            (b"x-ratelimit-remaining-" + name, b"%d" % standing.remaining),
-            (b"x-ratelimit-reset-" + name, duration(standing.reset_us)),
+            (limit, b"%d" % standing.rule.limit),
+            (remaining, b"%d" % standing.remaining),
+            (reset, duration(standing.reset_us)),
         )
     return headers
 
@@ -77,11 +80,12 @@ def duration(time_us: int) -> bytes:
     if 0 < total_ms < 1000:
         return b"%dms" % total_ms
     minutes, rest_ms = divmod(total_ms, 60_000)
+    whole_s, ms = divmod(rest_ms, 1000)
+    text = b"%ds" % whole_s if not ms else (b"%d.%03d" % (whole_s, ms)).rstrip(b"0") + b"s"
+    if not minutes:
+        return text
     hours, minutes = divmod(minutes, 60)
-    text = f"{rest_ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-    if hours or minutes:
-        text = f"{minutes}m{text}"
-    return (f"{hours}h{text}" if hours else text).encode()
+    return b"%dh%dm%b" % (hours, minutes, text) if hours else b"%dm%b" % (minutes, text)
 
 
 def _described(rule: Rule) -> str:
