@@ -6,6 +6,7 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote_to_bytes
@@ -57,6 +58,7 @@ _NOT_FOR_LISTS = frozenset((b"content-encoding", b"content-type", b"range", b"if
 _ONCE = frozenset((b"content-encoding", b"idempotency-key"))
 """With these, what goes upstream depends on more than on the head."""
 _NOTHING: frozenset[bytes] = frozenset()
+_FORM = re.compile(rb"multipart/form-data[ \t]*(?:;|$)", re.IGNORECASE)
 _LONGEST_NAME = 200
 """What is kept of a name that a client chose, such as a model's, for logs and metrics."""
 
@@ -336,7 +338,7 @@ def _output_bound(route: Route, seen: Peek) -> int | None:
 
 def _is_form(head: Head) -> bool:
     """Whether a body that is not held is one in which no id of an object can stand."""
-    return head.fields.get(b"content-type", b"")[:19].lower() == b"multipart/form-data"
+    return _FORM.match(head.fields.get(b"content-type", b"")) is not None
 
 
 def target_base(base_url_path: str) -> bytes:

@@ -1,7 +1,8 @@
 """Look through a file of requests, one a line, before upstream makes them for the account.
 
 A batch names objects as any request does, only later and in a file. What cannot be read as upstream will read it is
-refused: a line must be one JSON object (https://platform.openai.com/docs/guides/batch).
+refused: a line must be one JSON object (https://platform.openai.com/docs/guides/batch), and one line for all readers.
+Whatever else some split at stands in JSON within a text alone, where quotes are escaped: no part of it is an object.
 """
 
 from collections.abc import Iterator
@@ -64,6 +65,8 @@ class Lines:
 
 def _in_doubt(objects: StoredObjects, principal: Principal, number: int, line: bytes) -> list[str]:
     try:
+        if b"\r" in line.strip():
+            raise BadRequest(_SPLIT)
         found: list[str] = []
         for member in members(line):
             if member.name.casefold() == "body" and line.startswith(b"{", member.value_start):
@@ -75,6 +78,9 @@ def _in_doubt(objects: StoredObjects, principal: Principal, number: int, line: b
     if len(found) > MAX_REFERENCES:
         raise BadRequest(f"Line {number} of the batch's input file names too many stored objects.")
     return found
+
+
+_SPLIT = "It has a carriage return in its midst, where some begin a new line. Put each request on a line of its own."
 
 
 async def _read(call: LiveCall, reply: UpstreamReply) -> bytes:

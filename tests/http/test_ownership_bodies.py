@@ -139,6 +139,9 @@ def test_what_the_requests_of_a_batch_name_must_be_the_callers(shared: World) ->
         b'{"body":{"PREVIOUS_RESPONSE_ID":"a"}}',
         b'{"body":{"file_ids":[1,"a"]}}',
         b'{"body":{}}\r{"body":{"file_id":"a"}}',
+        b'{"a":\r{"body":{"file_id":"a"}}\r}',
+        b'{"a":\x0b{"body":{"file_id":"a"}}\x0b}',
+        '{"a":\u2028{"body":{"file_id":"a"}}\u2028}'.encode(),
         b'["body"]',
     ],
 )
@@ -149,6 +152,13 @@ def test_a_batch_whose_requests_could_be_read_in_two_ways_is_refused(shared: Wor
     assert refusal.json()["error"]["message"].startswith("Line 2 of the batch")
     assert batches(shared) == before
     assert is_refused(batch(shared, EVE, b'{"body":{},"Body":{"file_id":"nobodys"}}'))
+
+
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029"])
+def test_what_splits_lines_for_some_may_stand_in_text(shared: World, separator: str) -> None:
+    """Quotes are escaped there, so no part of it is an object."""
+    line = json.dumps({"body": {"model": MODEL, "input": f'{separator}{{"file_id":"a"}}{separator}'}}, ensure_ascii=False)
+    assert batch(shared, EVE, line.encode() + b"\r\n").status_code == 200
 
 
 async def test_a_batch_whose_file_upstream_keeps_to_itself_is_refused() -> None:
@@ -212,8 +222,9 @@ def test_a_form_that_is_none_is_read_as_what_it_is(shared: World) -> None:
     theirs = a_file(shared, ADA)
     before = shared.seen()
     assert is_refused(shared.ask(EVE, "POST", "images/edits", json={"images": [{"file_id": theirs}], "prompt": "a"}))
-    odd = shared.ask(EVE, "POST", "images/edits", content=b'{"file_id":"x"}', headers={"Content-Type": "text/plain"})
-    assert odd.status_code == 415
+    for odd in ("text/plain", "multipart/form-dataX; application/json", "multipart/form-data, application/json"):
+        refusal = shared.ask(EVE, "POST", "images/edits", content=b'{"file_id":"x"}', headers={"Content-Type": odd})
+        assert refusal.status_code == 415, odd
     assert shared.seen() == before
 
 
