@@ -58,7 +58,7 @@ class Doorkeepers:
         self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
         self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
         self._pruning = Pruning(self.store)
-        self._administration = Administration(self.store, on_change=self._watcher.notify, route_groups=ROUTE_GROUPS)
+        self._administration = Administration(self.store, on_change=self._watcher.publish, route_groups=ROUTE_GROUPS)
         trusted = compile_networks(settings.server.trusted_proxies)
         self._authenticate = authenticator(self.directory, self._administration, trusted, self.last_used.note)
 

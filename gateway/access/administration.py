@@ -7,7 +7,7 @@ or `StoreUnavailable`; a change that is refused leaves no trace.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
@@ -46,8 +46,9 @@ HERE = Actor("here", "admin")
 class Administration:
     """All that can be asked and changed.
 
-    `on_change` is called with the revision after each change is in the database, `route_groups` are the groups that
-    the route table has, `now` is the clock in Unix seconds.
+    `on_change` is awaited with the revision after each change is in the database, before whoever asked for it is told;
+    None: this process keeps nothing of keys in memory. `route_groups` are the groups that the route table has, `now` is
+    the clock in Unix seconds.
 
     `version`, where it is given, is that of the object as the caller knows it: if it has changed since, the change is
     refused with `PreconditionFailed`.
@@ -61,7 +62,7 @@ class Administration:
         self,
         store: Store,
         *,
-        on_change: Callable[[int], None],
+        on_change: Callable[[int], Awaitable[None]] | None,
         route_groups: frozenset[str],
         now: Callable[[], int] = unix_time,
     ) -> None:
@@ -260,8 +261,8 @@ class Administration:
             yield change
             if dry_run:
                 await connection.rollback()
-        if change.revision is not None and not dry_run:
-            self._on_change(change.revision)
+        if change.revision is not None and not dry_run and self._on_change is not None:
+            await self._on_change(change.revision)
 
 
 def _own(view: View, team_id: ColumnElement[Any]) -> list[ColumnElement[bool]]:

@@ -71,6 +71,11 @@ class ChangeWatcher:
         if self._announcements is not None:
             self._announcements.announce(revision)
 
+    async def publish(self, revision: int) -> None:
+        """As `notify`, and return when it is in force in this process, or could not be read for a second."""
+        self.notify(revision)
+        await self.applied(revision)
+
     async def applied(self, revision: int) -> None:
         """Return when the change is in force in this process, or could not be read for a second."""
         with contextlib.suppress(TimeoutError):

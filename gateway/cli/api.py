@@ -126,7 +126,7 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
     try:
         groups = frozenset(route.group for route in ROUTES)
         # Running gateways look for changes themselves.
-        administration = Administration(store, on_change=lambda _: None, route_groups=groups)
+        administration = Administration(store, on_change=None, route_groups=groups)
         async with shared_overview(settings, store) as overview:
             transport = httpx2.ASGITransport(admin_app(administration, authenticate, overview))
             async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -25,7 +25,10 @@ class Desk:
         self.store = store
         self.now = NOW
         self.revisions: list[int] = []
-        self.do = Administration(store, on_change=self.revisions.append, route_groups=GROUPS, now=lambda: self.now)
+        self.do = Administration(store, on_change=self._announced, route_groups=GROUPS, now=lambda: self.now)
+
+    async def _announced(self, revision: int) -> None:
+        self.revisions.append(revision)
 
     async def team(self, name: str = "research", **members: Any) -> Team:
         """Made by whoever holds the machine."""

@@ -148,9 +148,7 @@ async def test_a_change_is_in_force_in_its_own_process_once_it_is_applied(store_
         await add_team(one.store)
         secret = await add_key(one.store)
         await one.look_up(secret)
-        revision = await change_key(one.store, state="revoked")
-        one.watcher.notify(revision)
-        await one.watcher.applied(revision)
+        await one.watcher.publish(await change_key(one.store, state="revoked"))
         assert one.is_refused(secret)
 
 

@@ -95,7 +95,7 @@ class AdminServer:
     def _app(self) -> FastAPI:
         store = Store(self.database)
         groups = frozenset(route.group for route in ROUTES)
-        administration = Administration(store, on_change=lambda _: None, route_groups=groups)
+        administration = Administration(store, on_change=None, route_groups=groups)
 
         async def authenticate(request: Request) -> Actor:
             of_this_request = authenticator(KeyDirectory(store), administration, (), self.uses.__setitem__)
