@@ -217,11 +217,11 @@ class Administration:
             key = await view.key(key_id)
             return key, await view.team(key.team_id)
 
-    async def rotate_me(self, actor: Actor, *, grace_s: int = 0) -> Issued:
+    async def rotate_me(self, actor: Actor, *, grace_s: int = 0, version: int | None = None) -> Issued:
         """Give the actor's own key a new secret."""
         if actor.key is None:
             raise BadRequest("This is done with a key, and rotates that key. Send yours.")
-        return await self.rotate_key(actor, actor.key.id, grace_s=grace_s)
+        return await self.rotate_key(actor, actor.key.id, grace_s=grace_s, version=version)
 
     async def export(self, actor: Actor) -> dict[str, object]:
         """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended."""

@@ -184,6 +184,15 @@ def test_a_change_that_is_based_on_an_older_version_is_refused(admin: Client, te
     assert admin.patch(path, {"tags": {"a": "3"}}, if_match="*").json()["tags"] == {"a": "3"}
 
 
+@pytest.mark.usefixtures("team_id")
+def test_ones_own_secret_is_replaced_on_condition_too(server: AdminServer) -> None:
+    key = made(server.admin.post("/keys", KEY))
+    mine = server.client(key["secret"])
+    assert_refused(mine.post("/me/rotate", if_match='"77"'), 412, "version_mismatch")
+    assert mine.get(f"/keys/{key['id']}").headers["etag"] == '"1"'
+    assert mine.post("/me/rotate", if_match='"1"').json()["version"] == 2
+
+
 @pytest.mark.parametrize(("path", "body"), [("/teams", {"name": "new"}), ("/keys", {"team": "engines", "name": "new"})])
 def test_a_create_that_is_sent_again_makes_nothing_new(admin: Client, path: str, body: dict[str, str]) -> None:
     made(admin.post("/teams", TEAM))
@@ -293,6 +302,22 @@ def test_a_body_that_cannot_be_read_is_refused(
 ) -> None:
     headers = {"content_type": kind} if kind else {}
     assert_refused(admin.send("POST", "/teams", content, **headers), status, code)
+
+
+@pytest.mark.parametrize(
+    ("content", "member"),
+    [
+        (b'{"team": "engines", "name": "x", "role": "member", "role": "admin"}', "role"),
+        (b'{"team": "engines", "name": "x", "limits": {"parallel": 1, "parallel": 2}}', "parallel"),
+        (b'{"team": "engines", "name": "x", "tags": {"a": "1", "\\u0061": "2"}}', "a"),
+        (b'{"team": "engines", "name": "x", "tags": {"\\ud800": "1", "\\ud800": "2"}}', "\\ud800"),
+    ],
+)
+@pytest.mark.usefixtures("team_id")
+def test_a_member_that_comes_twice_is_refused_whichever_would_count(admin: Client, content: bytes, member: str) -> None:
+    message = assert_refused(admin.send("POST", "/keys", content, content_type="application/json"), 400)
+    assert message.startswith(f"{member}: ")
+    assert [key["name"] for key in admin.get("/keys", team="engines").json()["data"]] == []
 
 
 def test_a_route_without_a_body_takes_none(admin: Client, team_id: str) -> None:

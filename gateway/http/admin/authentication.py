@@ -3,6 +3,8 @@
 Knows where in the way of a request that is; who a key belongs to, the injected `Authenticate` knows.
 """
 
+import contextlib
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ Authenticate = Callable[[Request], Awaitable[Actor]]
 
 _ACTOR = "gateway.actor"
 _MAX_BODY_BYTES = 1024 * 1024
+_LONGEST_SHOWN = 100
 
 describe_key = Depends(HTTPBearer(scheme_name="key", auto_error=False))
 """Says in the API's description that a key is wanted; it refuses nobody."""
@@ -49,6 +52,7 @@ def route_class(authenticate: Authenticate) -> type[APIRoute]:
                 body = await _read_body(request)
                 if takes_json and body:
                     _check_is_json(request)
+                    _check_members_come_once(body)
                 response = await handle(Request(request.scope, _replay(body)))
                 response.headers["cache-control"] = "no-store"
                 return response
@@ -87,6 +91,23 @@ def _check_query(request: Request) -> None:
 def _check_is_json(request: Request) -> None:
     if content_type(request) != "application/json":
         raise UnsupportedMediaType("The body must be JSON. Send it with Content-Type: application/json.")
+
+
+def _check_members_come_once(body: bytes) -> None:
+    """Of two that are equal the last would count here and the first elsewhere (RFC 8259, section 4): neither does."""
+    # What is no JSON at all is refused where its members are read.
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(body, object_pairs_hook=_members_once)
+
+
+def _members_once(members: list[tuple[str, object]]) -> None:
+    seen = set()
+    for name, _ in members:
+        if name in seen:
+            # A half of a surrogate pair would break the reply that quotes it.
+            shown = ascii(name)[1:-1][:_LONGEST_SHOWN]
+            raise BadRequest(f"{shown}: came more than once in one object. Send it once.", param=shown)
+        seen.add(name)
 
 
 def content_type(request: Request) -> str:

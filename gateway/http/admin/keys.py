@@ -106,10 +106,11 @@ class MeRoutes:
         key, team = await self._administration.me(own_key_id(actor))
         return JSONResponse(MeReply(key=key_reply(key), team=team_reply(team)).model_dump())
 
-    async def rotate(self, actor: ActorOf, body: Rotate | None = None) -> Response:
+    async def rotate(self, actor: ActorOf, version: Version, body: Rotate | None = None) -> Response:
         """Whoever has a key may replace its secret."""
         own_key_id(actor)
-        return show_issued(await self._administration.rotate_me(actor, grace_s=0 if body is None else body.grace_s))
+        grace_s = 0 if body is None else body.grace_s
+        return show_issued(await self._administration.rotate_me(actor, grace_s=grace_s, version=version))
 
 
 def own_key_id(actor: Actor) -> str:
