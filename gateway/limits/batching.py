@@ -6,6 +6,7 @@ taken back, since nobody can tell whether it was done.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -265,9 +266,11 @@ class Lane:
         began_s = self._loop.time()
         oldest_s = load.asks[0].since_s if load.asks else began_s
         timeout_s = max(oldest_s + self._budget_s - began_s, _LEAST_S)
+        # The loop's own clock may count milliseconds, of which a round trip takes less than one.
+        sent_s = time.perf_counter()
         keys, payload = load.batch.keys(self._node_key), load.batch.encode()
         reply = decode(await self._server.run(self._script, keys, payload, timeout_s=timeout_s))
-        self._observer.round_trip(self._loop.time() - began_s)
+        self._observer.round_trip(time.perf_counter() - sent_s)
         self.server_us = reply.server_us
         if reply.held is None:
             raise Away("a later batch has overtaken this one")
