@@ -157,6 +157,7 @@ def _gauges(app: GatewayApp, doorkeepers: Doorkeepers) -> tuple[tuple[str, str, 
     return (
         ("open_calls", "Calls in flight.", lambda: len(app.proxy.open_calls)),
         ("open_streams", "Event streams in flight.", streams),
+        ("journal_bytes", "What waits in the journal for the database.", lambda: doorkeepers.ownership.pending_bytes),
         ("database_up", "Whether changes of keys can be read from the database.", doorkeepers.is_up_to_date),
     )
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from sqlalchemy.dialects import sqlite
 from gateway.call import Principal
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.store.engine import Store
-from gateway.store.journal import Journal
+from gateway.store.journal import Journal, Marks
 from gateway.store.tables import owners
 
 MAX_REMEMBERED = 50_000
@@ -37,6 +37,8 @@ _REFUSE_AFTER_S = 0.3
 """An id may have been made by another node just now; that long is it looked for."""
 _LOOK_AGAIN_S = 0.1
 _IDS_A_QUERY = 500
+_IDS_A_LOOK = 100
+"""How many ids one call has in a query: an unknown one among them ends it, and those who wait take turns."""
 
 _log = logging.getLogger("gateway")
 
@@ -111,6 +113,15 @@ class Ownership:
             self._remember(each, owner)
         self._noted.set()
 
+    @property
+    def pending_bytes(self) -> int:
+        """What waits in this process's journal for the database."""
+        return self._journal.pending_bytes
+
+    def check_room(self) -> None:
+        """Raise StoreUnavailable if a new object could not be noted now."""
+        self._journal.check_room()
+
     def sees(self, principal: Principal, object_id: str) -> bool:
         """Whether it is known here, without asking, that the object is among those that `principal` may see."""
         owner = self._owners.get(object_id)
@@ -126,22 +137,38 @@ class Ownership:
     async def check(self, principal: Principal, ids: Collection[str]) -> None:
         """Raise `NotFound` unless `principal` may see every one of the objects; StoreUnavailable if nobody can tell.
 
-        What is unknown and what is another's take the same time and give the same answer.
+        What is unknown and what is another's take the same time and give the same answer. Where journals on this
+        disk have not come into the database meanwhile, nobody can tell.
         """
-        unseen = {each for each in ids if not self.sees(principal, each)}
-        deadline = asyncio.get_running_loop().time() + _REFUSE_AFTER_S
-        while unseen:
-            await self._look_up(unseen)
-            unseen = {each for each in unseen if not self.sees(principal, each)}
-            if unseen and asyncio.get_running_loop().time() >= deadline:
-                raise NotFound(_NOT_FOUND)
-            if unseen:
-                await asyncio.sleep(_LOOK_AGAIN_S)
+        unseen = [each for each in dict.fromkeys(ids) if not self.sees(principal, each)]
+        if unseen:
+            patience = _Patience(self._undrained())
+            for some in _slices(unseen):
+                await self._check_some(principal, some, patience)
 
     async def seen(self, principal: Principal, ids: Collection[str]) -> set[str]:
         """Those of `ids` that `principal` may see. Raises StoreUnavailable."""
-        await self._look_up(each for each in ids if each not in self._owners)
+        for some in _slices([each for each in ids if each not in self._owners]):
+            await self._look_up(some)
         return {each for each in ids if self.sees(principal, each)}
+
+    async def _check_some(self, principal: Principal, unseen: list[str], patience: "_Patience") -> None:
+        while True:
+            is_last = patience.waited_s >= _REFUSE_AFTER_S
+            is_stuck = is_last and patience.waited_s >= _LOOK_AGAIN_S and patience.undrained & self._undrained()
+            await self._look_up(unseen)
+            unseen = [each for each in unseen if not self.sees(principal, each)]
+            if not unseen:
+                return
+            if is_last:
+                is_sure = not is_stuck or any(each in self._owners for each in unseen)
+                raise NotFound(_NOT_FOUND) if is_sure else StoreUnavailable(_NOT_NOW, detail=_STUCK)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _undrained(self) -> Marks:
+        with contextlib.suppress(OSError):  # then nobody can say, and what the database has counts
+            return self._journal.undrained()
+        return set()
 
     def _is_seen(self, principal: Principal, owner: Owner) -> bool:
         return owner.team_id == principal.team_id and (self._shares or owner.key_id == principal.key_id)
@@ -217,6 +244,20 @@ class Ownership:
                     self._owners[object_id] = owner
 
 
+class _Patience:
+    """How long a call has waited for ids to be known; `undrained` is what all journals held when it began."""
+
+    __slots__ = ("_began_at", "undrained")
+
+    def __init__(self, undrained: Marks) -> None:
+        self._began_at = time.monotonic()
+        self.undrained = undrained
+
+    @property
+    def waited_s(self) -> float:
+        return time.monotonic() - self._began_at
+
+
 class _Lookups:
     """Questions to the database about owners: one query at a time, for all who ask meanwhile."""
 
@@ -265,6 +306,10 @@ class _Lookups:
             return {object_id: Owner(team_id, key_id) for object_id, team_id, key_id in rows}
 
 
+def _slices(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + _IDS_A_LOOK] for start in range(0, len(ids), _IDS_A_LOOK))
+
+
 def _is_id(text: str) -> bool:
     """Whether upstream can have made this id, and the database can hold it."""
     return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable()
@@ -295,4 +340,5 @@ def _insert(dialect: str) -> Executable:
 
 
 _NOT_FOUND = "No such object, or it is not yours. Check the id, and that the key is of the team that made it."
+_STUCK = "what this or another process made has been in a journal for long and is not in the database yet"
 _NOT_NOW = "Whose this object is cannot be told at the moment. Please try again."

@@ -34,8 +34,8 @@ class Reference(NamedTuple):
     at: int
 
 
-MAX_REFERENCES = 10_000
-"""More than any route of the API takes: a batch of files holds 2,000."""
+MAX_REFERENCES = 2_500
+"""More than any route of the API takes: a batch of files holds 2,000. Each may cost a look into the database."""
 
 _NAMES = (
     "file_id",

@@ -65,8 +65,7 @@ class Lines:
 
 def _in_doubt(objects: StoredObjects, principal: Principal, number: int, line: bytes) -> list[str]:
     try:
-        if b"\r" in line.strip():
-            raise BadRequest(_SPLIT)
+        _check_whole(line)
         found: list[str] = []
         for member in members(line):
             if member.name.casefold() == "body" and line.startswith(b"{", member.value_start):
@@ -78,6 +77,11 @@ def _in_doubt(objects: StoredObjects, principal: Principal, number: int, line: b
     if len(found) > MAX_REFERENCES:
         raise BadRequest(f"Line {number} of the batch's input file names too many stored objects.")
     return found
+
+
+def _check_whole(line: bytes) -> None:
+    if b"\r" in line.strip():
+        raise BadRequest(_SPLIT)
 
 
 _SPLIT = "It has a carriage return in its midst, where some begin a new line. Put each request on a line of its own."

@@ -68,7 +68,8 @@ class StoredObjects:
     def expected(self, principal: Principal, route: Route, seen: Peek | None, parent: Owner | None) -> NewIds | None:
         """What is to look at the reply of a call, so that what it makes is known to be `principal`'s.
 
-        None where it names no new object. `parent` owns what the path names, and what comes out of that.
+        None where it names no new object. `parent` owns what the path names, and what comes out of that. Raises
+        StoreUnavailable where a call would make something that could not be noted afterwards.
         """
         if route.makes is Makes.NOTHING:
             return None
@@ -77,6 +78,8 @@ class StoredObjects:
             if not stored and (seen is None or not seen.audio):
                 return None
             stored = bool(stored)
+        if route.method == "POST" and stored is not False:
+            self._ownership.check_room()
         owner = parent or Owner(principal.team_id, principal.key_id)
         return NewIds(route.makes, partial(self._ownership.note, owner), is_stored=stored is not False)
 

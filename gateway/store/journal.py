@@ -20,8 +20,12 @@ MAX_BYTES = 256 * 1024 * 1024
 """What may wait to be drained, in bytes; with the database away that is about two million lines."""
 ROTATE_BYTES = 8 * 1024 * 1024
 """A file of this size is written to no longer, so that it can be deleted once it is drained."""
+ROOM_BYTES = 16 * 1024
+"""With less room than this, on the disk or below the bound, nothing that needs a line should be begun."""
 BATCH_BYTES = 16 * 1024
 """Small enough that what is done with a batch does not keep calls waiting."""
+
+Marks = set[tuple[str, bytes]]
 
 _log = logging.getLogger("gateway")
 
@@ -86,6 +90,7 @@ class Journal:
     def __init__(self, directory: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> None:
         self._directory = directory
         self._kind = kind
+        self._pattern = f"{kind}-*.journal"
         self._max_bytes = max_bytes
         self._segments: list[Segment] = []
         self._current: Segment | None = None
@@ -108,14 +113,32 @@ class Journal:
                 self._current = Segment(path, descriptor)
                 self._segments.append(self._current)
 
+    def check_room(self) -> None:
+        """Raise StoreUnavailable where a line could not be kept now: for asking before what cannot be undone."""
+        if self.pending_bytes + ROOM_BYTES > self._max_bytes:
+            raise self._full()
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError as error:
+            raise _unavailable(_NO_DISK, f"the journal {self._kind} cannot be written: {error}") from error
+        if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
+            raise _unavailable(_NO_DISK, f"the disk of the journal {self._kind} is full")
+
+    def undrained(self) -> Marks:
+        """What marks the files of all processes in the directory that hold lines: name and first line.
+
+        A mark goes once its file has been drained, even if it has filled again since. Raises OSError.
+        """
+        return {(path.name, first) for path in self._directory.glob(self._pattern) if (first := _first_line(path))}
+
     def append(self, lines: bytes) -> None:
         """Write whole lines, the last newline included. Raises StoreUnavailable where they cannot be kept."""
         if self.pending_bytes + len(lines) > self._max_bytes:
-            raise _unavailable(f"the journal {self._kind} is full: {self._max_bytes} bytes wait for the database")
+            raise self._full()
         try:
             self._writable().write(lines)
         except OSError as error:
-            raise _unavailable(f"the journal {self._kind} cannot be written: {error}") from error
+            raise _unavailable(_NO_DISK, f"the journal {self._kind} cannot be written: {error}") from error
 
     def batch(self, max_bytes: int = BATCH_BYTES) -> Batch | None:
         """The oldest lines that are not acknowledged yet, None if there are none. Raises OSError."""
@@ -139,7 +162,7 @@ class Journal:
             self._current = None  # somebody has tidied up: what comes now must be found after a crash
         adopted = 0
         own = {segment.path for segment in self._segments}
-        for path in sorted(self._directory.glob(f"{self._kind}-*.journal")):
+        for path in sorted(self._directory.glob(self._pattern)):
             if path not in own and (segment := _taken_over(path)) is not None:
                 self._segments.append(segment)
                 adopted += segment.size
@@ -154,6 +177,9 @@ class Journal:
                 os.close(segment.descriptor)
         self._segments.clear()
         self._current = None
+
+    def _full(self) -> StoreUnavailable:
+        return _unavailable(_NO_DATABASE, f"the journal {self._kind} is full: {self._max_bytes} bytes may wait")
 
     def _writable(self) -> Segment:
         if self._current is not None and self._current.size >= ROTATE_BYTES:
@@ -173,6 +199,15 @@ class Journal:
             _log.warning("%s ends in a torn line, which is dropped: its process died as it wrote", segment.path)
         self._segments.remove(segment)
         segment.delete()
+
+
+def _first_line(path: Path) -> bytes:
+    """Of another process's file it is all that tells whether it was emptied meanwhile; at most 4 KiB of it."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(4096)
+    except FileNotFoundError:
+        return b""
 
 
 def _taken_over(path: Path) -> Segment | None:
@@ -200,8 +235,9 @@ def _lock(path: Path, descriptor: int) -> bool:
     return is_there
 
 
-def _unavailable(detail: str) -> StoreUnavailable:
-    return StoreUnavailable(
-        "The gateway cannot note whose this is until its database is back. Please try again in a moment.",
-        detail=detail,
-    )
+def _unavailable(cause: str, detail: str) -> StoreUnavailable:
+    return StoreUnavailable(f"The gateway cannot note whose this would be: {cause}", detail=detail)
+
+
+_NO_DATABASE = "too much waits for its database. Please try again in a moment."
+_NO_DISK = "its disk takes no more. Please tell whoever runs it, and try again later."

@@ -14,7 +14,7 @@ from gateway.access.ownership import Owner, Ownership
 from gateway.call import Principal
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.store.engine import Store
-from gateway.store.journal import Journal
+from gateway.store.journal import ROOM_BYTES, Journal
 from gateway.store.tables import owners
 from tests.support.stores import empty_sqlite_url, fresh_sqlite_url
 
@@ -228,3 +228,77 @@ async def test_the_state_directory_must_be_writable(tmp_path: Path) -> None:
         await Ownership(store, Journal(tmp_path / "state", "owners")).start()
     await store.close()
     shutil.rmtree(tmp_path / "database")
+
+
+def ids_asked_for(node: Ownership) -> list[list[str]]:
+    """The ids of each query from now on."""
+    queries: list[list[str]] = []
+
+    def listen(*of: object) -> None:
+        parameters = of[3]
+        queries.append([str(each) for each in parameters] if isinstance(parameters, tuple) else [])
+
+    event.listen(node._store.engine.sync_engine, "before_cursor_execute", listen)
+    return queries
+
+
+async def test_unknown_ids_end_a_look_before_thousands_are_asked_for(store_url: URL, tmp_path: Path) -> None:
+    async with node(store_url, tmp_path) as here:
+        queries = ids_asked_for(here)
+        with pytest.raises(NotFound):
+            await here.check(EVE, [f"file-{number}" for number in range(2_000)])
+        assert len({each for query in queries for each in query}) <= 100
+
+
+async def test_who_names_thousands_keeps_nobody_waiting_for_more_than_one_turn(store_url: URL, tmp_path: Path) -> None:
+    async with node(store_url, tmp_path, starts=False) as here:
+        here.note(owner(ADA), [f"file-{number}" for number in range(2_000)])
+        here.note(owner(BOB), ["file-bobs"])
+        await here._drain()
+        here._owners.clear()
+        queries = ids_asked_for(here)
+        greedy = [asyncio.create_task(here.check(ADA, [f"file-{n}" for n in range(2_000)])) for _ in range(10)]
+        await asyncio.sleep(0)
+        await here.check(BOB, ["file-bobs"])
+        assert len(queries) <= 3
+        await asyncio.gather(*greedy)
+
+
+async def test_while_anothers_journal_cannot_be_drained_nobody_can_tell(store_url: URL, tmp_path: Path) -> None:
+    async with node(store_url, tmp_path, starts=False) as here, node(store_url, tmp_path) as there:
+        here._journal.open()
+        here.note(owner(ADA), ["resp_1"])
+        for object_id in ("resp_1", "resp_unknown"):
+            with pytest.raises(StoreUnavailable):
+                await there.check(ADA, [object_id])
+        await here._drain()
+        await there.check(ADA, ["resp_1"])
+        with pytest.raises(NotFound):
+            await there.check(ADA, ["resp_unknown"])
+
+
+async def test_what_is_drained_meanwhile_leaves_no_doubt_about_what_is_unknown(store_url: URL, tmp_path: Path) -> None:
+    async with node(store_url, tmp_path) as here, node(store_url, tmp_path) as there:
+
+        async def keep_noting() -> None:
+            for number in range(1_000):
+                here.note(owner(ADA), [f"resp_{number}"])
+                await asyncio.sleep(0.001)
+
+        noting = asyncio.create_task(keep_noting())
+        with pytest.raises(NotFound):
+            await there.check(ADA, ["resp_unknown"])
+        noting.cancel()
+
+
+async def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
+    store = Store(fresh_sqlite_url(tmp_path))
+    here = Ownership(store, Journal(tmp_path, "owners", max_bytes=ROOM_BYTES))
+    here.check_room()
+    here.note(owner(ADA), ["resp_1"])
+    with pytest.raises(StoreUnavailable, match="database"):
+        here.check_room()
+    await here._drain()
+    here.check_room()
+    await here.close()
+    await store.close()

@@ -157,7 +157,8 @@ def test_a_batch_whose_requests_could_be_read_in_two_ways_is_refused(shared: Wor
 @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029"])
 def test_what_splits_lines_for_some_may_stand_in_text(shared: World, separator: str) -> None:
     """Quotes are escaped there, so no part of it is an object."""
-    line = json.dumps({"body": {"model": MODEL, "input": f'{separator}{{"file_id":"a"}}{separator}'}}, ensure_ascii=False)
+    request = {"body": {"model": MODEL, "input": f'{separator}{{"file_id":"a"}}{separator}'}}
+    line = json.dumps(request, ensure_ascii=False)
     assert batch(shared, EVE, line.encode() + b"\r\n").status_code == 200
 
 

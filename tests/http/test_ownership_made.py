@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.relay import plain
+from gateway.store import journal
 from tests.http.teams import (
     ADA,
     BOB,
@@ -154,7 +155,29 @@ async def test_a_reply_that_is_too_large_to_be_held_is_passed_on_and_nobodys(mon
     assert got.content == body
 
 
-async def test_an_id_that_cannot_be_noted_does_not_reach_the_client() -> None:
+async def test_where_nothing_can_be_noted_upstream_is_not_asked_to_make_anything() -> None:
+    made = {"model": "m", "input": "a"}
+    async with WireUpstream(reply(200, JSON, b"{}")) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=KEYS) as gateway:
+            gateway.own("resp_1", key=ADA)
+            gateway.app.proxy._objects._ownership._journal._max_bytes = 0
+            for path, what in (
+                ("responses", {"json": made}),
+                ("responses", {"json": {**made, "stream": True}}),
+                ("files", {"files": {"file": ("a", b"b")}, "data": {"purpose": "batch"}}),
+                ("chat/completions", {"json": {"model": "m", "messages": [], "store": True}}),
+            ):
+                refused = await asked(gateway, ADA, "POST", path, **what)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+            assert upstream.requests == []
+            assert (await asked(gateway, ADA, "POST", "responses", json={**made, "store": False})).status_code == 200
+            assert (await asked(gateway, ADA, "GET", "responses/resp_1")).status_code == 200
+            metrics = await asked(gateway, ADA, "GET", "../metrics")
+            assert "gmi_gateway_journal_bytes 0.0" in metrics.text
+
+
+async def test_an_id_that_cannot_be_noted_does_not_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "ROOM_BYTES", -1)  # as where the room went while upstream was at work
     created = {"type": "response.created", "response": {"id": "resp_2"}}
     late = {"type": "response.output_item.added", "item": {"id": "msg_1", "type": "message"}}
     async with WireUpstream(

@@ -183,3 +183,44 @@ def test_the_journals_of_another_kind_are_left_alone(journal: Journal) -> None:
     (journal._directory / "gateway.db").write_bytes(b"a\n")
     assert journal.adopt() == 0
     assert journal.batch() is None
+
+
+def test_room_is_missing_before_the_bound_is_reached(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "ids", max_bytes=journals.ROOM_BYTES + 9)
+    journal.append(b"12345678\n")
+    journal.check_room()
+    journal.append(b"9\n")
+    with pytest.raises(StoreUnavailable, match="database"):
+        journal.check_room()
+    drained(journal)
+    journal.check_room()
+    journal.close()
+
+
+def test_a_full_disk_is_told_from_a_database_that_is_away(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.check_room()
+    disk = os.statvfs(journal._directory)
+    full = os.statvfs_result((*disk[:4], 0, *disk[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    with pytest.raises(StoreUnavailable, match="disk") as refusal:
+        journal.check_room()
+    assert "full" in refusal.value.detail
+
+
+def test_a_directory_that_is_gone_is_no_room(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="disk"):
+        Journal(tmp_path / "nowhere", "ids").check_room()
+
+
+def test_a_file_is_marked_until_it_was_drained_even_if_it_fills_again(
+    journal: Journal, other: subprocess.Popen[bytes]
+) -> None:
+    theirs = journal.undrained()
+    assert {line for _, line in theirs} == {b"a\n"}
+    journal.append(b"1\n2\n")
+    before = journal.undrained()
+    assert len(before) == 2
+    assert drained(journal) == [b"1\n", b"2\n"]
+    journal.append(b"3\n")
+    assert before & journal.undrained() == theirs
+    assert other.poll() is None
