@@ -65,14 +65,14 @@ async def _api(where: Where) -> AsyncIterator[Api]:
 
 
 def _key(where: Where) -> str:
+    found = values.secret_source(where.key, where.key_file, os.environ)
+    if found is None:
+        cure = "set GATEWAY_ADMIN_KEY or name a file with --key-file"
+        raise typer.BadParameter(f"needs a key: {cure}", param_hint="--url")
+    name, source = found
     try:
-        key = values.secret_from(where.key, where.key_file, os.environ)
+        return values.secret(source)
     except OSError as error:
-        raise typer.BadParameter(f"cannot be read: {error.strerror}", param_hint="--key-file") from None
+        raise typer.BadParameter(f"cannot be read: {error.strerror}", param_hint=name) from None
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--key-file") from None
-    if key is None:
-        raise typer.BadParameter(
-            "needs a key: set GATEWAY_ADMIN_KEY or name a file with --key-file", param_hint="--url"
-        )
-    return key
+        raise typer.BadParameter(str(error), param_hint=name) from None

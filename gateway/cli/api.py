@@ -67,11 +67,10 @@ class Api:
 
         try:
             response = await self._client.request(method, PREFIX + path, **content)
-        except httpx2.InvalidURL:
-            raise Refused(f"{self._where} is no URL. Write it as http://host:port.") from None
         except httpx2.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise Refused(f"{self._where} cannot be reached ({reason}). Is the gateway running there?") from None
+            raise Refused(
+                f"{self._where} cannot be reached ({_reason(error)}). Is the gateway running there?"
+            ) from None
         if response.is_success:
             return response
         raise self._refusal(response)
@@ -91,19 +90,37 @@ def _said(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-@asynccontextmanager
-async def remote_api(url: str, key: str) -> AsyncIterator[Api]:
-    """The API of the gateway at `url`, its root."""
+def _reason(error: "httpx2.TransportError") -> str:
     import httpx2  # noqa: PLC0415 - as above
 
-    async with httpx2.AsyncClient(
-        base_url=url,
-        headers={"authorization": f"Bearer {key}"},
-        timeout=_TIMEOUT_S,
-        # A proxy for the world outside is not in the way to this machine.
-        trust_env=not is_loopback(urlsplit(url).hostname or ""),
-    ) as client:
+    # One about what was to be sent quotes it, and so perhaps the key.
+    is_quoting = isinstance(error, httpx2.LocalProtocolError)
+    return type(error).__name__ if is_quoting else str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def remote_api(url: str, key: str) -> AsyncIterator[Api]:
+    """The API of the gateway at `url`, its root. Raises `Refused`."""
+    async with _client(url, key) as client:
         yield Api(client, url)
+
+
+def _client(url: str, key: str) -> "httpx2.AsyncClient":
+    import httpx2  # noqa: PLC0415 - as above
+
+    # A proxy for the world outside is not in the way to this machine.
+    is_proxied = not is_loopback(urlsplit(url).hostname or "")
+    headers = {"authorization": f"Bearer {key}"}
+    try:
+        httpx2.URL(url)
+    except httpx2.InvalidURL:
+        raise Refused(f"{url} is no URL. Write it as http://host:port.") from None
+    try:
+        return httpx2.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=is_proxied)
+    except (ValueError, ImportError, httpx2.InvalidURL):
+        # It is the environment's, and may hold a password.
+        cure = "Put right what HTTP_PROXY, HTTPS_PROXY and ALL_PROXY say, or add the host to NO_PROXY"
+        raise Refused(f"{url} cannot be reached through the proxy that the environment names. {cure}.") from None
 
 
 @asynccontextmanager

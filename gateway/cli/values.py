@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from gateway.settings.shapes import is_header_safe
 from gateway.terms import MOST_WAIT_S
 
 _MICROUSD = 1_000_000
@@ -140,22 +142,24 @@ def tag(text: str) -> tuple[str, str]:
     return name, value
 
 
-def secret_from(given: str | None, file: Path | None, environ: Mapping[str, str]) -> str | None:
-    """The key to ask with: as given, else out of a file, else out of the environment. Raises OSError, ValueError."""
+def secret_source(given: str | None, file: Path | None, environ: Mapping[str, str]) -> tuple[str, str | Path] | None:
+    """The option or variable that says the key to ask with, and the key, or the file that holds it."""
     named = environ.get("GATEWAY_ADMIN_KEY_FILE")
-    if given:
-        return given
-    if file is not None:
-        return _only_line(file)
-    if in_environment := environ.get("GATEWAY_ADMIN_KEY"):
-        return in_environment
-    return _only_line(Path(named)) if named else None
+    sources = (
+        ("--key", given),
+        ("--key-file", file),
+        ("GATEWAY_ADMIN_KEY", environ.get("GATEWAY_ADMIN_KEY")),
+        ("GATEWAY_ADMIN_KEY_FILE", Path(named) if named else None),
+    )
+    return next(((name, source) for name, source in sources if source), None)
 
 
-def _only_line(file: Path) -> str:
-    text = file.read_text("utf-8").strip()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("must hold a key and nothing else")
+def secret(source: str | Path) -> str:
+    """The key, which a header can carry. Raises OSError too."""
+    text = source if isinstance(source, str) else source.read_bytes().decode("latin-1").strip(" \t\r\n")
+    # HTTP clients quote what they cannot send, so nothing else may get to one.
+    if not is_header_safe(text):
+        raise ValueError("must hold a key and nothing else: visible ASCII characters on one line")
     return text
 
 
@@ -163,4 +167,16 @@ def server_url(text: str) -> str:
     """The gateway's root, of its base URL too."""
     if not text.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
+    if not _is_root(text):
+        raise ValueError("must be http:// or https://, a host, perhaps a port, and no more: http://127.0.0.1:8080")
     return text.rstrip("/").removesuffix("/v1").removesuffix("/admin").rstrip("/")
+
+
+def _is_root(url: str) -> bool:
+    if not url.isprintable() or any(character in url for character in " ?#@"):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,8 @@ def done(result: Result) -> str:
 def answer(result: Result) -> Any:
     """The JSON that it printed."""
     return json.loads(done(result))
+
+
+def plain(text: str) -> str:
+    """A message without the box that it stands in, on one line."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", "", text).split())

@@ -12,7 +12,7 @@ from socket import create_server
 import pytest
 
 from gateway.access.keys import is_well_formed
-from tests.cli.conftest import Run, answer, call, done
+from tests.cli.conftest import Run, answer, call, done, plain
 from tests.http.admin_server import AdminServer
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def test_what_cannot_be_understood_is_exit_code_2_and_says_what_to_write(run: Ru
     done(run("teams", "create", "--name", "engines"))
     result = run(*words.split())
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in " ".join(re.sub(r"[│╭╮╰╯─]", "", result.stderr).split())
+    assert said in plain(result.stderr)
 
 
 @pytest.mark.parametrize(
