@@ -130,6 +130,19 @@ def test_the_demo_key_is_the_only_one_and_is_a_new_one_each_time() -> None:
     assert len(set(keys)) == 2
 
 
+def test_beyond_loopback_there_is_no_demo_key_but_the_admin_key_of_the_first_start() -> None:
+    shutil.rmtree("data")
+    with serving("--host", "0.0.0.0") as process:
+        line = until_curl(process)[-1]
+        assert process.stdout is not None
+        admin_line = process.stdout.readline()
+        while "Admin key" not in admin_line:
+            admin_line = process.stdout.readline()
+        assert paste(line).status_code == 401
+        assert paste(line.replace("YOUR_KEY", admin_line.split()[-1])).status_code == 200
+    assert "sk-gw-" not in line
+
+
 def test_with_keys_of_ones_own_the_simulator_takes_those_and_none_is_printed() -> None:
     key = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
     with serving(GATEWAY_KEYS=key) as process:

@@ -47,7 +47,7 @@ def serve_command(
             _welcome(settings, port)
             _hand_out(settings, port, admin_secret)
         else:
-            demo_secret = None if settings.keys else new_secret()
+            demo_secret = new_secret() if is_loopback(settings.server.host) and not settings.keys else None
             settings = stack.enter_context(_simulated(settings, demo_secret))
             admin_secret = _prepared(settings)
             _introduce_simulator(settings.server.host, port, demo_secret)
