@@ -24,6 +24,8 @@ APPLICATION = "gmi-gateway"
 BEGINS = "gateway_begins"
 """Execution option: the statement that begins a transaction on SQLite, whose driver is left to begin none."""
 
+_FILE_ID = "gateway_file"
+
 SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     # A commit is on the disk before it is answered: no power failure brings a revoked key back.
@@ -73,9 +75,11 @@ def _json(value: object) -> str:
 def _sqlite(url: URL, timeout_s: float, pragmas: tuple[str, ...], options: dict[str, Any]) -> AsyncEngine:
     arguments = {"timeout": timeout_s, "isolation_level": None, "async_creator_fn": _open_file}
     made = create_async_engine(url, connect_args=arguments, **options)
-    path = Path(url.database or "")
-    event.listen(made.sync_engine, "do_connect", lambda *_: _make_file(path))
+    file = _File(Path(url.database or ""))
+    event.listen(made.sync_engine, "do_connect", file.make)
+    event.listen(made.sync_engine, "connect", file.note)
     event.listen(made.sync_engine, "connect", partial(_run_each, pragmas))
+    event.listen(made.sync_engine, "checkout", file.check)
     event.listen(made.sync_engine, "begin", _begin)
     return made
 
@@ -103,12 +107,43 @@ async def _opened_or_ended(connection: aiosqlite.Connection, thread: Thread) -> 
         raise
 
 
-def _make_file(path: Path) -> None:
-    """For the owner alone. SQLite gives the files beside it (-wal, -shm) the same mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Never opened where it exists: to close it would drop the locks that this process has on it.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+class _File:
+    """A database's file: made if there is none at first, and not once more when it is gone later.
+
+    A new one would pass for a gateway without keys, and what is written to a deleted one is lost. Whatever is in the
+    place of the file is opened, so that one that is put back is found.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._was_there = False
+
+    def make(self, *_: object) -> None:
+        """For the owner alone. SQLite gives the files beside it (-wal, -shm) the same mode."""
+        if self._was_there:
+            self._path.stat()
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Never opened where it exists: to close it would drop the locks that this process has on it.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._was_there = True
+
+    def note(self, _connection: object, record: Any) -> None:
+        """Which file a new connection is to."""
+        record.info[_FILE_ID] = self._id()
+
+    def check(self, _connection: object, record: Any, _proxy: object) -> None:
+        """Raises DisconnectionError for a connection to a file that is no longer in its place."""
+        if record.info.get(_FILE_ID) != self._id():
+            raise DisconnectionError("the database's file is not the one that was opened")
+
+    def _id(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _run_each(statements: tuple[str, ...], connection: Any, _record: object) -> None:

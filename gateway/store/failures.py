@@ -16,8 +16,9 @@ from gateway.errors import StoreUnavailable
 _AWAY_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
 """Connection, log-in, no such database, out of resources, stopped by an operator or a timeout, I/O."""
 
-_AWAY_STATES = frozenset({"25006", "25P03", "40001", "40P01", "55P03"})
-"""A standby that only reads, an idle transaction that was ended, a conflict or deadlock, a lock that was not got."""
+_AWAY_STATES = frozenset({"25006", "25P03", "40001", "40P01", "42P01", "55P03"})
+"""A standby that only reads, an idle transaction that was ended, a conflict or deadlock, no such table (as below), a
+lock that was not got."""
 
 _AWAY_RESULTS = frozenset(
     {
@@ -35,6 +36,9 @@ _AWAY_RESULTS = frozenset(
         sqlite3.SQLITE_NOTADB,
     }
 )
+
+_NO_TABLE = "no such table: "
+"""Of SQLite, which has no code for it: another database is in the place of the one that was migrated at the start."""
 
 MESSAGE = "The gateway's database cannot be reached. Please try again in a moment."
 
@@ -94,11 +98,15 @@ def _is_away(error: BaseException) -> bool:
     state = sqlstate(error)
     if state is not None:
         return state in _AWAY_STATES or state[:2] in _AWAY_CLASSES
-    return _result(error) in _AWAY_RESULTS
+    return _result(error) in _AWAY_RESULTS or _lacks_table(error)
 
 
 def _cause(error: BaseException) -> BaseException | None:
     return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _lacks_table(error: BaseException) -> bool:
+    return _result(error) == sqlite3.SQLITE_ERROR and str(_cause(error)).startswith(_NO_TABLE)
 
 
 def _result(error: BaseException) -> int:

@@ -86,7 +86,7 @@ async def own_in_a_savepoint(connection: AsyncConnection) -> None:
         await connection.execute(insert(owners).values(ROWS["owners"]))
 
 
-@pytest.mark.parametrize("statement", ["SELECT nothing FROM nowhere", "SELEKT 1"])
+@pytest.mark.parametrize("statement", ["SELECT nothing FROM revision", "SELEKT 1"])
 async def test_a_statement_that_makes_no_sense_is_a_bug_and_not_an_outage(store: Store, statement: str) -> None:
     with pytest.raises(DBAPIError):
         await fetch(store, statement)

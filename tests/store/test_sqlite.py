@@ -60,6 +60,52 @@ async def test_a_file_that_cannot_be_used_is_an_outage_that_says_why(tmp_path: P
     await store.close()
 
 
+async def test_a_file_that_is_deleted_is_an_outage_and_not_a_new_store_without_keys(tmp_path: Path) -> None:
+    url = fresh_sqlite_url(tmp_path / "data")
+    store = Store(url)
+    await write_much(store)
+    folder = Path(url.database or "").parent
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    for path in kept:
+        path.unlink()
+    for work in (pragma(store, "user_version"), write_much(store), pragma(store, "user_version")):
+        with pytest.raises(StoreUnavailable):
+            await work
+        assert store.is_away
+        assert list(folder.iterdir()) == []
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert await audited(store) == 1
+    assert not store.is_away
+    await store.close()
+
+
+def put_in_place(file: Path, place: Path) -> None:
+    for of_the_old_one in place.parent.iterdir():
+        of_the_old_one.unlink()
+    file.replace(place)
+
+
+async def test_another_file_in_its_place_is_used_from_then_on(tmp_path: Path) -> None:
+    url, other = fresh_sqlite_url(tmp_path / "data"), fresh_sqlite_url(tmp_path / "other")
+    store, there = Store(url), Store(other)
+    await write_much(store)
+    await write_much(there)
+    await write_much(there)
+    await there.close()
+    put_in_place(Path(other.database or ""), Path(url.database or ""))
+    assert await audited(store) == 2
+    await store.close()
+
+
+async def test_a_file_without_tables_is_an_outage_that_says_why(tmp_path: Path) -> None:
+    store = Store(parse(f"sqlite:///{tmp_path}/gateway.db"))
+    with pytest.raises(StoreUnavailable) as refusal:
+        await audited(store)
+    assert refusal.value.detail == "no such table: audit"
+    await store.close()
+
+
 async def test_a_full_disk_is_an_outage_and_heals(tmp_path: Path) -> None:
     store = Store(fresh_sqlite_url(tmp_path), pool_size=1)
     pages = await pragma(store, "page_count")
@@ -80,3 +126,8 @@ async def write_much(store: Store) -> None:
                 "INSERT INTO audit (at, actor, action, object_id, address) VALUES (1, 'a', 'b', 'c', zeroblob(100000))"
             )
         )
+
+
+async def audited(store: Store) -> object:
+    async with store.reading() as connection:
+        return (await connection.execute(text("SELECT count(*) FROM audit"))).scalar_one()
