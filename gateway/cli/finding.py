@@ -1,5 +1,9 @@
-"""Which team or key is meant: ids as they are, names looked up."""
+"""Which team or key is meant: ids as they are, names looked up.
 
+An id is one by its shape, so what is found can stand in a path as it is.
+"""
+
+import re
 from typing import Any
 
 from gateway.cli.api import Api, Refused
@@ -7,7 +11,7 @@ from gateway.cli.api import Api, Refused
 
 async def team_named(api: Api, text: str) -> str:
     """The id of the team with this id or name. Raises `Refused`."""
-    if text.startswith("team_"):
+    if _is_id("team", text):
         return text
     found = [team for team in await api.listed("/teams", name=text) if team["name"] == text]
     if not found:
@@ -17,7 +21,7 @@ async def team_named(api: Api, text: str) -> str:
 
 async def key_named(api: Api, text: str) -> str:
     """The id of the key with this id, name or `team/name`; of revoked ones, none. Raises `Refused`."""
-    if text.startswith("key_"):
+    if _is_id("key", text):
         return text
     found = [key for key in await _keys_like(api, text) if key["state"] != "revoked"]
     if len(found) == 1:
@@ -26,6 +30,11 @@ async def key_named(api: Api, text: str) -> str:
         raise Refused(f"There is no key {text}. See gmi-gateway keys list.")
     named = ", ".join(f"{key['team']}/{key['name']}" for key in found)
     raise Refused(f"Several keys are called {text}: {named}. Say which, with its team or by its id.")
+
+
+def _is_id(kind: str, text: str) -> bool:
+    # A name may begin as an id does.
+    return re.fullmatch(rf"{kind}_[0-9A-Za-z]{{20}}", text) is not None
 
 
 async def _keys_like(api: Api, text: str) -> list[dict[str, Any]]:

@@ -139,6 +139,31 @@ def test_a_key_is_found_by_its_name_where_that_names_one(run: Run) -> None:
     assert answer(run("keys", "show", "a/b", "--json"))["team"] == "engines"
 
 
+@pytest.mark.parametrize("name", ["ci", "/disable?", "x/../y?z#w", "0123456789abcdefghi/", "%2F", "ä 名"])
+def test_a_name_that_only_begins_as_an_id_does_is_a_name(run: Run, name: str) -> None:
+    team, key = f"team_{name}", f"key_{name}"
+    done(run("teams", "create", "--name", team))
+    made = answer(run("keys", "create", "--team", team, "--name", key, "--json"))
+    assert answer(run("keys", "show", key, "--json"))["id"] == made["id"]
+    assert answer(run("keys", "disable", f"{team}/{key}", "--json"))["state"] == "disabled"
+    assert answer(run("teams", "show", team, "--json"))["state"] == "active"
+    assert answer(run("teams", "disable", team, "--json"))["name"] == team
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("teams disable team_blue/disable?", "There is no team team_blue/disable?."),
+        ("teams show team_x/../y?z#w", "There is no team team_x/../y?z#w."),
+        ("keys show key_ci?", "There is no key key_ci?."),
+    ],
+)
+def test_what_is_no_id_gets_into_no_path(run: Run, words: str, said: str) -> None:
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(said)
+
+
 def test_lists_come_whole_however_many_there_are(run: Run) -> None:
     keys = "".join(f"  - name: k{number:03}\n" for number in range(205))
     done(run("keys", "import", "-", feed=f"teams:\n- name: engines\n  keys:\n{keys}"))
