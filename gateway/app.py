@@ -147,6 +147,7 @@ def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
         api_key=api_key,
         organization_id=None if organization_id is None else organization_id.encode(),
         namespaces_keys=settings.access.namespace_keys,
+        shares_within_team=settings.access.share_within_team,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
-from gateway.access.grants import check_address, check_model, check_route
+from gateway.access.grants import allows_model, check_address, check_model, check_route
 from gateway.call import Body, CallRecord, Dialect, Principal, Reply, Route
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
@@ -36,8 +36,10 @@ from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
+from gateway.relay.mask import without_keys
 from gateway.relay.objects import WITH_ITEMS
 from gateway.relay.relay import Relay
+from gateway.relay.tool_models import tool_models
 from gateway.settings import Settings
 from gateway.upstream.request_writer import serialise_head
 from gateway.upstream.transport import UpstreamRequest
@@ -263,6 +265,8 @@ class Proxy:
         model = seen.model
         if principal.grants and (model is not None or match.route.runs_model):
             check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
+        if principal.grants and not allows_model(principal.grants, ()):
+            self._check_tools(principal, body)
         call.in_doubt = self._objects.in_doubt(principal, body, seen, items=match.route.group in WITH_ITEMS)
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
         if seen.prompt_cache_key and self._headers.namespaces_keys:
@@ -271,7 +275,7 @@ class Proxy:
             if (target := self._aliases.get(model)) is not None:
                 model = target
                 body = replace_model(body, target)
-            call.model = model[:_LONGEST_NAME]
+            call.model = without_keys(model)[:_LONGEST_NAME]
         if match.route.runs_model:
             call.asked = self._allowance.ask(principal, call.model or "", body, _output_bound(match.route, seen))
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
@@ -279,6 +283,11 @@ class Proxy:
             call.removes_usage = True
             return ask_for_usage(body)
         return body
+
+    def _check_tools(self, principal: Principal, body: bytes) -> None:
+        """Whether the key may use the models that its tools use; upstream reads their names as they are."""
+        for name in tool_models(body):
+            check_model(principal.grants, () if name is None or name in self._aliases else (name,))
 
     def _target(self, match: Match, scope: Scope) -> bytes:
         subpath = match.subpath

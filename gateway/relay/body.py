@@ -138,6 +138,15 @@ def members(text: bytes) -> Iterator[Member]:
         at = comma.end() if comma else end
 
 
+def folded(text: bytes | msgspec.Raw) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Names, as the most generous reader would match them, and values of the JSON object `text`; duplicates too.
+
+    Raises `BadRequest` if it is none.
+    """
+    for key, raw in _decode(text).items():
+        yield key.casefold() if key.isascii() else _fold(key), raw
+
+
 def splice(text: bytes, start: int, end: int, value: bytes) -> bytes:
     """`text` with `value` in place of the bytes from `start` to `end`, copied once."""
     view = memoryview(text)

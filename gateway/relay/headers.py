@@ -113,6 +113,8 @@ class RequestHeaders:
     organization_id: bytes | None = None
     namespaces_keys: bool = True
     """Whether upstream sees the teams' own keys for its caches under names that keep them apart."""
+    shares_within_team: bool = True
+    """Whether a team's keys see each other's objects, and so each other's entries in these caches."""
     _own: RawHeaders = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +162,8 @@ class RequestHeaders:
 
     def _keyed(self, principal: Principal, purpose: bytes, value: bytes) -> str:
         """Upstream sees one account, so two teams' equal keys must differ there, and nobody may guess another's."""
-        message = b"\0".join((purpose, principal.team_id.encode(), value))
+        whose = principal.team_id if self.shares_within_team else f"{principal.team_id}/{principal.key_id}"
+        message = b"\0".join((purpose, whose.encode(), value))
         return hmac.digest(self.api_key, message, "sha256").hex()
 
 

@@ -78,6 +78,18 @@ def test_models_that_are_hidden_in_a_form_or_a_batch_are_for_keys_that_may_use_a
     assert code(call(gateway, "mini", "POST", "batches", json=batch)) == "model_not_allowed"
 
 
+def test_the_model_of_a_tool_is_checked_as_that_of_the_request_is(gateway: RunningGateway) -> None:
+    def with_tool(name: str, **tool: str) -> httpx2.Response:
+        body = {"model": "openai/gpt-5.2-mini", "input": "Hi", "tools": [{"type": "image_generation", **tool}]}
+        return call(gateway, name, "POST", "responses", json=body)
+
+    assert with_tool("free", model="openai/gpt-image-1").status_code == 200
+    assert with_tool("free").status_code == 200
+    assert with_tool("mini", model="openai/gpt-image-1-mini").status_code == 200
+    for tool in ({"model": "openai/gpt-image-1"}, {"model": "small"}, {}):
+        assert code(with_tool("mini", **tool)) == "model_not_allowed", tool
+
+
 def test_a_key_is_shown_the_models_that_it_may_use(gateway: RunningGateway) -> None:
     def listed(name: str) -> set[str]:
         return {model["id"] for model in call(gateway, name, "GET", "models").json()["data"]}

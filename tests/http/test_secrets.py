@@ -209,3 +209,12 @@ def test_no_object_of_the_gateway_shows_the_key_in_its_repr() -> None:
         proxy = gateway.app.proxy
         shown = [repr(each) for each in (proxy, proxy._relay, proxy._headers, proxy._relay.transport)]
     assert_free_of_secrets("".join(shown), "repr")
+
+
+async def test_a_key_that_somebody_sends_as_a_model_is_not_in_the_record() -> None:
+    async with WireUpstream(reply(404, [JSON], b'{"error":{}}')) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            await ask(gateway.port, post(CHAT, {"model": "sk-somebodys-0123456789", "messages": []}))
+            (record,) = await gateway.recorded(1)
+    assert record.model == "sk-***"
+    assert b"sk-somebodys-0123456789" in upstream.requests[0].body, "upstream reads what was sent"

@@ -146,6 +146,20 @@ def test_equal_prompt_cache_keys_of_two_teams_differ_upstream_within_its_64_char
     assert len(HEADERS.cache_key("\ud800" * 1_000, ours)) == 43
 
 
+def test_where_keys_of_a_team_share_nothing_theirs_differ_too() -> None:
+    headers = RequestHeaders(b"upstream.example", KEY, shares_within_team=False)
+    sent = [(b"idempotency-key", b"abc")]
+
+    def both(key: str, team: str) -> tuple[bytes | None, str]:
+        principal = Principal("k", "name", key, team)
+        built = headers.build(sent, dict(sent), principal, content_length=2)
+        return value_of(built, b"idempotency-key"), headers.cache_key("abc", principal)
+
+    assert both("key_1", "a") == both("key_1", "a")
+    for one, other in zip(both("key_1", "a"), both("key_2", "a"), strict=True):
+        assert one != other
+
+
 def test_an_idempotency_key_passes_as_it_is_where_settings_say_so() -> None:
     headers = RequestHeaders(b"upstream.example", KEY, namespaces_keys=False)
     sent = [(b"idempotency-key", b"abc")]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.mask import MaskedStream, SecretMask
+from gateway.relay.mask import MaskedStream, SecretMask, without_keys
 
 KEY = b"sk-canary-0123456789abcdef+/=?&"
 
@@ -24,6 +24,20 @@ def test_bytes_without_a_secret_are_given_back_uncopied() -> None:
     assert SecretMask([KEY]).mask(data) is data
     assert MaskedStream(SecretMask([KEY])).feed(data) is data
     assert MaskedStream(SecretMask([])).feed(data) is data
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("sk-test-0123456789abcdef", "sk-***"),
+        ("openai/sk-gmi_0123456789?", "openai/sk-***?"),
+        ("sk-one", "sk-one"),
+        ("acme/task-planner-large", "acme/task-planner-large"),
+        ("openai/gpt-5.2", "openai/gpt-5.2"),
+    ],
+)
+def test_what_looks_like_a_key_is_not_shown(text: str, shown: str) -> None:
+    assert without_keys(text) == shown
 
 
 def test_every_occurrence_is_replaced_by_as_many_stars() -> None:
