@@ -1,11 +1,16 @@
 """Exports and imports over HTTP, and how their YAML is read."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
+from gateway.http.admin import transfer
 from gateway.http.admin.document import read_document, write_document
 from tests.http.admin_server import AdminServer, Client, assert_refused
 
@@ -65,6 +70,28 @@ def test_an_import_is_all_or_nothing(admin: Client) -> None:
     assert admin.get("/teams", name="engines").json()["data"] == []
 
 
+def test_what_a_member_sends_is_not_even_read(admin: Client, server: AdminServer) -> None:
+    load(admin, DOCUMENT)
+    member = server.client(admin.post("/keys", {"team": "engines", "name": "eve"}).json()["secret"])
+    for content in (b"", b"a: [", b"[" + b"a," * 100_000 + b"]", DOCUMENT):
+        assert_refused(member.send("POST", "/import", content, content_type=YAML), 403, "forbidden")
+
+
+def test_one_document_is_read_at_a_time(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_read = threading.Barrier(2)
+
+    def read(content: bytes) -> object:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_read.wait(0.3)
+            raise AssertionError("two documents were read at a time")
+        return read_document(content)
+
+    monkeypatch.setattr(transfer, "read_document", read)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(load, admin, DOCUMENT, query="?dry_run=true") for _ in range(2)]:
+            assert isinstance(done.result(), dict)
+
+
 def test_only_yaml_is_taken(admin: Client) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         headers = {"content_type": kind} if kind else {}
@@ -115,6 +142,11 @@ def test_plain_text_means_what_yaml_1_2_says(text: str, value: object) -> None:
         (b"a: [", "not YAML"),
         (b"a: \x00", "not YAML"),
         (b"--- a\n--- b", "more than one"),
+        (b"--- a\n" * 50_000, "too many"),
+        (b"[" + b"a," * 100_000 + b"]", "too many"),
+        (b"- a\n" * 100_000, "too many"),
+        (b"- [[]]\n" * 100_000, "too many"),
+        (b"".join(b"k%d: 1\n" % number for number in range(50_000)), "too many"),
         (b'"\\U99999999"', "not YAML"),
     ],
 )

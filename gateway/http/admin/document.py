@@ -1,11 +1,12 @@
 """The YAML of exports and imports.
 
 Reads what YAML 1.2's core schema means (`on` and `2027-01-31` are text) out of the parser's events, since what whoever
-imports sends must not grow: no aliases, no tags, no duplicate keys, few levels. Messages never quote the text.
+imports sends must not grow: no aliases, no tags, no duplicate keys, few levels, so many values and no more. Messages
+never quote the text.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -13,6 +14,8 @@ import yaml
 from gateway.errors import BadRequest
 
 _MAX_DEPTH = 8
+_MAX_EVENTS = 50_000
+"""A hundred for each team or key of the largest import; whoever sends more makes others wait for the processor."""
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,20}")
@@ -25,8 +28,8 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def read_document(data: bytes) -> object:
     """The value of one YAML document in UTF-8. Raises `BadRequest`."""
     try:
-        events = iter(yaml.parse(data.decode("utf-8-sig"), Loader=_LOADER))
-        return _Reader(events).read()
+        events = yaml.parse(data.decode("utf-8-sig"), Loader=_LOADER)
+        return _Reader(_bounded(events)).read()
     except UnicodeDecodeError:
         raise BadRequest("The document is not UTF-8. Save it as UTF-8.") from None
     except yaml.MarkedYAMLError as error:
@@ -40,6 +43,13 @@ def write_document(value: object) -> bytes:
     """`value` as YAML."""
     text = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
     return str(text).encode()
+
+
+def _bounded(events: Iterable[yaml.Event]) -> Iterator[yaml.Event]:
+    for number, event in enumerate(events):
+        if number == _MAX_EVENTS:
+            raise BadRequest("The document has too many values to be read at once. Send it in parts.")
+        yield event
 
 
 class _Reader:

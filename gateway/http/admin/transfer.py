@@ -24,6 +24,7 @@ class TransferRoutes:
 
     def __init__(self, administration: Administration) -> None:
         self._administration = administration
+        self._reading = asyncio.Lock()
 
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
@@ -50,6 +51,9 @@ class TransferRoutes:
         """All or nothing. What the document does not name stays; new keys come with their secrets, this once."""
         if content_type(request) not in _TYPES:
             raise UnsupportedMediaType(f"The body must be YAML. Send it with Content-Type: {_YAML}.")
-        document = await asyncio.to_thread(read_document, await request.body())
+        # Before anything is read, which costs more than asking.
+        await self._administration.check_team_admin(actor)
+        async with self._reading:
+            document = await asyncio.to_thread(read_document, await request.body())
         imported = await self._administration.import_(actor, document, dry_run=query.dry_run)
         return JSONResponse(import_reply(imported, dry_run=query.dry_run).model_dump())
