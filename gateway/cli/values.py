@@ -15,6 +15,7 @@ from gateway.settings.shapes import is_header_safe
 from gateway.terms import MOST_WAIT_S
 
 _MICROUSD = 1_000_000
+_MOST_DOLLARS = 9_000_000_000
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -98,12 +99,12 @@ def budget(text: str) -> tuple[str, int | None]:
 
 def _microusd(amount: str) -> int:
     try:
-        micro = Decimal(amount.removeprefix("$")) * _MICROUSD
+        dollars = Decimal(amount.removeprefix("$"))
     except InvalidOperation:
         raise ValueError("must begin with a number of dollars, or none: 5/day") from None
-    if not micro.is_finite() or micro <= 0 or micro != int(micro):
-        raise ValueError("must be more than 0 dollars, with at most six decimals")
-    return int(micro)
+    if not dollars.is_finite() or not 0 < dollars < _MOST_DOLLARS or dollars * _MICROUSD % 1:
+        raise ValueError(f"must be more than 0 and less than {_MOST_DOLLARS:,} dollars, with at most six decimals")
+    return int(dollars * _MICROUSD)
 
 
 LIMITS = {

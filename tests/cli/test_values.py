@@ -56,7 +56,20 @@ def test_values_mean_what_they_say(reader: Callable[[str], object], text: str, v
         *((values.duration_s, text) for text in ("", "5", "5y", "-5m", "1h30m")),
         *(
             (values.budget, text)
-            for text in ("", "5", "5/hour", "/day", "0/day", "-1/day", "0.0000001/day", "x/day", "inf/day", "nan/day")
+            for text in (
+                "",
+                "5",
+                "5/hour",
+                "/day",
+                "0/day",
+                "-1/day",
+                "0.0000001/day",
+                "x/day",
+                "inf/day",
+                "nan/day",
+                "1e99999999/day",
+                "1e5000/day",
+            )
         ),
         *((values.tag, text) for text in ("", "a", "=b")),
         *((values.model_limit, text) for text in ("", "a", ":rpm=1", "a:rpx=1", "a:rpm", "a:rpm=0")),
