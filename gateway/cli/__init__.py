@@ -16,9 +16,16 @@ def main() -> None:
     # and `serve` turns collection on again.
     gc.disable()
     from gateway.cli.commands import app  # noqa: PLC0415 - after that
+    from gateway.cli.printing import drop_output  # noqa: PLC0415
 
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a tick shows a question mark; it is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        app()
+    except OSError as error:
+        # Commands say what they know about files and hosts; what is left is what they print to.
+        drop_output()
+        where = "" if error.filename is None else f" ({error.filename})"
+        sys.exit(f"Cannot go on: {error.strerror or error}{where}.")

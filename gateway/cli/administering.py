@@ -6,8 +6,9 @@ what it prints to; its other parameters are options.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import typer
 from gateway.cli import values
 from gateway.cli.api import Api, Refused, local_api, remote_api
 from gateway.cli.options import Where, expand, read
-from gateway.cli.printing import Printer
+from gateway.cli.printing import Printer, drop_output
 from gateway.cli.settings import load_or_exit
 
 
@@ -43,6 +44,22 @@ def administers(command: Command) -> Callable[..., None]:
             raise typer.Exit(1) from None
 
     return expand(command, run, given="desk", added={"where": Where})
+
+
+def check_secrets_can_be_shown() -> None:
+    """Raises `Refused` where there is no standard output: before a secret is made that nobody would see."""
+    if sys.stdout is None:
+        raise Refused("Standard output is closed, so nothing was done.")
+
+
+@contextmanager
+def printed(otherwise: str) -> Iterator[None]:
+    """Raises `Refused` with `otherwise` where standard output cannot be written."""
+    try:
+        yield
+    except OSError:
+        drop_output()
+        raise Refused(otherwise) from None
 
 
 async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:

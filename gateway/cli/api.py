@@ -67,6 +67,10 @@ class Api:
 
         try:
             response = await self._client.request(method, PREFIX + path, **content)
+        except UnicodeEncodeError:
+            # Python keeps what it cannot read as halves of surrogate pairs.
+            cure = "Set PYTHONUTF8=1, and type them as UTF-8"
+            raise Refused(f"What was typed has letters that this terminal's locale cannot read. {cure}.") from None
         except httpx2.TransportError as error:
             raise Refused(
                 f"{self._where} cannot be reached ({_reason(error)}). Is the gateway running there?"

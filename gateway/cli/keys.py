@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import values
-from gateway.cli.administering import Desk, administers
+from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed
 from gateway.cli.finding import key_named
 from gateway.cli.options import Edits, Terms, read, said
 from gateway.cli.printing import Record, date, moment, terms_of
@@ -71,6 +71,7 @@ async def create(
     members: Members,
 ) -> None:
     """Make a key, and print its secret, this once."""
+    check_secrets_can_be_shown()
     body = {"team": team, "name": name, **members.members(), **terms.members()}
     _show_issued(desk, await desk.api.post("/keys", body))
 
@@ -113,6 +114,7 @@ async def rotate(
     ] = None,
 ) -> None:
     """Replace a key's secret, and print the new one, this once."""
+    check_secrets_can_be_shown()
     grace_s = 0 if grace is None else read("--grace", values.duration_s, grace)
     _show_issued(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/rotate", {"grace_s": grace_s}))
 
@@ -190,8 +192,8 @@ def _show(desk: Desk, key: Record) -> None:
 
 
 def _show_issued(desk: Desk, key: Record) -> None:
-    if desk.printer.as_json:
-        desk.printer.json(key)
-        return
-    desk.printer.facts(_facts(key))
-    desk.printer.secret(key["secret"])
+    lost = f"The secret of {key['team']}/{key['name']} could not be printed and is lost"
+    with printed(f"{lost}. Get another with gmi-gateway keys rotate {key['id']}."):
+        _show(desk, key)
+        if not desk.printer.as_json:
+            desk.printer.secret(key["secret"])

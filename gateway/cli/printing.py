@@ -1,10 +1,13 @@
 """What commands print about teams and keys: tables for people, JSON for scripts.
 
 Knows how money, times and terms read; nothing of where they come from. A secret is printed where one is given to
-`secret`, and nowhere else.
+`secret` or `secrets`, and nowhere else. Everything raises OSError where standard output cannot be written.
 """
 
+import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -76,6 +79,20 @@ class Printer:
         typer.echo("The secret, shown once:")
         typer.echo(secret)
 
+    def secrets(self, secrets: Iterable[tuple[str, str]]) -> None:
+        """Secrets and whose they are, each on a line of its own: in a table, a narrow window would cut them."""
+        lines = [f"{secret} {name}" for name, secret in secrets]
+        if lines:
+            typer.echo("\n".join(["The secrets, shown once:", *lines]))
+
+
+def drop_output() -> None:
+    """Once standard output failed: what waits to be written would fail again when Python ends, with another message."""
+    if sys.stdout is not None:
+        # A test's has no number.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def _print(table: "Table") -> None:
     from rich.console import Console  # noqa: PLC0415 - as above
@@ -84,7 +101,10 @@ def _print(table: "Table") -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDE
-    console.print(table)
+    # Where nobody reads on, rich would end the process by itself.
+    with console.capture() as shown:
+        console.print(table)
+    typer.echo(shown.get(), nl=False)
 
 
 def moment(at: int | None) -> str:

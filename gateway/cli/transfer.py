@@ -1,12 +1,13 @@
 """`gmi-gateway keys export` and `keys import`: teams and keys as one YAML document."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gateway.cli.administering import Desk
+from gateway.cli.administering import Desk, check_secrets_can_be_shown, printed
 from gateway.cli.printing import Record
 
 
@@ -27,7 +28,10 @@ async def export(
     if output is None:
         typer.echo(text, nl=False)
         return
-    output.write_text(text, "utf-8")
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"cannot be written: {error.strerror}", param_hint="--output") from None
 
 
 async def import_(
@@ -37,7 +41,8 @@ async def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
     """Make or change teams and keys until they are as a file says; new secrets are printed, this once."""
-    content = sys.stdin.buffer.read() if file == "-" else _content(Path(file))
+    check_secrets_can_be_shown()
+    content = _standard_input() if file == "-" else _content(Path(file))
     response = await desk.api.ask(
         "POST",
         "/import",
@@ -46,10 +51,16 @@ async def import_(
         headers={"content-type": "application/yaml"},
     )
     done: Record = response.json()
-    if desk.printer.as_json:
-        desk.printer.json(done)
-        return
-    _show(desk, done)
+    made = ", ".join(_name(key) for key in done["made_keys"] if key["secret"])
+    lost = f"The secrets of {made} could not be printed and are lost"
+    with printed(f"{lost}. Get others with gmi-gateway keys rotate TEAM/NAME.") if made else contextlib.nullcontext():
+        _show(desk, done)
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise typer.BadParameter("cannot be read: standard input is closed", param_hint="FILE")
+    return sys.stdin.buffer.read()
 
 
 def _content(file: Path) -> bytes:
@@ -60,14 +71,18 @@ def _content(file: Path) -> bytes:
 
 
 def _show(desk: Desk, done: Record) -> None:
+    if desk.printer.as_json:
+        desk.printer.json(done)
+        return
     rows = [
-        *(("team", team["name"], "made", "") for team in done["made_teams"]),
-        *(("team", team["name"], "changed", "") for team in done["changed_teams"]),
-        *(("key", _name(key), "made", key["secret"] or "") for key in done["made_keys"]),
-        *(("key", _name(key), "changed", "") for key in done["changed_keys"]),
+        *(("team", team["name"], "made") for team in done["made_teams"]),
+        *(("team", team["name"], "changed") for team in done["changed_teams"]),
+        *(("key", _name(key), "made") for key in done["made_keys"]),
+        *(("key", _name(key), "changed") for key in done["changed_keys"]),
     ]
     if rows:
-        desk.printer.rows(("what", "name", "was", "secret, shown once"), rows)
+        desk.printer.rows(("what", "name", "was"), rows)
+    desk.printer.secrets((_name(key), key["secret"]) for key in done["made_keys"] if key["secret"])
     dry = " This was a dry run: nothing was done." if done["dry_run"] else ""
     desk.printer.line(f"{len(rows)} made or changed, {done['unchanged']} as the file says already.{dry}")
 
