@@ -3,8 +3,22 @@
 import gc
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.support.stores"]
+
+# The failures of the suites that limiters share are to be as telling as those of ordinary tests.
+pytest.register_assert_rewrite(
+    "tests.limits.contract",
+    "tests.limits.contract_rates",
+    "tests.limits.household",
+    "tests.limits.machine",
+    "tests.limits.oracle",
+)
+
+# How long an example takes depends on what else the machine does; costs are measured where they matter.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
