@@ -1,9 +1,12 @@
 """`gmi-gateway serve`: the gateway, or, without a GMI key, the gateway in front of a simulator."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from secrets import randbits
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +37,7 @@ def serve_command(
     overrides = {"server.host": host, "server.port": port, "server.workers": workers}
     settings = load_or_exit(config, overrides, code=2).settings
     prices_or_exit(settings, code=2)
-    with ExitStack() as stack:
+    with _stoppable(), ExitStack() as stack:
         try:
             listener = stack.enter_context(bind(settings))
             admin_listener = bind_admin(settings)
@@ -53,6 +56,22 @@ def serve_command(
             _introduce_simulator(settings.server.host, port, demo_secret)
             _hand_out(settings, port, admin_secret, has_other=True)
         serve(settings, listener, admin_listener)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A stop before the server listens to signals, or after, ends the process at once, and well: with status 0."""
+    # Nothing is under way that a database would not undo by itself; and what raised here might be caught anywhere.
+    previous = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    os._exit(0)
 
 
 def _prepared(settings: Settings) -> str | None:
