@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from gateway.access.change import Change, new_id
 from gateway.access.clock import unix_time
-from gateway.access.keys import digest
+from gateway.access.keys import digest, is_well_formed
 from gateway.access.records import Actor, Key, Source, Team
 from gateway.access.rows import key_of, select_keys, select_teams, team_of
 from gateway.access.virtual_keys import hint
@@ -61,7 +61,7 @@ async def reconcile(
     async with store.writing() as connection:
         change = await Change.begin(connection, SETTINGS, now())
         run = _Run(change, await _held(change))
-        if admin_key is not None:
+        if admin_key is not None and not await _is_admin_here(change, admin_key):
             wanted.append(await _admin(change, admin_key, wanted))
         await run.bring(wanted)
     return frozenset(each.digest for each in wanted)
@@ -180,6 +180,28 @@ async def team_for(change: Change, name: str, source: Source) -> Team:
 async def _held(change: Change) -> dict[tuple[str, str], Key]:
     rows = await change.connection.execute(select_keys(change.now).where(keys.c.source == "settings"))
     return {(key.team, key.name): key for key in map(key_of, rows)}
+
+
+async def _is_admin_here(change: Change, secret: SecretStr) -> bool:
+    """Whether it is the key of an admin that was made by hand, and need not be declared.
+
+    Commands read the same variable, with whatever key they are to use: what a gateway made, and is no admin's here,
+    must not become one. Raises `SettingsConflict`.
+    """
+    text = secret.get_secret_value()
+    made_here = select(keys.c.role, keys.c.state, keys.c.source).join(secrets, secrets.c.key_id == keys.c.id)
+    found = (await change.connection.execute(made_here.where(secrets.c.digest == digest(text.encode())))).first()
+    if found is not None and found.source == "settings":
+        return False
+    if found is not None and (found.role, found.state) == ("admin", "active"):
+        return True
+    has_keys = (await change.connection.execute(select(keys.c.id).limit(1))).first() is not None
+    if found is None and not (is_well_formed(text) and has_keys):
+        return False
+    raise SettingsConflict(
+        "admin.key (GATEWAY_ADMIN_KEY) is a key that a gateway made, and no admin's here. Commands read that variable"
+        " too: unset it where the gateway is started, or choose an admin key with: openssl rand -hex 24"
+    )
 
 
 async def _admin(change: Change, secret: SecretStr, wanted: list[_Declared]) -> _Declared:

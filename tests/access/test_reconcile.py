@@ -205,3 +205,27 @@ async def test_several_nodes_may_tell_it_at_once(store_url: URL) -> None:
     async with opened(store_url) as desk:
         assert {key.version for key in (await desk.do.keys(ROOT)).items} == {1}
         assert sorted(await actions(desk)) == ["key.create"] * 3 + ["team.create"] * 2
+
+
+async def test_an_admin_key_that_was_made_here_may_be_named_by_the_settings_too(desk: Desk) -> None:
+    secret = await first_start(desk.store)
+    assert secret is not None
+    await bring(desk, admin=secret)
+    assert [(key.name, key.source) for key in (await keys_of(desk, "admins")).values()] == [("admin", "api")]
+    assert await desk.works(secret)
+
+
+async def test_no_other_key_that_a_gateway_made_becomes_the_admins_by_being_in_that_variable(desk: Desk) -> None:
+    await desk.team()
+    member, old = await desk.key("m"), await desk.key("old", role="admin")
+    await desk.do.rotate_key(ROOT, old.key.id)
+    for secret in (secret_of(member), secret_of(old), new_secret()):
+        with pytest.raises(SettingsConflict, match=r"GATEWAY_ADMIN_KEY.* unset it"):
+            await bring(desk, admin=secret)
+
+
+async def test_an_admin_key_of_the_gateways_own_form_may_begin_a_new_store_and_go_on(desk: Desk) -> None:
+    secret = new_secret()
+    for _ in range(2):
+        await bring(desk, admin=secret)
+    assert await desk.works(secret)
