@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import time
 import timeit
 import tracemalloc
@@ -146,7 +147,7 @@ async def test_a_call_costs_a_few_microseconds_at_most(store: Store, directory: 
 
 async def test_where_the_tables_are_not_there_nobody_is_told_that_a_key_is_bad(empty_store_url: URL) -> None:
     store = Store(empty_store_url)
-    directory = KeyDirectory(store)
+    directory = KeyDirectory(store, clock=itertools.count().__next__)
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             await directory.look_up(bearer(new_secret()))
@@ -155,3 +156,23 @@ async def test_where_the_tables_are_not_there_nobody_is_told_that_a_key_is_bad(e
     with pytest.raises(InvalidKey):
         await directory.look_up(bearer(new_secret()))
     await store.close()
+
+
+async def test_where_the_tables_are_others_nobody_is_told_that_a_key_is_bad_and_the_log_says_it_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = KeyDirectory(store)
+    await run(store, "ALTER TABLE teams RENAME COLUMN budgets TO purse")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await directory.look_up(bearer(new_secret()))
+    assert caplog.text.count("Keys cannot be looked up") == 1
+    assert directory.look_ups["unavailable"] == 3
+    await run(store, "ALTER TABLE teams RENAME COLUMN purse TO budgets")
+    with pytest.raises(InvalidKey):
+        await directory.look_up(bearer(new_secret()))
+
+
+async def run(store: Store, statement: str) -> None:
+    async with store.writing() as connection:
+        await connection.exec_driver_sql(statement)
