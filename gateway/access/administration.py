@@ -8,11 +8,12 @@ or `StoreUnavailable`; a change that is refused leaves no trace.
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select
 
 from gateway.access import rules
+from gateway.access.batch import Batch
 from gateway.access.change import Change, View
 from gateway.access.clock import unix_time
 from gateway.access.drafts import (
@@ -33,11 +34,13 @@ from gateway.access.patches import patched_key, patched_team
 from gateway.access.records import Actor, Issued, Key, Page, Team
 from gateway.access.rows import key_of, select_keys, select_teams, team_of
 from gateway.access.teams import check_version, make_team, revise_team, set_team_state
-from gateway.access.transfer import apply_document, document_of, without_secrets
+from gateway.access.transfer import apply_entries, document_of, entries_of, without_secrets
 from gateway.access.virtual_keys import make_key, revise_key, revoke, rotate, set_key_state
 from gateway.errors import BadRequest
 from gateway.store.engine import Store
 from gateway.store.tables import audit, keys, teams
+
+_Kind = TypeVar("_Kind", bound=Change)
 
 HERE = Actor("here", "admin")
 """Whoever holds the machine, for questions that any key may ask about itself."""
@@ -73,7 +76,7 @@ class Administration:
 
     async def create_team(self, actor: Actor, draft: TeamDraft, *, idempotency_key: str | None = None) -> MadeTeam:
         """Make a team; for admins."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             repeats = Repeats(change, idempotency_key, "team", draft)
             if (made := await repeats.earlier()) is not None:
                 return MadeTeam(await change.team(made), is_replay=True)
@@ -106,23 +109,23 @@ class Administration:
         self, actor: Actor, id_or_name: str, changes: Mapping[str, object], *, version: int | None = None
     ) -> Team:
         """Change name, grants, limits, model_limits, budgets, tags; a team admin changes its tags alone."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             before = await self._team(change, id_or_name, version)
             return await revise_team(change, before, patched_team(before, changes), self._route_groups)
 
     async def disable_team(self, actor: Actor, id_or_name: str, *, version: int | None = None) -> Team:
         """From now on no key of the team works; for admins. Of a disabled team: nothing changes."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             return await set_team_state(change, await self._team(change, id_or_name, version), "disabled")
 
     async def enable_team(self, actor: Actor, id_or_name: str, *, version: int | None = None) -> Team:
         """Undo `disable_team`."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             return await set_team_state(change, await self._team(change, id_or_name, version), "active")
 
     async def create_key(self, actor: Actor, draft: KeyDraft, *, idempotency_key: str | None = None) -> Issued:
         """Make a key. The secret is in the reply, and nowhere else, ever; None if the request is a repeat."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             repeats = Repeats(change, idempotency_key, "key", draft)
             if (made := await repeats.earlier()) is not None:
                 return Issued(await change.key(made), None)
@@ -160,28 +163,28 @@ class Administration:
         self, actor: Actor, key_id: str, changes: Mapping[str, object], *, version: int | None = None
     ) -> Key:
         """Change name, owner, role, grants, limits, budgets, tags, expires_at."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             before = await self._key(change, key_id, version)
             return await revise_key(change, before, patched_key(before, changes), self._route_groups)
 
     async def rotate_key(self, actor: Actor, key_id: str, *, grace_s: int = 0, version: int | None = None) -> Issued:
         """Give the key a new secret; the one before works for `grace_s` more (0 to 30 days), older ones end now."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             return await rotate(change, await self._key(change, key_id, version), grace_s)
 
     async def disable_key(self, actor: Actor, key_id: str, *, version: int | None = None) -> Key:
         """From now on it does not work. Of a disabled key: nothing changes; of a revoked one: Conflict."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             return await set_key_state(change, await self._key(change, key_id, version), "disabled")
 
     async def enable_key(self, actor: Actor, key_id: str, *, version: int | None = None) -> Key:
         """Undo `disable_key`."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             return await set_key_state(change, await self._key(change, key_id, version), "active")
 
     async def revoke_key(self, actor: Actor, key_id: str, *, version: int | None = None) -> Key:
         """End it for good: its secrets are deleted, its name is free again. Of a revoked key: nothing changes."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             return await revoke(change, await self._key(change, key_id, version))
 
     async def audit(
@@ -212,7 +215,7 @@ class Administration:
         self, actor: Actor, subject: Key | Team, *, before: Mapping[str, int], after: Mapping[str, int]
     ) -> None:
         """Write down that limits of `subject` are being reset; for admins. What was left of each and will be, by id."""
-        async with self._changing(actor) as change:
+        async with self._changing(actor, Change) as change:
             rules.require_admin(change.authority)
             await change.note_reset(subject, before, after)
 
@@ -237,11 +240,17 @@ class Administration:
     async def import_(self, actor: Actor, document: object, *, dry_run: bool = False) -> Imported:
         """Make or change teams and keys, by name, until they are as `document` says; all or nothing.
 
-        What the document does not name stays. New keys come with their secrets.
+        What the document does not name stays. New keys come with their secrets. `dry_run` keeps nobody waiting.
         """
-        async with self._changing(actor, dry_run=dry_run) as change:
-            imported = await apply_document(change, document, self._route_groups)
-        return without_secrets(imported) if dry_run else imported
+        entries = entries_of(document)
+        if dry_run:
+            async with self._store.reading() as connection:
+                trial = await Batch.open(connection, actor, self._now())
+                return without_secrets(await apply_entries(trial, entries, self._route_groups))
+        async with self._changing(actor, Batch) as batch:
+            imported = await apply_entries(batch, entries, self._route_groups)
+            await batch.write()
+        return imported
 
     async def _team(self, change: Change, id_or_name: str, version: int | None) -> Team:
         rules.require_team_admin(change.authority)
@@ -260,13 +269,11 @@ class Administration:
             yield await View.open(connection, actor, self._now())
 
     @contextlib.asynccontextmanager
-    async def _changing(self, actor: Actor, *, dry_run: bool = False) -> AsyncIterator[Change]:
+    async def _changing(self, actor: Actor, kind: type[_Kind]) -> AsyncIterator[_Kind]:
         async with self._store.writing() as connection:
-            change = await Change.begin(connection, actor, self._now())
+            change = await kind.begin(connection, actor, self._now())
             yield change
-            if dry_run:
-                await connection.rollback()
-        if change.revision is not None and not dry_run and self._on_change is not None:
+        if change.revision is not None and self._on_change is not None:
             await self._on_change(change.revision)
 
 

@@ -3,13 +3,12 @@
 Knows how long admin keys reach into the future. A change may shorten that of one only if another reaches as far.
 """
 
-from sqlalchemy import BigInteger, ColumnElement, func, literal, select
+from collections.abc import Callable
 
 from gateway.access.change import Change
 from gateway.access.records import Key
 from gateway.access.validity import LARGEST
 from gateway.errors import Conflict
-from gateway.store.tables import keys, teams
 
 _NEVER = LARGEST
 """Later than any time."""
@@ -20,14 +19,14 @@ async def check_an_admin_key_remains(change: Change, before: Key, after: Key) ->
     had = _reach(before)
     if had > change.now and _reach(after) < had:
         team = await change.team(before.team_id)
-        if team.state == "active" and await _furthest(change, keys.c.id != before.id) < had:
+        if team.state == "active" and await _furthest(change, lambda key: key.id != before.id) < had:
             raise _last()
 
 
 async def check_an_admin_remains(change: Change, *, without_team: str) -> None:
     """Whether the keys of a team may stop to work. Raises `Conflict`."""
-    had = await _furthest(change, keys.c.team_id == without_team)
-    if had > change.now and await _furthest(change, keys.c.team_id != without_team) < had:
+    had = await _furthest(change, lambda key: key.team_id == without_team)
+    if had > change.now and await _furthest(change, lambda key: key.team_id != without_team) < had:
         raise _last()
 
 
@@ -37,13 +36,11 @@ def _reach(key: Key) -> int:
     return _NEVER if key.expires_at is None else key.expires_at
 
 
-async def _furthest(change: Change, which: ColumnElement[bool]) -> int:
+async def _furthest(change: Change, is_meant: Callable[[Key], bool]) -> int:
     """Until when the last of some admin keys works, Unix time; 0 if there is none."""
-    reach = select(func.max(func.coalesce(keys.c.expires_at, literal(_NEVER, BigInteger)))).join(
-        teams, teams.c.id == keys.c.team_id
-    )
-    working = (keys.c.role == "admin", keys.c.state == "active", teams.c.state == "active")
-    return (await change.connection.execute(reach.where(which, *working))).scalar() or 0
+    disabled = await change.disabled_teams()
+    working = (key for key in await change.admin_keys() if key.team_id not in disabled)
+    return max((_reach(key) for key in working if is_meant(key)), default=0)
 
 
 def _last() -> Conflict:

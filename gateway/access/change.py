@@ -75,6 +75,15 @@ class View:
         row = await self._first(select_keys(self.now).where(*named))
         return None if row is None else key_of(row)
 
+    async def admin_keys(self) -> list[Key]:
+        """Active keys with the role admin, of all teams."""
+        active = (keys.c.role == "admin", keys.c.state == "active")
+        return [key_of(row) for row in await self.connection.execute(select_keys(self.now).where(*active))]
+
+    async def disabled_teams(self) -> set[str]:
+        """The ids of teams whose keys do not work."""
+        return {row.id for row in await self.connection.execute(select(teams.c.id).where(teams.c.state == "disabled"))}
+
     async def _team_where(self, column: Column[Any], value: str) -> Team | None:
         row = await self._first(select_teams().where(column == value)) if is_plain(value) else None
         return None if row is None else team_of(row)
@@ -91,16 +100,21 @@ class Change(View):
     """The newest number given out, None while nothing has changed."""
 
     @classmethod
-    async def begin(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
-        """Wait for all other changes to end: what is read from now on is true until this one ends."""
-        await connection.execute(select(revision.c.value).with_for_update())
-        change = await cls.open(connection, actor, now)
+    async def open(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
+        """As of a view; others may change what is read here at any time."""
+        change = await super().open(connection, actor, now)
         change.actor = actor
         return change
 
+    @classmethod
+    async def begin(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
+        """Wait for all other changes to end: what is read from now on is true until this one ends."""
+        await connection.execute(select(revision.c.value).with_for_update())
+        return await cls.open(connection, actor, now)
+
     async def add_team(self, team: Team) -> Team:
         """Store a new team."""
-        await self.connection.execute(insert(teams).values(team_values(team)))
+        await self._insert(teams, team_values(team))
         await self._trail("team.create", None, team)
         return team
 
@@ -113,7 +127,7 @@ class Change(View):
 
     async def add_key(self, key: Key, digest: bytes) -> Key:
         """Store a new key and the SHA-256 of its secret."""
-        await self.connection.execute(insert(keys).values(key_values(key)))
+        await self._insert(keys, key_values(key))
         await self.add_secret(key.id, digest)
         await self._trail("key.create", None, key)
         return key
@@ -128,7 +142,7 @@ class Change(View):
     async def add_secret(self, key_id: str, digest: bytes) -> None:
         """Let a secret work for a key from now on."""
         row = {"digest": digest, "key_id": key_id, "created_at": self.now, "valid_until": None}
-        await self.connection.execute(insert(secrets).values(row))
+        await self._insert(secrets, row)
 
     async def end_secrets(self, key_id: str, *, grace_s: int = 0) -> None:
         """End a key's secrets: the newest after `grace_s`, all others now."""
@@ -138,6 +152,9 @@ class Change(View):
             return
         await self.connection.execute(delete(secrets).where(of_key, secrets.c.valid_until.is_not(None)))
         await self.connection.execute(update(secrets).where(of_key).values(valid_until=self.now + grace_s))
+
+    async def _insert(self, table: Table, values: dict[str, Any]) -> None:
+        await self.connection.execute(insert(table).values(values))
 
     async def _swap(self, table: Table, before: Team | Key, values: dict[str, Any]) -> None:
         is_same = (table.c.id == before.id, table.c.version == before.version)
@@ -152,7 +169,10 @@ class Change(View):
 
     async def _trail(self, action: str, before: Team | Key | None, after: Team | Key) -> None:
         await self._note(action, after, None if before is None else _audited(before), _audited(after))
-        team_id, key_id = _ids(after)
+        await self._number(after)
+
+    async def _number(self, after: Team | Key) -> None:
+        team_id, key_id = ids_of(after)
         self.revision = await bump(self.connection, team_id=team_id, key_id=key_id, at=self.now)
 
     async def _note(
@@ -163,15 +183,15 @@ class Change(View):
             "actor": self.actor.name,
             "action": action,
             "object_id": subject.id,
-            "team_id": _ids(subject)[0],
+            "team_id": ids_of(subject)[0],
             "before": before,
             "after": after,
             "address": self.actor.address,
         }
-        await self.connection.execute(insert(audit).values(entry))
+        await self._insert(audit, entry)
 
 
-def _ids(subject: Team | Key) -> tuple[str, str | None]:
+def ids_of(subject: Team | Key) -> tuple[str, str | None]:
     """Of the team, and of the key if it is one."""
     return (subject.team_id, subject.id) if isinstance(subject, Key) else (subject.id, None)
 

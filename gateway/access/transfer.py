@@ -10,6 +10,7 @@ A member that is not there stays as it is, or as it is by default; one that is t
 `expires_at` is written as in RFC 3339 (`2027-01-31T18:00:00Z`), Unix seconds are read too.
 """
 
+import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ import msgspec
 from sqlalchemy import ColumnElement, and_
 
 from gateway.access import rules
-from gateway.access.change import Change, View
+from gateway.access.batch import Batch
+from gateway.access.change import View
 from gateway.access.drafts import Imported, KeyDraft, TeamDraft
 from gateway.access.patches import check_members, check_nested, converted, key_draft, team_draft
 from gateway.access.records import Issued, Key, Team
@@ -31,6 +33,9 @@ from gateway.errors import BadRequest, GatewayError
 from gateway.store.tables import keys, teams
 
 VERSION = 1
+MOST_ENTRIES = 500
+"""Teams and keys of one import: nobody else changes anything until it ends."""
+_PAUSE_EVERY = 25
 _TERMS = ("grants", "limits", "budgets", "tags")
 _OF_TEAM = ("name", "state", "model_limits", *_TERMS)
 _OF_KEY = ("name", "owner", "role", "state", "expires_at", *_TERMS)
@@ -52,14 +57,27 @@ async def document_of(view: View, confines: list[ColumnElement[bool]]) -> dict[s
     return {"version": VERSION, "teams": shown}
 
 
-async def apply_document(change: Change, document: object, route_groups: frozenset[str]) -> Imported:
-    """Make and change what differs from `document`. Raises what single changes raise, with the place in front."""
-    rules.require_team_admin(change.authority)
+def entries_of(document: object) -> Sequence[object]:
+    """The teams of `document`, each yet to be looked at. Raises `BadRequest` for what is none, or is too long."""
     whole = _mapping(document, "The document", ("version", "teams"))
     if whole.get("version", VERSION) != VERSION:
         raise BadRequest(f"version must be {VERSION}.", param="version")
-    work = _Import(change, route_groups)
-    for index, team in enumerate(_list(whole.get("teams"), "teams")):
+    entries = _list(whole.get("teams"), "teams")
+    count = len(entries) + sum(len(held) for _, held in _named(entries))
+    if count > MOST_ENTRIES:
+        raise BadRequest(
+            f"The document has {count} teams and keys, and {MOST_ENTRIES} are imported at once at most. Send it in"
+            " parts: what a part does not name stays as it is."
+        )
+    return entries
+
+
+async def apply_entries(batch: Batch, entries: Sequence[object], route_groups: frozenset[str]) -> Imported:
+    """Make and change what differs from `entries`. Raises what single changes raise, with the place in front."""
+    rules.require_team_admin(batch.authority)
+    await batch.load(_names(entries))
+    work = _Import(batch, route_groups)
+    for index, team in enumerate(entries):
         await work.team(team, f"teams[{index}]")
     return work.done()
 
@@ -70,10 +88,28 @@ def without_secrets(imported: Imported) -> Imported:
     return msgspec.structs.replace(imported, made_keys=issued)
 
 
+def _named(entries: Sequence[object]) -> Iterator[tuple[object, Sequence[object]]]:
+    """The name that each team has, if it is one, and its keys. What is wrong is refused when its turn comes."""
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            held = entry.get("keys")
+            yield entry.get("name"), held if isinstance(held, (list, tuple)) else ()
+
+
+def _names(entries: Sequence[object]) -> dict[str, list[str]]:
+    """Names of teams, and of the keys in each."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, held in _named(entries):
+        if isinstance(name, str):
+            names = (key.get("name") for key in held if isinstance(key, Mapping))
+            found[name.strip()] += [key.strip() for key in names if isinstance(key, str)]
+    return found
+
+
 class _Import:
     """One run through a document, and what came of it."""
 
-    def __init__(self, change: Change, route_groups: frozenset[str]) -> None:
+    def __init__(self, change: Batch, route_groups: frozenset[str]) -> None:
         self._change = change
         self._route_groups = route_groups
         self._made_teams: list[Team] = []
@@ -96,6 +132,7 @@ class _Import:
         given = dict(_mapping(entry, place, (*_OF_TEAM, "keys")))
         held = _list(given.pop("keys", None), f"{place}.keys")
         given["name"] = self._new_name(given, None, place)
+        await self._pause()
         with _at(place):
             team = await self._put_team(given)
         for index, key in enumerate(held):
@@ -127,6 +164,7 @@ class _Import:
     async def _key(self, team: Team, entry: object, place: str) -> None:
         given = dict(_mapping(entry, place, _OF_KEY))
         given["name"] = self._new_name(given, team.id, place)
+        await self._pause()
         with _at(place):
             await self._put_key(team, given)
 
@@ -164,6 +202,11 @@ class _Import:
             raise BadRequest(f"{place}: this name is in the document twice.", param=f"{place}.name")
         self._seen.add((team_id, name))
         return name
+
+    async def _pause(self) -> None:
+        """Nothing here waits for the database: calls would wait for all of it."""
+        if len(self._seen) % _PAUSE_EVERY == 0:
+            await asyncio.sleep(0)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Knows revisions. They have no gaps and become visible in order, because whoever 
 `revision` until its transaction ends. What a change means to a cache is `gateway.access`'s business.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import delete, insert, select, update
@@ -25,11 +26,19 @@ async def bump(connection: AsyncConnection, *, team_id: str | None, key_id: str 
 
     Others who change something wait for this transaction to end, so that is best done last.
     """
-    raised = update(revision).values(value=revision.c.value + 1).returning(revision.c.value)
-    number: int = (await connection.execute(raised)).scalar_one()
-    row = {"revision": number, "team_id": team_id, "key_id": key_id, "at": at}
-    await connection.execute(insert(changes).values(row))
-    return number
+    return await bump_each(connection, [(team_id, key_id)], at=at)
+
+
+async def bump_each(connection: AsyncConnection, touched: Sequence[tuple[str | None, str | None]], *, at: int) -> int:
+    """As `bump` for all changes of a transaction, one or more, each a `team_id` and a `key_id`: the last number."""
+    raised = update(revision).values(value=revision.c.value + len(touched)).returning(revision.c.value)
+    last: int = (await connection.execute(raised)).scalar_one()
+    rows = [
+        {"revision": number, "team_id": team_id, "key_id": key_id, "at": at}
+        for number, (team_id, key_id) in enumerate(touched, last - len(touched) + 1)
+    ]
+    await connection.execute(insert(changes), rows)
+    return last
 
 
 async def current_revision(connection: AsyncConnection) -> int:

@@ -1,5 +1,6 @@
 """Teams and keys as a document: out of one gateway, into another, or edited and back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import pytest
 import yaml
 from sqlalchemy import URL
 
+from gateway.access.change import Change
 from gateway.access.drafts import KeyFilters
+from gateway.access.transfer import MOST_ENTRIES
 from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError
+from gateway.store.tables import audit, changes
 from gateway.terms import Budgets, Grants, Limits
 from tests.access.desk import NOW, ROOT, Desk, opened, secret_of
+from tests.access.queries import queries
 from tests.support.stores import fresh_sqlite_url
 
 
@@ -85,6 +90,83 @@ async def test_a_dry_run_tells_what_would_be_done_and_does_nothing(desk: Desk) -
     assert [(issued.key.name, issued.secret) for issued in imported.made_keys] == [("carol", None)]
     assert ([team.name for team in imported.changed_teams], len(imported.changed_keys)) == (["research"], 1)
     assert await desk.trace() == before
+
+
+async def test_a_dry_run_waits_for_nobody_who_changes_something(desk: Desk) -> None:
+    async with asyncio.timeout(2), desk.store.writing() as connection:
+        await Change.begin(connection, ROOT, NOW)
+        imported = await desk.do.import_(ROOT, _team({"name": "carol"}), dry_run=True)
+    assert [issued.key.name for issued in imported.made_keys] == ["carol"]
+
+
+async def test_however_much_is_imported_it_takes_few_statements(desk: Desk) -> None:
+    many = [{"name": f"key {number}", "state": "disabled"} for number in range(MOST_ENTRIES - 1)]
+    with queries(desk.store) as seen:
+        made = await desk.do.import_(ROOT, _team(*many))
+    assert (len(made.made_keys), len(seen) < 50) == (MOST_ENTRIES - 1, True)
+    changed = [{**key, "state": "active", "owner": "Al"} for key in many]
+    with queries(desk.store) as seen:
+        assert len((await desk.do.import_(ROOT, _team(*changed))).changed_keys) == MOST_ENTRIES - 1
+    assert len(seen) < 50
+    assert await desk.works(secret_of(made.made_keys[-1]))
+
+
+async def test_more_than_can_be_imported_at_once_is_refused_before_anybody_waits(desk: Desk) -> None:
+    before = await desk.trace()
+    many = _team(*({"name": f"key {number}"} for number in range(MOST_ENTRIES)))
+    async with asyncio.timeout(2), desk.store.writing() as connection:
+        await Change.begin(connection, ROOT, NOW)
+        for document in (many, {"teams": [{"name": str(number)} for number in range(MOST_ENTRIES + 1)]}):
+            with pytest.raises(BadRequest, match="in parts"):
+                await desk.do.import_(ROOT, document)
+    assert await desk.trace() == before
+
+
+async def test_each_thing_that_is_imported_is_audited_and_told_to_other_nodes(desk: Desk) -> None:
+    number = (await desk.trace())[0]
+    document = _team({"name": "carol", "state": "disabled"}, {"name": "alice", "owner": "Ada", "state": "disabled"})
+    document["teams"].append({"name": "new", "state": "disabled", "keys": [{"name": "dan"}]})
+    await desk.do.import_(ROOT, document)
+    entries = [entry for entry in await desk.rows(audit) if entry["id"] > number]
+    assert [entry["action"] for entry in entries] == [
+        "key.create",
+        "key.disable",
+        "key.update",
+        "key.disable",
+        "team.create",
+        "team.disable",
+        "key.create",
+    ]
+    assert [(entry["before"] or {}).get("version") for entry in entries] == [None, 1, 1, 2, None, 1, None]
+    told = [change for change in await desk.rows(changes) if change["revision"] > number]
+    assert {(it["team_id"], it["key_id"]) for it in told} == {
+        (entry["team_id"], None if entry["object_id"] == entry["team_id"] else entry["object_id"]) for entry in entries
+    }
+    assert [change["revision"] for change in told] == list(range(number + 1, number + 1 + len(told)))
+    assert desk.revisions[-1] == (await desk.trace())[0] == told[-1]["revision"]
+    carol, alice = [(await desk.do.keys(ROOT, KeyFilters(name=name))).items[0] for name in ("carol", "alice")]
+    assert (carol.state, carol.version) == ("disabled", 2)
+    assert (alice.state, alice.version, alice.owner) == ("disabled", 3, "Ada")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_an_import_leaves_an_admin_key_that_works(desk: Desk, *, dry_run: bool) -> None:
+    await desk.key("root", role="admin")
+    before = await desk.trace()
+    gone: list[dict[str, Any]] = [
+        _team({"name": "root", "state": "disabled"}),
+        _team({"name": "root", "role": "member"}),
+        _team(state="disabled"),
+        _team({"name": "heir", "role": "admin", "state": "disabled"}, {"name": "root", "state": "disabled"}),
+    ]
+    for document in gone:
+        with pytest.raises(Conflict):
+            await desk.do.import_(ROOT, document, dry_run=dry_run)
+    assert await desk.trace() == before
+    heir: list[dict[str, Any]] = [{"name": "heirs", "keys": [{"name": "heir", "role": "admin"}]}]
+    handed_on = {"teams": [*heir, *_team({"name": "root", "role": "member"}, state="disabled")["teams"]]}
+    imported = await desk.do.import_(ROOT, handed_on, dry_run=dry_run)
+    assert [issued.key.name for issued in imported.made_keys] == ["heir"]
 
 
 @pytest.mark.parametrize(
