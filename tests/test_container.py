@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def podman(*arguments: str, check: bool = True, **options: Any) -> subprocess.Co
     )
 
 
-def build_context(folder: Path) -> Path:
+def build_context(folder: Path) -> None:
     """A copy of the repository's files, with secrets lying about as they do in a developer's clone."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -61,18 +61,17 @@ def build_context(folder: Path) -> Path:
     for stray in (".env", "gmi_api_key", "secrets/gmi_api_key", "data/gmi_api_key"):
         (folder / stray).parent.mkdir(exist_ok=True)
         (folder / stray).write_text(f"GMI_API_KEY={ACCOUNT_KEY}\n")
-    return folder
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of an image that was built from what is in the tree now."""
+@contextmanager
+def built_image(context: Path) -> Iterator[str]:
+    """The name of an image that was built from what is in the tree now; `context` is an empty folder."""
     if shutil.which("podman") is None:
         if os.environ.get("CI"):
             pytest.fail("CI has no podman, so the image was not built; .ci/run should have installed it")
         pytest.skip("podman is not installed: the image is neither built nor run")
-    name = f"localhost/gmi-gateway-test:{os.getpid()}"
-    context = build_context(tmp_path_factory.mktemp("context"))
+    name = f"localhost/gmi-gateway-test:{secrets.token_hex(6)}"
+    build_context(context)
     environment = {**os.environ, "GMI_API_KEY": ACCOUNT_KEY}
     # The docker format, since OCI's has no place for a health check.
     built = podman(
@@ -87,6 +86,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert built.returncode == 0, built.stdout + built.stderr
     yield name
     podman("rmi", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with built_image(tmp_path_factory.mktemp("context")) as name:
+        yield name
 
 
 @dataclass(frozen=True)

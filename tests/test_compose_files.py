@@ -1,0 +1,76 @@
+"""What docker-compose.yml and config/nginx.conf say, held against the gateway's settings. Nothing runs here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateway.settings import Server, Settings
+
+ROOT = Path(__file__).parents[1]
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+NGINX = (ROOT / "config" / "nginx.conf").read_text(encoding="utf-8")
+
+
+def seconds(text: str) -> float:
+    """`90`, `40s` or `1h`, as Compose and nginx write times."""
+    number, unit = re.fullmatch(r"(\d+)([smh]?)", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"": 1, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def directive(name: str, block: str = NGINX) -> str:
+    """The value of nginx's directive `name`, which stands in `block` once."""
+    (value,) = re.findall(rf"^\s*{name} ([^;]+);", block, re.MULTILINE)
+    return str(value)
+
+
+def test_only_nginx_is_published_and_that_to_this_machine_alone() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["nginx"]
+    assert SERVICES["nginx"]["ports"] == ["127.0.0.1:${PUBLISHED_PORT:-8080}:8080"]
+
+
+def test_the_stores_are_on_a_network_that_only_the_gateways_share() -> None:
+    members = {name for name, service in SERVICES.items() if "stores" in service.get("networks", ())}
+    assert members == {"gateway", "redis", "postgres"}
+    assert SERVICES["redis"]["networks"] == SERVICES["postgres"]["networks"] == ["stores"]
+
+
+def test_every_service_restarts_and_has_a_health_check() -> None:
+    for name, service in SERVICES.items():
+        assert service["restart"] == "unless-stopped", name
+        assert "healthcheck" in service or name == "gateway", name
+    assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    waits_for = {name: how["condition"] for name, how in SERVICES["gateway"]["depends_on"].items()}
+    assert waits_for == {"postgres": "service_healthy", "redis": "service_healthy"}
+
+
+def test_redis_keeps_and_never_evicts_what_was_used() -> None:
+    assert "--appendonly yes" in SERVICES["redis"]["command"]
+    assert "--maxmemory-policy noeviction" in SERVICES["redis"]["command"]
+
+
+def test_nginx_is_more_patient_than_the_gateway() -> None:
+    assert seconds(directive("proxy_read_timeout")) > Settings().upstream.total_timeout_s
+    assert seconds(directive("send_timeout")) > Server().send_timeout_s
+    assert seconds(directive("client_body_timeout")) > Server().request_timeout_s
+    assert directive("client_max_body_size") == "0"
+
+
+def test_nginx_holds_nothing_back() -> None:
+    assert directive("proxy_buffering") == directive("proxy_request_buffering") == "off"
+    assert "gzip" not in NGINX
+
+
+def test_nginx_closes_idle_connections_before_the_gateway_does() -> None:
+    upstream = NGINX[NGINX.index("upstream gateways") : NGINX.index("map ")]
+    assert seconds(directive("keepalive_timeout", upstream)) < Server().keep_alive_s
+
+
+def test_nginx_sends_no_call_twice_that_a_gateway_may_have_processed() -> None:
+    assert directive("proxy_next_upstream") == "error timeout"
+
+
+def test_nothing_is_killed_before_the_gateways_have_drained() -> None:
+    assert seconds(SERVICES["gateway"]["stop_grace_period"]) > Server().drain_s + 5
+    assert seconds(SERVICES["nginx"]["stop_grace_period"]) >= seconds(SERVICES["gateway"]["stop_grace_period"])
