@@ -1,8 +1,8 @@
 """docker-compose.yml, brought up for real: three gateways behind nginx, on one PostgreSQL and one Redis.
 
 Needs podman and podman-compose. Without them these tests are skipped, except in CI, where that is a failure. The images
-of PostgreSQL, Redis and nginx are pulled, or are stand-ins where no registry can be reached. What the files themselves say
-is for test_compose_files.py.
+of PostgreSQL, Redis and nginx are pulled, or are stand-ins where no registry can be reached. What the files
+themselves say is for test_compose_files.py.
 """
 
 import importlib.util
