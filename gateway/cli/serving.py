@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from secrets import randbits
@@ -14,10 +15,11 @@ from pydantic import SecretStr
 
 from gateway import __version__
 from gateway.access.keys import new_secret
-from gateway.access.reconcile import SettingsConflict
+from gateway.access.reconcile import ADMIN, ADMINS, SettingsConflict
 from gateway.app import bind, bind_admin, prepare, serve
 from gateway.cli.api import Refused
 from gateway.cli.migration import unusable
+from gateway.cli.printing import drop_output
 from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, prices_or_exit, print_finding
 from gateway.configuration import is_loopback
 from gateway.doctor.findings import KEYS_PAGE
@@ -47,14 +49,16 @@ def serve_command(
         port = listener.getsockname()[1]
         if settings.upstream.api_key is not None:
             admin_secret = _prepared(settings)
-            _welcome(settings, port)
-            _hand_out(settings, port, admin_secret)
+            with _greeting(admin_secret):
+                _welcome(settings, port)
+                _hand_out(settings, port, admin_secret)
         else:
             demo_secret = new_secret() if is_loopback(settings.server.host) and not settings.keys else None
             settings = stack.enter_context(_simulated(settings, demo_secret))
             admin_secret = _prepared(settings)
-            _introduce_simulator(settings.server.host, port, demo_secret)
-            _hand_out(settings, port, admin_secret, has_other=True)
+            with _greeting(admin_secret):
+                _introduce_simulator(settings.server.host, port, demo_secret)
+                _hand_out(settings, port, admin_secret, has_other=True)
         serve(settings, listener, admin_listener)
 
 
@@ -97,6 +101,21 @@ def _simulated(settings: Settings, demo_secret: str | None) -> Iterator[Settings
         if demo_secret is not None:
             changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
         yield settings.model_copy(update=changed)
+
+
+@contextmanager
+def _greeting(admin_secret: str | None) -> Iterator[None]:
+    """What is printed first. Where it cannot be, calls are served all the same."""
+    is_shown = sys.stdout is not None
+    try:
+        yield
+    except OSError as error:
+        is_shown = False
+        drop_output()
+        typer.echo(f"Standard output cannot be written: {error.strerror}.", err=True)
+    if admin_secret is not None and not is_shown:
+        cure = f"Get another with gmi-gateway keys rotate {ADMINS}/{ADMIN}"
+        typer.echo(f"The admin key that was made could not be shown and is lost. {cure}.", err=True)
 
 
 def _welcome(settings: Settings, port: int) -> None:
