@@ -238,11 +238,8 @@ async def test_a_file_that_another_process_writes_to_is_read_all_the_same(store_
 
 
 @only_sqlite
-async def test_a_file_that_another_process_has_locked_is_done_without_and_found_again(
-    store_url: URL, *, is_long: bool
-) -> None:
-    if not is_long:
-        pytest.skip("SQLite tries for ten seconds whatever the timeout is, so this takes half a minute: --long")
+async def test_a_file_that_another_process_has_locked_is_done_without_and_found_again(store_url: URL) -> None:
+    """SQLite itself tries for ten seconds to read such a file, whatever the timeout is."""
     async with nodes(store_url, count=1, **IMPATIENT) as (node,):
         admin = Admin(node.port)
         unseen = await admin.make_key()

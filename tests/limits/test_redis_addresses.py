@@ -118,22 +118,14 @@ class Watched:
         self.master.start()
         self.replica.start()
         self.replica.command("REPLICAOF", "127.0.0.1", self.master.port)
-        while b"master_link_status:up" not in _info(self.replica):
-            time.sleep(0.02)
-        self.sentinel.start()
-        while f"port={self.replica.port}".encode() not in _info(self.master) or b"slaves=1" not in _info(self.sentinel):
-            time.sleep(0.02)
+        self.replica.says(b"Finished with success")
+        self.master.says(b"succeeded")  # the synchronisation, as it sees it
+        self.sentinel.start(ready=b"+monitor master main")
+        self.sentinel.says(b"+slave slave 127.0.0.1:%d" % self.replica.port)
 
     def close(self) -> None:
         for server in (self.sentinel, self.replica, self.master):
             server.close()
-
-
-def _info(server: Server) -> bytes:
-    with server.client() as connection:
-        connection.response_callbacks.pop("INFO", None)
-        told = connection.execute_command("INFO")  # type: ignore[no-untyped-call]
-    return told if isinstance(told, bytes) else str(told).encode()
 
 
 async def test_by_sentinels_and_after_a_failover_at_the_new_master_with_what_was_counted(tmp_path: Path) -> None:
