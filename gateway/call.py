@@ -4,6 +4,7 @@ Knows the words for routes, principals, outcomes and usage; decides nothing.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -142,6 +143,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cache_write_tokens: int = 0
 
 
+UsageSource = Literal["none", "reported", "estimated", "unknown"]
+"""Where a call's usage is from: it used nothing; upstream reported it; estimated from what was delivered (cut streams);
+it used something that nobody knows."""
+
+
 class CallRecord(msgspec.Struct, frozen=True):
     """The one fact about a call that has ended; metrics and logs are made from it alone.
 
@@ -172,3 +178,13 @@ class CallRecord(msgspec.Struct, frozen=True):
     usage: Usage | None
     error: str | None
     upstream_error: str | None
+    usage_source: UsageSource = "none"
+    """`usage` is None for `none` and `unknown`."""
+    cost_microusd: int | None = None
+    """0 for `none`. None where usage is unknown, or known of a model that has no price: unpriced, never free."""
+    endpoint: str | None = None
+    """The upstream endpoint that the call went to, by name; None if it went to none."""
+    queue_s: float = 0.0
+    """How long it waited for its turn under a limit; no part of `overhead_s`."""
+    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """What its client wants it to be found under."""
