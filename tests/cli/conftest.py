@@ -14,6 +14,7 @@ from gateway.cli.commands import app
 from tests.http.admin_server import AdminServer, administered
 from tests.support.stores import fresh_sqlite_url
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., Result]
 
 
@@ -22,11 +23,19 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("GATEWAY_", "GMI_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONUTF8", "1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> None:
+    """The store of the folder, which has its schema already."""
+    fresh_sqlite_url(tmp_path / "data")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a command on the store of the folder, which has its schema already."""
+    """Runs a command on such a store."""
     fresh_sqlite_url(tmp_path / "data")
     return call
 

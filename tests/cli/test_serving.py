@@ -5,21 +5,15 @@ import os
 import shlex
 import signal
 import subprocess
-from pathlib import Path
 from socket import create_server
 
 import pytest
 
 from gateway.access.keys import is_well_formed
 from tests.cli.conftest import call
-from tests.support.stores import fresh_sqlite_url
-from tests.test_cli import CANARY, ROOT, command, serving
+from tests.cli.process import CANARY, command, serving
 
-
-@pytest.fixture(autouse=True)
-def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    fresh_sqlite_url(tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("store")
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])

@@ -1,0 +1,170 @@
+"""`gmi-gateway serve`: what it prints first, and that it works as printed."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from gateway import __version__
+from gateway.access.keys import is_well_formed
+from tests.cli.conftest import call
+from tests.cli.process import CANARY, OWN_KEY, paste, serving, stop, until_curl
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def test_without_a_key_serve_runs_the_simulator_says_so_and_prints_a_line_that_works() -> None:
+    with serving() as process:
+        lines = until_curl(process)
+        reply = paste(lines[-1])
+        code, _, err = stop(process)
+    assert lines[0] == "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked."
+    assert lines[1] == "For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again."
+    assert reply.status_code == 200
+    assert reply.json()["choices"][0]["message"]["content"].startswith("[simulated]")
+    assert (code, err) == (0, "")
+    assert "\x1b" not in "\n".join(lines)
+
+
+def test_the_first_start_makes_the_database_in_a_folder_for_this_user_alone() -> None:
+    shutil.rmtree("data")
+    with serving() as process:
+        assert paste(until_curl(process)[-1]).status_code == 200
+    assert [oct(path.stat().st_mode & 0o777) for path in (Path("data"), Path("data/gateway.db"))] == ["0o700", "0o600"]
+
+
+def test_the_demo_key_is_the_only_one_and_is_a_new_one_each_time() -> None:
+    keys = []
+    for _ in range(2):
+        with serving() as process:
+            line = until_curl(process)[-1]
+            keys += re.findall(r"sk-gw-\w+", line)
+            refused = paste(line.replace(keys[-1], "sk-gw-" + "0" * 38))
+        assert refused.status_code == 401
+        assert is_well_formed(keys[-1])
+    assert len(set(keys)) == 2
+
+
+def test_beyond_loopback_there_is_no_demo_key_but_the_admin_key_of_the_first_start() -> None:
+    shutil.rmtree("data")
+    with serving("--host", "0.0.0.0") as process:
+        line = until_curl(process)[-1]
+        assert process.stdout is not None
+        admin_line = process.stdout.readline()
+        while "Admin key" not in admin_line:
+            admin_line = process.stdout.readline()
+        assert paste(line).status_code == 401
+        assert paste(line.replace("YOUR_KEY", admin_line.split()[-1])).status_code == 200
+    assert "sk-gw-" not in line
+
+
+def test_with_keys_of_ones_own_the_simulator_takes_those_and_none_is_printed() -> None:
+    key = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    with serving(GATEWAY_KEYS=key) as process:
+        lines = until_curl(process)
+        reply = paste(lines[-1].replace("YOUR_KEY", OWN_KEY))
+        _, out, err = stop(process)
+    assert "; put one of your keys in place of YOUR_KEY:" in lines[-3]
+    assert "$" not in lines[-1]
+    assert reply.status_code == 200
+    assert OWN_KEY not in "\n".join(lines) + out + err
+
+
+def test_a_proxy_for_upstream_is_not_in_the_way_of_the_simulator() -> None:
+    with serving(GATEWAY_UPSTREAM_PROXY="http://127.0.0.1:1", GATEWAY_UPSTREAM_TRANSPORT="httpx2") as process:
+        assert paste(until_curl(process)[-1]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:"), ("localhost", "http://localhost:")]
+)
+def test_the_line_to_paste_reaches_the_host_that_was_asked_for(host: str, url: str) -> None:
+    key = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    with serving("--host", host, GATEWAY_KEYS=key) as process:
+        line = until_curl(process)[-1]
+        assert line.startswith(f"curl {url}")
+        assert paste(line.replace("YOUR_KEY", OWN_KEY)).status_code == 200
+
+
+def test_with_a_key_serve_names_the_upstream_and_never_the_key() -> None:
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        pasted = until_curl(process)[-1]
+        reply = paste(pasted)
+        code, out, err = stop(process)
+    assert line.startswith(f"GMI gateway {__version__} on http://127.0.0.1:")
+    assert "upstream http://127.0.0.1:9/v1" in line
+    assert "SIMULATOR" not in line
+    assert reply.status_code == 502
+    assert CANARY not in line + out + err + reply.text
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", r"on http://127\.0\.0\.1:\d+/v1, upstream \S+\."),
+        ("0.0.0.0", r"listening on 0\.0\.0\.0:(\d+) \(here: http://127\.0\.0\.1:\1/v1\), upstream \S+\."),
+        ("::", r"listening on \[::\]:(\d+) \(here: http://\[::1\]:\1/v1\), upstream \S+\."),
+    ],
+)
+def test_the_first_line_says_who_can_reach_the_gateway_and_how(host: str, said: str) -> None:
+    with serving("--host", host, GMI_API_KEY=CANARY) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+    assert re.fullmatch(rf"GMI gateway {re.escape(__version__)} {said}\n", line)
+
+
+def test_the_first_start_prints_an_admin_key_that_works_and_the_next_one_does_not() -> None:
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        lines = until_curl(process)
+        (secret,) = re.findall(r"^Admin key, shown this once: (\S+)$", "\n".join(lines), re.MULTILINE)
+        root = re.findall(r"(http://127\.0\.0\.1:\d+)/v1", lines[0])[0]
+        created = call("teams", "create", "--name", "core", "--url", root, GATEWAY_ADMIN_KEY=secret)
+        stop(process)
+    assert is_well_formed(secret)
+    assert created.exit_code == 0
+    assert secret in lines[-1]
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4].rstrip(",").removesuffix("/v1")
+        listed = call("teams", "list", "--json", "--url", url, GATEWAY_ADMIN_KEY=secret)
+        _, out, err = stop(process)
+    assert [team["name"] for team in json.loads(listed.stdout)] == ["admins", "core"]
+    assert "sk-gw-" not in out + err
+
+
+def test_an_admin_key_of_ones_own_is_taken_and_none_is_made() -> None:
+    own = {"GATEWAY_ADMIN_KEY": OWN_KEY, "GMI_API_KEY": CANARY, "GMI_BASE_URL": "http://127.0.0.1:9/v1"}
+    with serving(**own) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4].rstrip(",").removesuffix("/v1")
+        listed = call("keys", "list", "--json", "--url", url, GATEWAY_ADMIN_KEY=OWN_KEY)
+        _, out, err = stop(process)
+    assert [key["source"] for key in json.loads(listed.stdout)] == ["settings"]
+    assert "sk-gw-" not in out + err
+    assert OWN_KEY not in out + err
+
+
+def test_the_simulator_says_where_it_listens_beyond_loopback() -> None:
+    keys = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
+    with serving("--host", "0.0.0.0", GATEWAY_KEYS=keys) as process:
+        line = until_curl(process)[-3]
+    assert re.match(r"Base URL http://127\.0\.0\.1:(\d+)/v1, listening on 0\.0\.0\.0:\1\. Try it", line)
+
+
+def test_serve_warns_of_what_was_hardly_meant_and_starts() -> None:
+    with serving(GATEWAY_KEY="x", GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4].removesuffix("/v1,")
+        httpx2.get(f"{url}/healthz", trust_env=False)
+        code, _, err = stop(process)
+    assert code == 0
+    assert err == (
+        "! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n"
+        "! upstream.base_url has no path; most APIs sit under /v1: http://127.0.0.1:9/v1\n"
+    )
