@@ -188,3 +188,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     """How long it waited for its turn under a limit; no part of `overhead_s`."""
     tags: Mapping[str, str] = msgspec.field(default_factory=dict)
     """What its client wants it to be found under."""
+    pieces: int = 0
+    """In how many pieces its event stream came from upstream; 0 for a plain reply."""
+    longest_gap_s: float = 0.0
+    """The longest time between two of them, 0 where there were not two."""

@@ -66,12 +66,14 @@ class LiveCall:
         "in_doubt",
         "left",
         "limit_headers",
+        "longest_gap_s",
         "method",
         "model",
         "new_ids",
         "outcome",
         "outlives_client",
         "owner",
+        "pieces",
         "principal",
         "removes_usage",
         "route",
@@ -116,6 +118,8 @@ class LiveCall:
         self.first_byte_at: float | None = None
         self.first_write_at: float | None = None
         self.sent_bytes = 0
+        self.pieces = 0
+        self.longest_gap_s = 0.0
         self.usage: Usage | None = None
         self.error: str | None = None
         self.detail = ""
@@ -171,6 +175,8 @@ class LiveCall:
             usage=self.usage,
             error=self.error,
             upstream_error=self.upstream_error,
+            pieces=self.pieces,
+            longest_gap_s=self.longest_gap_s,
         )
 
     def _overhead_s(self) -> float | None:

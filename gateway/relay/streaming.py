@@ -53,6 +53,9 @@ class EventRelay:
         self._unsent = b""
         self._is_done = False
         self._partial: MaskedStream | None = None
+        self._pieces = 0
+        self._last_piece_at = 0.0
+        self._longest_gap_s = 0.0
         self._keepalive = KeepAlive(streams.keepalive_s, self._comment) if streams.keepalive_s else None
 
     async def run(self) -> None:
@@ -72,6 +75,7 @@ class EventRelay:
         finally:
             if self._keepalive is not None:
                 self._keepalive.close()
+            self._call.pieces, self._call.longest_gap_s = self._pieces, self._longest_gap_s
             if self._scanner is not None:
                 self._call.usage = self._scanner.usage
 
@@ -89,8 +93,13 @@ class EventRelay:
 
     def _take(self, piece: bytes) -> bool:
         """Pass a piece on without waiting; False where its whole events are `_unsent` and somebody has to wait."""
-        if self._call.first_byte_at is None:
-            self._call.first_byte_at = perf_counter()
+        now = perf_counter()
+        if self._pieces == 0:
+            self._call.first_byte_at = now
+        elif now - self._last_piece_at > self._longest_gap_s:
+            self._longest_gap_s = now - self._last_piece_at
+        self._pieces += 1
+        self._last_piece_at = now
         block = self._cutter.feed(piece)
         if not block:
             return True
