@@ -141,11 +141,15 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
     cache_write_tokens: int = 0
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    audio_ms: int = 0
+    """How long a sound was, of models that are billed by that; such a reply reports no tokens."""
 
 
-UsageSource = Literal["none", "reported", "estimated", "unknown"]
-"""Where a call's usage is from: it used nothing; upstream reported it; estimated from what was delivered (cut streams);
-it used something that nobody knows."""
+UsageSource = Literal["none", "reported", "estimated", "due", "unknown"]
+"""Where a call's usage is from: it used nothing; upstream reported it; estimated from what was delivered (calls that
+were cut); another record will tell (responses in the background); it used something that nobody knows."""
 
 
 class CallRecord(msgspec.Struct, frozen=True):
@@ -179,9 +183,9 @@ class CallRecord(msgspec.Struct, frozen=True):
     error: str | None
     upstream_error: str | None
     usage_source: UsageSource = "none"
-    """`usage` is None for `none` and `unknown`."""
+    """`usage` is None for `none`, `due` and `unknown`."""
     cost_microusd: int | None = None
-    """0 for `none`. None where usage is unknown, or known of a model that has no price: unpriced, never free."""
+    """0 for `none` and `due`. None where usage is unknown, or of a model that has no price: unpriced, never free."""
     endpoint: str | None = None
     """The upstream endpoint that the call went to, by name; None if it went to none."""
     queue_s: float = 0.0
