@@ -1,15 +1,17 @@
 """Read token usage out of replies without touching or delaying them.
 
 Bytes go in exactly as upstream sent them; only a fact comes out. Knows where usage sits
-(OpenAI API reference): at the top level of a plain reply and of the last chunk of a chat
-or completions stream, and in `response` of the event that ends a responses stream. Text
-that merely speaks of usage is no usage: only those places are looked at. A count that is
-missing or makes no sense is 0, a missing total the sum of input and output; without any
-of these three there is no usage.
+(OpenAI API reference): at the top level of a plain reply, of the last chunk of a chat or
+completions stream and of the event that ends a stream of sound, text or images, and in
+`response` of the event that ends a responses stream. Text that merely speaks of usage is
+no usage: only those places are looked at. A count that makes no sense is missing, and one
+of input, output and total that is missing follows from the others; without any of these
+there is no usage, but for sound that is told by its length.
 """
 
 import re
-from typing import Annotated, TypeGuard
+from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -20,24 +22,34 @@ MAX_COUNT = 2**53
 
 _ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 _KEY = b'"usage"'
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}+")
 _DATA = re.compile(rb"(?<![^\r\n])data:([^\r\n]*+)")
+_LAST_MEMBER = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})\s*+\}\s*+\Z')
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_LONGEST_NUMBER = 20
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | None
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_COUNT / 1000)] | None
 
 
 class _Details(msgspec.Struct, gc=False):
     cached_tokens: Count = None
     cache_write_tokens: Count = None
     audio_tokens: Count = None
+    image_tokens: Count = None
     reasoning_tokens: Count = None
     accepted_prediction_tokens: Count = None
     rejected_prediction_tokens: Count = None
 
 
 class _Tokens(msgspec.Struct, gc=False):
-    """Both spellings: `prompt` and `completion` of chat, `input` and `output` of responses."""
+    """Both spellings: `prompt` and `completion` of chat, `input` and `output` of responses.
+
+    Besides, `input_token_details` and `seconds` of transcriptions, and what servers of open models put at the top:
+    `reasoning_tokens`, and `prompt_cache_hit_tokens`, which is what came from the cache.
+    """
 
     prompt_tokens: Count = None
     completion_tokens: Count = None
@@ -48,6 +60,10 @@ class _Tokens(msgspec.Struct, gc=False):
     completion_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
+    input_token_details: _Details | None = None
+    reasoning_tokens: Count = None
+    prompt_cache_hit_tokens: Count = None
+    seconds: Seconds = None
 
 
 class _Document(msgspec.Struct, gc=False):
@@ -84,15 +100,36 @@ class UsageScanner:
         return self._found
 
     def _read(self, block: bytes) -> None:
-        for event in _EVENT_END.split(block):
-            if _KEY in event:
-                self._found = _usage_of_event(b"\n".join(_DATA.findall(event))) or self._found
+        for data in data_of_events(block):
+            if _KEY in data:
+                self._found = _usage_of_event(data) or self._found
+
+
+def data_of_events(block: bytes) -> Iterator[bytes]:
+    """What the events of `block` say: of each its `data` fields joined, b"" where it has none."""
+    return (b"\n".join(_DATA.findall(event)) for event in _EVENT_END.split(block))
 
 
 def usage_of_reply(body: bytes) -> Usage | None:
     """The usage that a plain JSON reply reports; None if it reports none or is no JSON object. Never raises."""
-    document = _document(body)
+    document = _document(body.removeprefix(_BYTE_ORDER_MARK))
     return None if document is None else _usage(document.usage)
+
+
+def usage_of_stream(body: bytes) -> Usage | None:
+    """The usage that a whole event stream reports; None if it reports none. Never raises."""
+    scanner = UsageScanner()
+    scanner.feed(body)
+    return scanner.usage
+
+
+def usage_at_the_end(tail: bytes) -> Usage | None:
+    """The usage of a JSON reply that ends with `tail`, if that is its last member. Never raises.
+
+    Within a string there is no quote without a backslash, so that no text can be taken for the member.
+    """
+    found = _LAST_MEMBER.search(tail)
+    return None if found is None else _usage(msgspec.Raw(found[1]))
 
 
 def _usage_of_event(data: bytes) -> Usage | None:
@@ -128,39 +165,54 @@ def _usage_with_oddities(raw: msgspec.Raw) -> Usage | None:
 
 
 def _sensible(members: object) -> dict[str, object]:
-    """What in a usage object has the type that its name promises."""
+    """What in a usage object has the type that its name promises, or can be read as if it had."""
     if not isinstance(members, dict):
         return {}
-    counts: dict[str, object] = {name: int(count) for name, count in members.items() if _is_count(count)}
-    details = {name: _sensible(inner) for name, inner in members.items() if name.endswith("_details")}
-    return counts | details
+    found: dict[str, object] = {name: _sensible(inner) for name, inner in members.items() if name.endswith("_details")}
+    for name, value in members.items():
+        number = _number(value)
+        if number is not None and name not in found and (name == "seconds" or number.is_integer()):
+            found[name] = number if name == "seconds" else int(number)
+    return found
 
 
-def _is_count(value: object) -> TypeGuard[int | float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 <= value <= MAX_COUNT and value == int(value)
+def _number(value: object) -> float | None:
+    """What stands for a number that is possible here; some servers put it in quotes."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER and _DECIMAL.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
+        return None
+    return float(value)
 
 
 def _counted(tokens: _Tokens) -> Usage | None:
     input_tokens = tokens.prompt_tokens if tokens.input_tokens is None else tokens.input_tokens
     output_tokens = tokens.completion_tokens if tokens.output_tokens is None else tokens.output_tokens
     total_tokens = tokens.total_tokens
-    if total_tokens is None:
-        if input_tokens is None and output_tokens is None:
-            return None
-        total_tokens = (input_tokens or 0) + (output_tokens or 0)
-    inputs = tokens.input_tokens_details or tokens.prompt_tokens_details or _NO_DETAILS
+    if input_tokens is None or output_tokens is None or total_tokens is None:
+        if input_tokens is None and output_tokens is None and total_tokens is None:
+            return None if tokens.seconds is None else Usage(0, 0, 0, audio_ms=round(tokens.seconds * 1000))
+        # Of embeddings some servers tell the total alone.
+        if input_tokens is None:
+            input_tokens = max(0, (total_tokens or 0) - (output_tokens or 0))
+        if output_tokens is None:
+            output_tokens = max(0, (total_tokens or 0) - input_tokens)
+        if total_tokens is None:
+            total_tokens = input_tokens + output_tokens
+    inputs = tokens.input_tokens_details or tokens.prompt_tokens_details or tokens.input_token_details or _NO_DETAILS
     outputs = tokens.output_tokens_details or tokens.completion_tokens_details or _NO_DETAILS
     return Usage(
-        input_tokens or 0,
-        output_tokens or 0,
+        input_tokens,
+        output_tokens,
         total_tokens,
-        cached_tokens=inputs.cached_tokens or 0,
-        reasoning_tokens=outputs.reasoning_tokens or 0,
+        cached_tokens=inputs.cached_tokens or tokens.prompt_cache_hit_tokens or 0,
+        reasoning_tokens=outputs.reasoning_tokens or tokens.reasoning_tokens or 0,
         audio_input_tokens=inputs.audio_tokens or 0,
         audio_output_tokens=outputs.audio_tokens or 0,
         accepted_prediction_tokens=outputs.accepted_prediction_tokens or 0,
         rejected_prediction_tokens=outputs.rejected_prediction_tokens or 0,
         cache_write_tokens=inputs.cache_write_tokens or 0,
+        image_input_tokens=inputs.image_tokens or 0,
+        image_output_tokens=outputs.image_tokens or 0,
+        audio_ms=0 if tokens.seconds is None else round(tokens.seconds * 1000),
     )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Usage
-from gateway.metering.usage import UsageScanner, usage_of_reply
+from gateway.metering.usage import UsageScanner, usage_at_the_end, usage_of_reply
 
 CHAT = {
     "prompt_tokens": 19,
@@ -26,6 +26,28 @@ RESPONSES = {
     "output_tokens": 87,
     "output_tokens_details": {"reasoning_tokens": 64},
     "total_tokens": 123,
+}
+TRANSCRIPTION = {
+    "type": "tokens",
+    "input_tokens": 14,
+    "input_token_details": {"text_tokens": 0, "audio_tokens": 14},
+    "output_tokens": 45,
+    "total_tokens": 59,
+}
+IMAGES = {
+    "input_tokens": 50,
+    "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+    "output_tokens": 4160,
+    "output_tokens_details": {"text_tokens": 0, "image_tokens": 4160},
+    "total_tokens": 4210,
+}
+OF_OTHERS = {
+    "prompt_tokens": 9,
+    "completion_tokens": 7,
+    "total_tokens": 16,
+    "prompt_tokens_details": None,
+    "prompt_cache_hit_tokens": 6,
+    "reasoning_tokens": 5,
 }
 OF_CHAT = Usage(19, 10, 29, 5, 3, 1, 4, 6, 7, 2)
 OF_RESPONSES = Usage(36, 87, 123, 8, 64)
@@ -53,6 +75,23 @@ DONE = b"data: [DONE]\n\n"
 )
 def test_usage_of_a_chat_stream_is_that_of_its_last_chunk_that_has_one(blocks: list[bytes]) -> None:
     assert scan(*blocks) == OF_CHAT
+
+
+@pytest.mark.parametrize(
+    ("end", "usage", "expected"),
+    [
+        ("transcript.text.done", TRANSCRIPTION, Usage(14, 45, 59, audio_input_tokens=14)),
+        ("speech.audio.done", {"input_tokens": 3, "output_tokens": 9, "total_tokens": 12}, Usage(3, 9, 12)),
+        ("image_generation.completed", IMAGES, Usage(50, 4160, 4210, image_input_tokens=40, image_output_tokens=4160)),
+        ("image_edit.completed", IMAGES, Usage(50, 4160, 4210, image_input_tokens=40, image_output_tokens=4160)),
+    ],
+)
+def test_usage_of_a_stream_of_sound_or_images_is_that_of_its_last_event(
+    end: str, usage: object, expected: Usage
+) -> None:
+    assert (
+        scan(event({"type": "part", "b64_json": "AA=="}, "part"), event({"type": end, "usage": usage}, end)) == expected
+    )
 
 
 def test_a_later_usage_replaces_an_earlier_one() -> None:
@@ -89,7 +128,7 @@ def test_what_is_not_in_its_place_is_no_usage(block: bytes) -> None:
 
 
 def test_usage_in_json_of_several_lines_is_found() -> None:
-    assert scan(b'data: {"choices":[],\ndata: "usage":{"total_tokens":1}}\n\n') == Usage(0, 0, 1)
+    assert scan(b'data: {"choices":[],\ndata: "usage":{"prompt_tokens":1}}\n\n') == Usage(1, 0, 1)
 
 
 def test_usage_spelled_with_spaces_is_found() -> None:
@@ -103,6 +142,12 @@ def test_usage_spelled_with_spaces_is_found() -> None:
         ({"object": "chat.completion", "usage": CHAT}, OF_CHAT),
         ({"object": "response", "usage": RESPONSES}, OF_RESPONSES),
         ({"object": "list", "data": [], "usage": {"prompt_tokens": 8, "total_tokens": 8}}, Usage(8, 0, 8)),
+        ({"text": "Hi", "usage": TRANSCRIPTION}, Usage(14, 45, 59, audio_input_tokens=14)),
+        (
+            {"created": 1, "data": [], "usage": IMAGES},
+            Usage(50, 4160, 4210, image_input_tokens=40, image_output_tokens=4160),
+        ),
+        ({"usage": OF_OTHERS}, Usage(9, 7, 16, cached_tokens=6, reasoning_tokens=5)),
         ({"object": "list", "data": [{"usage": CHAT}]}, None),
         ({"error": {"message": "no"}}, None),
         ({"response": {"usage": RESPONSES}, "type": "response.completed"}, None),
@@ -118,20 +163,25 @@ def test_usage_of_a_plain_reply_is_its_top_level_member(reply: object, usage: Us
     ("odd", "usage"),
     [
         ({"prompt_tokens": 1}, Usage(1, 0, 1)),
-        ({"total_tokens": 5}, Usage(0, 0, 5)),
+        ({"total_tokens": 5}, Usage(5, 0, 5)),
+        ({"completion_tokens": 2, "total_tokens": 5}, Usage(3, 2, 5)),
+        ({"prompt_tokens": 7, "total_tokens": 5}, Usage(7, 0, 5)),
         ({"prompt_tokens": 1.0, "completion_tokens": 2.5}, Usage(1, 0, 1)),
         ({"prompt_tokens": -1, "completion_tokens": 2}, Usage(0, 2, 2)),
-        ({"prompt_tokens": "1", "completion_tokens": True, "total_tokens": 3}, Usage(0, 0, 3)),
+        ({"prompt_tokens": "1", "completion_tokens": True, "total_tokens": "3.0"}, Usage(1, 2, 3)),
         ({"prompt_tokens": 10**30, "completion_tokens": 1}, Usage(0, 1, 1)),
         ({"prompt_tokens": None, "input_tokens": 4}, Usage(4, 0, 4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": None, "completion_tokens_details": []}, Usage(4, 0, 4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, Usage(4, 0, 4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2, "x": "y"}}, Usage(4, 0, 4, 2)),
         ({"prompt_tokens": 4, "x": "y", "prompt_tokens_details": {"cached_tokens": -1}}, Usage(4, 0, 4)),
-        ({"prompt_tokens": {"x": 1}, "prompt_tokens_details": 1, "total_tokens": 1}, Usage(0, 0, 1)),
+        ({"prompt_tokens": {"x": 1}, "prompt_tokens_details": 1, "total_tokens": 1}, Usage(1, 0, 1)),
+        ({"prompt_tokens": "1e3", "completion_tokens": "-1", "input_tokens": "9" * 30}, None),
         ({"prompt_tokens_details": {"cached_tokens": 2}}, None),
         ({}, None),
-        ({"prompt_tokens": None, "seconds": 3}, None),
+        ({"prompt_tokens": None, "seconds": 3}, Usage(0, 0, 0, audio_ms=3000)),
+        ({"type": "duration", "seconds": "2.5"}, Usage(0, 0, 0, audio_ms=2500)),
+        ({"seconds": -1}, None),
         ([1], None),
         ("1", None),
         (0, None),
@@ -146,6 +196,30 @@ def test_odd_usage_counts_what_makes_sense(odd: object, usage: Usage | None) -> 
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0", b"1E400"])
 def test_numbers_of_any_size_are_no_error(number: bytes) -> None:
     usage_of_reply(b'{"usage":{"prompt_tokens":' + number + b"}}")
+
+
+def test_usage_of_a_reply_after_a_byte_order_mark_is_found() -> None:
+    assert usage_of_reply(b"\xef\xbb\xbf" + json.dumps({"usage": CHAT}).encode()) == OF_CHAT
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_usage_that_is_the_last_member_is_found_in_the_tail_alone(indent: int | None) -> None:
+    reply = json.dumps({"data": ["x" * 5000], "usage": CHAT}, indent=indent).encode()
+    assert usage_at_the_end(reply[-2000:]) == OF_CHAT
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        json.dumps({"text": json.dumps({"usage": CHAT})}).encode(),
+        json.dumps([{"usage": CHAT}]).encode(),
+        json.dumps({"usage": CHAT, "after": 1}).encode(),
+        b'"usage": {"total_tokens": 1}',
+        b"",
+    ],
+)
+def test_usage_that_may_not_be_the_last_member_is_not_taken_from_the_tail(tail: bytes) -> None:
+    assert usage_at_the_end(tail) is None
 
 
 @given(st.binary(max_size=200))
