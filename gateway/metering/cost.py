@@ -13,21 +13,32 @@ _MILLION = 1_000_000
 def cost_microusd(price: Price, usage: Usage) -> int:
     """Micro-dollars, exact and rounded up once.
 
-    No token is counted twice: a kind takes what is left of its total (input: cached, written to the cache, audio, the
-    rest; output: audio, reasoning, the rest), so that kinds which overlap, or add up to more than their total, cost no
-    more tokens than were used.
+    No token is counted twice: a kind takes what is left of its total (input: cached, written to the cache, audio,
+    image, the rest; output: audio, image, reasoning, the rest), so that kinds which overlap, or add up to more than
+    their total, cost no more tokens than were used.
     """
     rates = price.rates_for(usage.input_tokens)
     left = usage.input_tokens
     left -= (cached := min(usage.cached_tokens, left))
     left -= (written := min(usage.cache_write_tokens, left))
     left -= (heard := min(usage.audio_input_tokens, left))
-    cost = left * rates.input + cached * rates.cached + written * rates.cache_write + heard * rates.audio_input
+    left -= (seen := min(usage.image_input_tokens, left))
+    cost = left * rates.input + cached * rates.cached + written * rates.cache_write
+    cost += heard * rates.audio_input + seen * rates.image_input
     left = usage.output_tokens
     left -= (spoken := min(usage.audio_output_tokens, left))
+    left -= (drawn := min(usage.image_output_tokens, left))
     left -= (thought := min(usage.reasoning_tokens, left))
-    cost += left * rates.output + spoken * rates.audio_output + thought * rates.reasoning
+    cost += left * rates.output + thought * rates.reasoning
+    cost += spoken * rates.audio_output + drawn * rates.image_output
+    if usage.audio_ms and rates.audio_seconds:
+        return -(-(cost * 1000 + usage.audio_ms * rates.audio_seconds) // (1000 * _MILLION))
     return -(-cost // _MILLION)
+
+
+def is_priced(price: Price, usage: Usage) -> bool:
+    """Whether `price` says what such usage costs: tokens, or time for which the model has a price."""
+    return not usage.audio_ms or bool(usage.total_tokens) or price.rates.audio_seconds is not None
 
 
 def estimated_microusd(price: Price, input_tokens: int, output_tokens: int) -> int:

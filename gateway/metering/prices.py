@@ -41,13 +41,19 @@ _DEFAULTS = {
     "reasoning": "output",
     "audio_input": "input",
     "audio_output": "output",
+    "image_input": "input",
+    "image_output": "output",
 }
 """Kinds of tokens that may be left out, each with the one whose price it then has."""
-_KINDS = (*_REQUIRED, *_DEFAULTS)
+_SECONDS = "audio_seconds"
+_KINDS = (*_REQUIRED, *_DEFAULTS, _SECONDS)
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False):
-    """Micro-dollars a million tokens, by kind. `input` and `output` are for tokens of no other kind."""
+    """Micro-dollars a million tokens, by kind. `input` and `output` are for tokens of no other kind.
+
+    `audio_seconds`: a million seconds of sound, where upstream tells no tokens; None: such calls are unpriced.
+    """
 
     input: int
     output: int
@@ -56,6 +62,9 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
     reasoning: int
     audio_input: int
     audio_output: int
+    image_input: int
+    image_output: int
+    audio_seconds: int | None = None
 
 
 class Tier(msgspec.Struct, frozen=True, gc=False):
@@ -233,7 +242,9 @@ class _Reading:
         amounts = {kind: amount for kind, amount in found.items() if amount is not None}
         if not all(kind in amounts for kind in _REQUIRED):
             return None
-        return Rates(**{kind: amounts.get(kind, amounts[_DEFAULTS.get(kind, kind)]) for kind in _KINDS})
+        for kind, other in _DEFAULTS.items():
+            amounts.setdefault(kind, amounts[other])
+        return Rates(**amounts)
 
     def _tiers(self, at: Place, members: Mapping[str, Any]) -> tuple[Tier, ...]:
         values = members.get("tiers") or []

@@ -9,19 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Usage
-from gateway.metering.cost import cost_microusd, estimated_microusd
+from gateway.metering.cost import cost_microusd, estimated_microusd, is_priced
 from gateway.metering.prices import Price, Rates, Tier
 
-INPUT_KINDS = ("cached_tokens", "cache_write_tokens", "audio_input_tokens")
-OUTPUT_KINDS = ("reasoning_tokens", "audio_output_tokens")
+INPUT_KINDS = ("cached_tokens", "cache_write_tokens", "audio_input_tokens", "image_input_tokens")
+OUTPUT_KINDS = ("reasoning_tokens", "audio_output_tokens", "image_output_tokens")
 NAMES = {"cached_tokens": "cached", "cache_write_tokens": "cache_write", "audio_input_tokens": "audio_input"} | {
     "reasoning_tokens": "reasoning",
     "audio_output_tokens": "audio_output",
+    "image_input_tokens": "image_input",
+    "image_output_tokens": "image_output",
 }
 
 amounts = st.integers(0, 10**12)
 tokens = st.integers(0, 2**53)
-rates = st.builds(Rates, *[amounts] * 7)
+rates = st.builds(Rates, *[amounts] * 9)
 prices = st.builds(Price, rates, st.just(date(2026, 11, 22)))
 anything = st.builds(Usage, tokens, tokens, tokens, **dict.fromkeys((*INPUT_KINDS, *OUTPUT_KINDS), tokens))
 """Also such as upstream should never report: parts that are more than the whole."""
@@ -37,7 +39,7 @@ def consistent(draw: st.DrawFn) -> Usage:
 
 
 def flat(amount: int) -> Price:
-    return Price(Rates(*[amount] * 7), date(2026, 11, 22))
+    return Price(Rates(*[amount] * 9), date(2026, 11, 22))
 
 
 def kinds_of(usage: Usage) -> dict[str, int]:
@@ -62,6 +64,8 @@ def test_a_call_by_hand() -> None:
             reasoning=14_000_000,
             audio_input=40_000_000,
             audio_output=80_000_000,
+            image_input=2_000_000,
+            image_output=40_000_000,
         ),
         date(2026, 11, 22),
     )
@@ -108,7 +112,7 @@ def test_what_costs_nothing_is_free_and_anything_else_is_not(usage: Usage) -> No
 
 @pytest.mark.parametrize(("input_tokens", "cost"), [(200, 201), (201, 402 + 2)])
 def test_a_tier_is_for_the_whole_call(input_tokens: int, cost: int) -> None:
-    price = Price(Rates(*[1_000_000] * 7), date(2026, 11, 22), tiers=(Tier(200, Rates(*[2_000_000] * 7)),))
+    price = Price(Rates(*[1_000_000] * 9), date(2026, 11, 22), tiers=(Tier(200, Rates(*[2_000_000] * 9)),))
     usage = Usage(input_tokens, 1, input_tokens + 1, cached_tokens=150)
     assert cost_microusd(price, usage) == cost
     assert estimated_microusd(price, input_tokens, 1) == cost
@@ -123,7 +127,20 @@ def test_an_estimate_of_what_was_used_is_enough_where_no_kind_is_dearer_than_pla
 
 def test_an_estimate_counts_the_answer_as_reasoning_where_that_is_dearer() -> None:
     price = Price(
-        Rates(1_000_000, 1_000_000, cached=0, cache_write=0, reasoning=3_000_000, audio_input=0, audio_output=0),
+        Rates(1_000_000, 1_000_000, 0, 0, 3_000_000, 0, 0, 0, 0),
         date(2026, 11, 22),
     )
     assert estimated_microusd(price, 10, 10) == 40
+
+
+@pytest.mark.parametrize(("audio_ms", "cost"), [(60_000, 6_000), (1, 1), (10, 1), (11, 2), (0, 0)])
+def test_sound_that_is_told_by_its_length_costs_by_the_second(audio_ms: int, cost: int) -> None:
+    price = Price(Rates(0, 0, 0, 0, 0, 0, 0, 0, 0, audio_seconds=100_000_000), date(2026, 11, 22))
+    assert cost_microusd(price, Usage(0, 0, 0, audio_ms=audio_ms)) == cost
+
+
+def test_sound_that_is_told_by_its_length_is_unpriced_where_seconds_have_no_price() -> None:
+    by_time, both = Usage(0, 0, 0, audio_ms=1000), Usage(1, 1, 2, audio_ms=1000)
+    assert not is_priced(flat(1), by_time)
+    assert is_priced(flat(1), both)
+    assert is_priced(Price(Rates(0, 0, 0, 0, 0, 0, 0, 0, 0, audio_seconds=0), date(2026, 11, 22)), by_time)

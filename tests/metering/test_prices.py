@@ -29,7 +29,7 @@ def listed(models: str) -> PriceList:
 
 
 def price(amount: int) -> Price:
-    return Price(Rates(*[amount] * 7), date(2026, 11, 22))
+    return Price(Rates(*[amount] * 9), date(2026, 11, 22))
 
 
 def refused(text: str) -> list[str]:
@@ -51,10 +51,37 @@ def test_the_entry_that_the_shipped_file_shows_is_one_with_every_kind() -> None:
     assert example is not None
     found = listed(re.sub("^#", "", example[0], flags=re.MULTILINE)).price_of("vendor/model")
     assert found == Price(
-        Rates(2_000_000, 8_000_000, 200_000, 2_500_000, 8_000_000, 40_000_000, 80_000_000),
+        Rates(
+            2_000_000,
+            8_000_000,
+            200_000,
+            2_500_000,
+            8_000_000,
+            40_000_000,
+            80_000_000,
+            4_000_000,
+            40_000_000,
+            100_000_000,
+        ),
         date(2026, 11, 22),
         "https://vendor.example/pricing",
-        (Tier(200_000, Rates(4_000_000, 12_000_000, 400_000, 5_000_000, 12_000_000, 40_000_000, 80_000_000)),),
+        (
+            Tier(
+                200_000,
+                Rates(
+                    4_000_000,
+                    12_000_000,
+                    400_000,
+                    5_000_000,
+                    12_000_000,
+                    40_000_000,
+                    80_000_000,
+                    8_000_000,
+                    60_000_000,
+                    100_000_000,
+                ),
+            ),
+        ),
     )
 
 
@@ -69,6 +96,9 @@ def test_kinds_that_are_left_out_cost_what_input_and_output_cost() -> None:
             reasoning=8_000_000,
             audio_input=2_000_000,
             audio_output=8_000_000,
+            image_input=2_000_000,
+            image_output=8_000_000,
+            audio_seconds=None,
         ),
         date(2026, 11, 22),
     )
@@ -274,4 +304,4 @@ def test_the_files_that_the_page_shows_can_be_read(number: int) -> None:
 def test_the_page_names_every_kind_and_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", (ROOT / "docs/prices.md").read_text("utf-8"), re.MULTILINE)
     said = {kind: rest.removeprefix("as ").strip("`") for kind, rest in rows}
-    assert said == {"input": "must be there", "output": "must be there"} | _DEFAULTS
+    assert said == {"input": "must be there", "output": "must be there", "audio_seconds": "unpriced"} | _DEFAULTS
