@@ -76,10 +76,10 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_before_the_first_start_there_is_nothing_and_the_doctor_makes_nothing() -> None:
     found = findings({})
     assert about("the database", found) == Finding(
-        Mark.GOOD, "the database sqlite:///data/gateway.db: it will be set up at start"
+        Mark.GOOD, f"the database sqlite:///{Path.cwd()}/data/gateway.db: it will be set up at start"
     )
     assert NONE_YET in found
-    assert Finding(Mark.GOOD, "data can be written") in found
+    assert Finding(Mark.GOOD, f"{Path.cwd()}/data can be written") in found
     assert list(Path().iterdir()) == []
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_database_is_bad() -> None:
     finding = about("the database", findings({}))
     assert (finding.mark, finding.text) == (
         Mark.BAD,
-        "the database sqlite:///data/gateway.db cannot be used: file is not a database",
+        f"the database sqlite:///{Path.cwd()}/data/gateway.db cannot be used: file is not a database",
     )
     assert finding.cure == "see that this user may read and write the file and its folder"
 

@@ -41,7 +41,7 @@ def administers(command: Command) -> Callable[..., None]:
             asyncio.run(_work(command, where, arguments))
         except Refused as refusal:
             typer.secho(refusal.message, fg=typer.colors.RED, err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(refusal.exit_code) from None
 
     return expand(command, run, given="desk", added={"where": Where})
 

@@ -23,16 +23,26 @@ _PAGE = 200
 class Refused(Exception):
     """What was asked for was not done; `message` is a sentence with the cure."""
 
+    exit_code = 1
+
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
 
 
+class NoStore(Refused):
+    """There is no store to ask; a command is no reason to make one."""
+
+    exit_code = 2
+
+
 class Api:
     """The admin API. Every method raises `Refused`."""
 
-    def __init__(self, client: "httpx2.AsyncClient", where: str) -> None:
+    def __init__(self, client: "httpx2.AsyncClient", where: str, place: str) -> None:
+        """`where` begins a sentence about who was asked; `place` ends one about what is there or not."""
+        self.place = place
         self._client = client
         self._where = where
 
@@ -106,7 +116,7 @@ def _reason(error: "httpx2.TransportError") -> str:
 async def remote_api(url: str, key: str) -> AsyncIterator[Api]:
     """The API of the gateway at `url`, its root. Raises `Refused`."""
     async with _client(url, key) as client:
-        yield Api(client, url)
+        yield Api(client, url, f"at {url}")
 
 
 def _client(url: str, key: str) -> "httpx2.AsyncClient":
@@ -129,12 +139,15 @@ def _client(url: str, key: str) -> "httpx2.AsyncClient":
 
 @asynccontextmanager
 async def local_api(settings: Settings) -> AsyncIterator[Api]:
-    """The API on the store of `settings`, for whoever may read and write that. Raises `Refused` at once."""
+    """The API on the store of `settings`, for whoever may read and write that. Raises `Refused` at once.
+
+    Makes no database, since it would be an empty one in whatever folder this is.
+    """
     import httpx2  # noqa: PLC0415 - as above
 
     from gateway.access.administration import Administration  # noqa: PLC0415 - with the store, another 200 ms
     from gateway.access.records import Actor  # noqa: PLC0415
-    from gateway.cli.migration import migrated  # noqa: PLC0415
+    from gateway.cli.migration import existing, migrated  # noqa: PLC0415
     from gateway.composition import shared_overview  # noqa: PLC0415
     from gateway.http.admin import admin_app  # noqa: PLC0415
     from gateway.http.routes import ROUTES  # noqa: PLC0415
@@ -143,6 +156,7 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
     async def authenticate(_: object) -> Actor:
         return Actor("cli", "admin")
 
+    place = existing(settings)
     store = Store(await migrated(settings), pool_size=1, timeout_s=settings.database.timeout_s)
     try:
         groups = frozenset(route.group for route in ROUTES)
@@ -151,6 +165,6 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
         async with shared_overview(settings, store) as overview:
             transport = httpx2.ASGITransport(admin_app(administration, authenticate, overview))
             async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                yield Api(client, "The store")
+                yield Api(client, "The store", f"in {place}")
     finally:
         await store.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.api import Refused
+from gateway.cli.api import NoStore, Refused
 from gateway.cli.settings import ConfigOption, load_or_exit
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
@@ -33,6 +33,24 @@ def unusable(settings: Settings) -> Iterator[None]:
         raise Refused(f"The database {name} cannot be used{detail}. Run gmi-gateway doctor.") from None
     except SchemaError as error:
         raise Refused(str(error)) from None
+
+
+def existing(settings: Settings) -> str:
+    """Where the database is that there is already, for people. Raises `Refused`."""
+    from gateway.store.url import database_url, file_of, is_sqlite, shown  # noqa: PLC0415 - as above
+
+    with unusable(settings):
+        url = database_url(settings)
+    if not is_sqlite(url):
+        return shown(url)
+    file = file_of(url)
+    if not file.exists():
+        setting = "server.state_dir" if settings.database.url is None else "database.url"
+        raise NoStore(
+            f"There is no database at {file}, where {setting} says. Run this in the folder that the gateway was started"
+            " in, name its settings with --config, or ask it with --url; gmi-gateway migrate makes a new one."
+        )
+    return str(file)
 
 
 async def migrated(settings: Settings) -> "URL":

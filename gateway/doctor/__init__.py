@@ -56,7 +56,7 @@ def doubts(found: Iterable[Doubt]) -> Iterator[Finding]:
 
 def _stores(settings: Settings, now: datetime, timeout_s: float) -> Iterator[Finding]:
     # Valid settings have a folder that can be written.
-    yield Finding(Mark.GOOD, f"{settings.server.state_dir} can be written")
+    yield Finding(Mark.GOOD, f"{Path(settings.server.state_dir).absolute()} can be written")
     # As with the HTTP client: SQLAlchemy and redis-py take longer to import than the rest.
     from gateway.doctor.database import examine_database  # noqa: PLC0415
 

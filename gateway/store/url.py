@@ -60,13 +60,20 @@ def parse(text: str) -> URL:
 
 
 def shown(url: URL) -> str:
-    """The URL for people: without password, parameters and driver."""
+    """The URL for people: without password, parameters and driver, and with a file's full path."""
+    if is_sqlite(url):
+        url = url.set(database=str(file_of(url)))
     return url.set(drivername=url.get_backend_name(), query={}).render_as_string(hide_password=True)
 
 
 def is_sqlite(url: URL) -> bool:
     """Whether it is a file; it is a PostgreSQL server otherwise."""
     return url.drivername == _SQLITE
+
+
+def file_of(url: URL) -> Path:
+    """The full path of a SQLite database."""
+    return Path(url.database or "").absolute()
 
 
 def dsn(url: URL) -> str:

@@ -1,5 +1,7 @@
 """Settings name a database in the words of libpq and SQLAlchemy; the driver gets what it takes."""
 
+from pathlib import Path
+
 import pytest
 
 from gateway.settings import Settings
@@ -73,6 +75,11 @@ def test_what_is_shown_has_neither_password_nor_parameters_nor_driver() -> None:
     url = parse(f"postgresql://u:{QUOTED}@h:5433/n?sslmode=require&sslpassword=canary")
     assert shown(url) == "postgresql://u:***@h:5433/n"
     assert shown(parse("sqlite:////a/gateway.db")) == "sqlite:////a/gateway.db"
+
+
+def test_a_relative_file_is_shown_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(parse("sqlite:///data/gateway.db")) == f"sqlite:///{tmp_path}/data/gateway.db"
 
 
 def test_the_driver_reads_the_password_as_it_was_meant() -> None:
