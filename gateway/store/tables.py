@@ -1,11 +1,13 @@
 """The tables, as the newest migration leaves them.
 
-Times are integer Unix seconds, JSON columns hold what `gateway.terms` describes. Secrets are there as SHA-256 alone.
+Times are integer Unix seconds, those of calls microseconds; JSON columns hold what `gateway.terms` describes. Secrets
+are there as SHA-256 alone.
 """
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -16,6 +18,8 @@ from sqlalchemy import (
     Table,
 )
 from sqlalchemy.dialects.sqlite import INTEGER
+
+from gateway.call import Usage
 
 metadata = MetaData(
     naming_convention={
@@ -171,3 +175,62 @@ alerts = Table(
     Column("due_at", BigInteger, index=True),
 )
 """Parts of budgets that were reached, once a window. `due_at` is when to send it; None: sent, or given up."""
+
+USAGE = Usage.__struct_fields__
+"""What calls use, by kind: columns of `calls` and of `usage_days`."""
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", String(100), primary_key=True),
+    Column("started_at", BigInteger, nullable=False, index=True),
+    Column("team_id", String(40), nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("method", String(10), nullable=False),
+    Column("route", String(100), nullable=False),
+    Column("model", String(200)),
+    Column("endpoint", String(100)),
+    Column("status", Integer, nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("error", String(100)),
+    Column("upstream_error", String(40)),
+    Column("upstream_request_id", String(200)),
+    Column("usage_source", String(10), nullable=False),
+    Column("cost_microusd", BigInteger),
+    Column("queue_us", BigInteger, nullable=False),
+    Column("overhead_us", BigInteger),
+    Column("first_byte_us", BigInteger),
+    Column("duration_us", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    *(Column(name, BigInteger) for name in USAGE),
+    Index("ix_calls_team_id_started_at", "team_id", "started_at"),
+    Index("ix_calls_key_id_started_at", "key_id", "started_at"),
+)
+"""The ledger: a row a call. Usage is null where it is unknown; the cost, where that or the price is."""
+
+call_tags = Table(
+    "call_tags",
+    metadata,
+    Column("call_id", String(100), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", String(200), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Index("ix_call_tags_name_value_started_at", "name", "value", "started_at"),
+)
+"""What clients want their calls to be found under."""
+
+COUNTS = ("calls", "refused_calls", "failed_calls", "estimated_calls", "unknown_calls", "unpriced_calls")
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("team_id", String(40), primary_key=True),
+    Column("key_id", String(40), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("route", String(100), primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in (*COUNTS, *USAGE, "cost_microusd")),
+)
+"""Sums of `calls`, added to in the same transaction. `day` counts from 1970-01-01, in the time zone of the settings;
+`model` is "" for calls without one."""
