@@ -7,7 +7,8 @@ import typer
 from gateway.cli.administering import Desk, administers
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import said
-from gateway.cli.printing import Record, money
+from gateway.cli.printing import Record
+from gateway.limits.answers import dollars
 
 commands = typer.Typer(name="limits", help="What is left of limits and budgets.", no_args_is_help=True)
 
@@ -96,7 +97,7 @@ def _row(limit: Record) -> tuple[str, ...]:
 
 
 def _amount(limit: Record, amount: int) -> str:
-    return money(amount) if limit["dimension"] == "budget" else f"{amount:,}"
+    return dollars(amount) if limit["dimension"] == "budget" else f"{amount:,}"
 
 
 def _time(time_ms: int | None) -> str:

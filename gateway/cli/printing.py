@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from gateway.limits.answers import dollars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,12 +118,6 @@ def date(at: int | None) -> str:
     return moment(at)[:10]
 
 
-def money(microusd: int) -> str:
-    """Dollars of micro-dollars: `$5.00`, `$0.000001`."""
-    dollars = Decimal(microusd) / 1_000_000
-    return f"${dollars:,.2f}" if dollars == round(dollars, 2) else f"${dollars.normalize():,f}"
-
-
 def grants_of(record: Record) -> list[tuple[str, str]]:
     """What may be used, a line for each kind."""
     return [
@@ -137,7 +132,7 @@ def limits(given: Record) -> str:
 
 def budgets(given: Record) -> str:
     """How much money: `$5.00/day`."""
-    return ", ".join(f"{money(value)}/{name.partition('_')[0]}" for name, value in given.items() if value is not None)
+    return ", ".join(f"{dollars(value)}/{name.partition('_')[0]}" for name, value in given.items() if value is not None)
 
 
 def tags(given: Record) -> str:

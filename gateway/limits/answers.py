@@ -6,9 +6,10 @@ of a refusal's message: `Please try again in 6.57s.` Of several limits the tight
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from gateway.errors import BudgetSpent, GatewayError, RateLimited
-from gateway.limits.rules import Decision, Dimension, Rule, Standing
+from gateway.limits.rules import Decision, Demand, Dimension, Rule, Standing
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -42,14 +43,14 @@ def limit_headers(standings: Iterable[Standing]) -> RawHeaders:
     return headers
 
 
-def refusal(decision: Decision) -> GatewayError:
-    """The error for a decision that is a refusal."""
+def refusal(decision: Decision, demand: Demand | None = None) -> GatewayError:
+    """The error for a decision that is a refusal; with what was asked, it says how much that was of a budget."""
     rule = decision.binding
     if rule is None:
         raise ValueError("the call was admitted")
     told = limit_headers(decision.standings)
     if rule.dimension == "budget":
-        return BudgetSpent(_budget_message(rule), headers=told, detail=rule.id)
+        return BudgetSpent(_budget_message(rule, decision, demand), headers=told, detail=rule.id)
     wait_us = decision.retry_after_us
     if rule.dimension == "parallel":
         wait_us = max(wait_us, _LEAST_PARALLEL_US)
@@ -88,17 +89,45 @@ def duration(time_us: int) -> bytes:
     return b"%dh%dm%b" % (hours, minutes, text) if hours else b"%dm%b" % (minutes, text)
 
 
+def dollars(microusd: int) -> str:
+    """Micro-dollars as dollars, exactly: `$5.00`, `$0.0021`."""
+    amount = Decimal(microusd) / 1_000_000
+    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount.normalize():,f}"
+
+
 def _described(rule: Rule) -> str:
     whose = {"key": "this key", "team": "its team", "model": "its team for this model", "endpoint": "all keys together"}
     if rule.dimension == "parallel":
-        return f"{whose[rule.whose]} may have {rule.limit} calls in flight at once"
-    return f"{whose[rule.whose]} may use {rule.limit} {rule.dimension} a {rule.period}"
+        return f"{whose[rule.whose]} may have {_counted(rule.limit, 'calls')} in flight at once"
+    return f"{whose[rule.whose]} may use {_counted(rule.limit, rule.dimension)} a {rule.period}"
 
 
-def _budget_message(rule: Rule) -> str:
-    whose = "team's" if rule.whose == "team" else "key's"
-    spent = f"This {whose} budget of ${rule.limit / 1_000_000:.2f}"
+def _counted(number: int, things: str) -> str:
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
+
+
+def _budget_message(rule: Rule, decision: Decision, demand: Demand | None) -> str:
+    budget = f"this {'team' if rule.whose == 'team' else 'key'}'s budget of {dollars(rule.limit)}"
+    if rule.period != "total":
+        budget += f" a {rule.period}"
+    left = next((standing.remaining for standing in decision.standings if standing.rule.id == rule.id), 0)
+    needed = 0 if demand is None else next((each.amount for each in demand.charges if each.rule.id == rule.id), 0)
+    if left and needed:
+        # Rounded apart, so that what is left never reads like enough.
+        said = (
+            f"{_rounded(left, ROUND_FLOOR)} is left of {budget}, calls under way included, and this call was estimated"
+            f" to need up to {_rounded(needed, ROUND_CEILING)}. A lower max_tokens makes that less."
+        )
+    else:
+        said = f"T{budget[1:]} is spent, calls under way included."
     if rule.resets_at_s is None:
-        return f"{spent} is spent. Ask whoever runs this gateway to raise it."
+        return f"{said} Ask whoever runs this gateway for more."
     resets_at = datetime.fromtimestamp(rule.resets_at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{spent} a {rule.period} is spent. It starts anew at {resets_at}; ask whoever runs this gateway for more."
+    return f"{said} It starts anew at {resets_at}; ask whoever runs this gateway for more."
+
+
+def _rounded(microusd: int, rounding: str) -> str:
+    """To the cent, and where it is less than a dollar, to the second digit that is not 0."""
+    amount = Decimal(microusd) / 1_000_000
+    places = 2 if amount >= 1 else min(1 - amount.adjusted(), 6)
+    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding):,}"

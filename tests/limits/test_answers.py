@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.errors import BudgetSpent, RateLimited
-from gateway.limits.answers import duration, limit_headers, refusal, retry_headers, seconds
-from gateway.limits.rules import Decision, Rule, Standing
+from gateway.limits.answers import dollars, duration, limit_headers, refusal, retry_headers, seconds
+from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
 
 REQUESTS = Rule("t/k/requests/minute", "requests", "key", "minute", 60, 60)
 TEAM_REQUESTS = Rule("t/requests/hour", "requests", "team", "hour", 1000, 1000)
@@ -12,6 +12,7 @@ TOKENS = Rule("t/k/tokens/minute", "tokens", "key", "minute", 30_000, 30_000)
 PARALLEL = Rule("t/parallel", "parallel", "team", None, 4)
 BUDGET = Rule("t/k/budget/day/2026-11-22", "budget", "key", "day", 5_000_000, resets_at_s=1_795_392_000)
 TOTAL = Rule("t/budget/total", "budget", "team", "total", 1_000_000)
+TINY = Rule("t/k/budget/month/2026-11", "budget", "key", "month", 2_100, resets_at_s=1_796_083_200)
 
 
 @pytest.mark.parametrize(
@@ -88,5 +89,71 @@ def test_a_budget_that_is_spent_is_not_worth_a_retry_and_says_when_it_starts_ane
     assert (error.status, error.type, error.code) == (429, "insufficient_quota", "insufficient_quota")
     assert dict(error.headers)[b"x-should-retry"] == b"false"
     assert b"retry-after" not in dict(error.headers)
-    assert "$5.00 a day is spent. It starts anew at 2026-11-23T00:00:00Z" in error.message
-    assert "team's budget of $1.00 is spent." in refusal(Decision(admitted=False, standings=(), binding=TOTAL)).message
+    assert error.message == (
+        "This key's budget of $5.00 a day is spent, calls under way included. "
+        "It starts anew at 2026-11-23T00:00:00Z; ask whoever runs this gateway for more."
+    )
+    assert refusal(Decision(admitted=False, standings=(), binding=TOTAL)).message == (
+        "This team's budget of $1.00 is spent, calls under way included. Ask whoever runs this gateway for more."
+    )
+
+
+def asking(rule: Rule, microusd: int) -> Demand:
+    return Demand("c", "t", (Charge(TEAM_REQUESTS, 1), Charge(rule, microusd)))
+
+
+def test_a_call_that_is_too_large_for_what_is_left_of_a_budget_is_told_both_amounts() -> None:
+    decision = Decision(admitted=False, standings=(Standing(BUDGET, 12_504_999, 1),), binding=BUDGET, retry_after_us=1)
+    error = refusal(decision, asking(BUDGET, 12_505_001))
+    assert error.message == (
+        "$12.50 is left of this key's budget of $5.00 a day, calls under way included, and this call was estimated to"
+        " need up to $12.51. A lower max_tokens makes that less. "
+        "It starts anew at 2026-11-23T00:00:00Z; ask whoever runs this gateway for more."
+    )
+    assert (error.type, error.code) == ("insufficient_quota", "insufficient_quota")
+    assert dict(error.headers)[b"x-should-retry"] == b"false"
+
+
+def test_small_amounts_are_told_to_where_they_differ() -> None:
+    decision = Decision(admitted=False, standings=(Standing(TINY, 1_999, 1),), binding=TINY, retry_after_us=1)
+    told = refusal(decision, asking(TINY, 2_001)).message
+    assert told.startswith("$0.0019 is left of this key's budget of $0.0021 a month")
+    assert "up to $0.0021. " in told
+
+
+def test_what_is_left_in_all_is_told_without_a_day_on_which_it_starts_anew() -> None:
+    decision = Decision(admitted=False, standings=(Standing(TOTAL, 1, 0),), binding=TOTAL)
+    assert refusal(decision, asking(TOTAL, 2)).message.endswith("less. Ask whoever runs this gateway for more.")
+
+
+def test_a_call_of_unknown_cost_is_told_that_the_budget_is_spent() -> None:
+    decision = Decision(admitted=False, standings=(Standing(TOTAL, 0, 0),), binding=TOTAL)
+    assert "is spent, calls under way included" in refusal(decision, asking(TOTAL, 0)).message
+
+
+@pytest.mark.parametrize(
+    ("microusd", "text"),
+    [
+        (0, "$0.00"),
+        (1, "$0.000001"),
+        (2_100, "$0.0021"),
+        (10_000, "$0.01"),
+        (500_000, "$0.50"),
+        (12_500_000, "$12.50"),
+        (1_234_567_890, "$1,234.56789"),
+    ],
+)
+def test_dollars_are_exact_and_have_two_decimals_at_least(microusd: int, text: str) -> None:
+    assert dollars(microusd) == text
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule("k/requests/minute", "requests", "key", "minute", 1, 1), "this key may use 1 request a minute"),
+        (Rule("k/tokens/day", "tokens", "key", "day", 1, 1), "this key may use 1 token a day"),
+        (Rule("k/parallel", "parallel", "key", None, 1), "this key may have 1 call in flight at once"),
+    ],
+)
+def test_one_of_something_is_told_in_the_singular(rule: Rule, said: str) -> None:
+    assert f" {said}. " in refusal(Decision(admitted=False, standings=(), binding=rule, retry_after_us=1)).message
