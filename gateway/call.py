@@ -152,6 +152,27 @@ UsageSource = Literal["none", "reported", "estimated", "due", "unknown"]
 were cut); another record will tell (responses in the background); it used something that nobody knows."""
 
 
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
+    """A call's place in a trace (W3C Trace Context); ids are lower-case hex."""
+
+    trace_id: str
+    """32 digits."""
+    span_id: str
+    """16 digits, as all ids of spans: the call as a whole."""
+    upstream_span_id: str
+    """What upstream is told that it is called from."""
+    parent_id: str | None
+    """The client's span; None where the trace begins here."""
+    flags: int
+    state: bytes = b""
+    """What other systems on the way want to be passed on, as it came."""
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the trace is kept: the client's decision, or ours where it begins here."""
+        return self.flags & 1 == 1
+
+
 class CallRecord(msgspec.Struct, frozen=True):
     """The one fact about a call that has ended; metrics and logs are made from it alone.
 
@@ -196,3 +217,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     """In how many pieces its event stream came from upstream; 0 for a plain reply."""
     longest_gap_s: float = 0.0
     """The longest time between two of them, 0 where there were not two."""
+    sent_s: float | None = None
+    """From the call's start until its request went upstream."""
+    trace: TraceContext | None = None
+    """None where traces are off."""
