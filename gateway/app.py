@@ -49,6 +49,8 @@ class GatewayApp(OwnPages):
     """FastAPI for operations, administration and docs; `proxy` for all else."""
 
     proxy: Proxy
+    is_leaving = False
+    """It has been told to stop, and should get no new calls."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and is_mirrored(scope["raw_path"]):
@@ -126,7 +128,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
     app.proxy.add_observer(_use_noter(doorkeepers.last_used))
     if log_call is not None:
         app.proxy.add_observer(log_call)
-    app.include_router(ops_router(lambda: app.proxy.draining, metrics.render))
+    app.include_router(ops_router(lambda: app.is_leaving, metrics.render))
     if settings.admin.enabled and settings.admin.listen is None:
         app.include_router(doorkeepers.admin_routes(bounds.overview))
     return app
@@ -181,7 +183,7 @@ class Worker:
         logs.configure(self._settings.log)
         config = server_config(build_app(self._settings, self._admin_listener), self._settings.server)
         _collect_seldom()
-        DrainingServer(config, self._settings.server.drain_s).run(sockets)
+        DrainingServer(config, self._settings.server).run(sockets)
 
 
 def _collect_seldom() -> None:

@@ -93,6 +93,10 @@ class GatewayCycle(RequestResponseCycle):
         self.is_ordinary = keep_alive and not expects_100 and scope["method"] != "HEAD"
         """Nothing about the request makes its reply's head another than what is asked for."""
 
+    def be_last(self) -> None:
+        """End the connection after this reply, which says so if it has not begun and is no event stream."""
+        self.keep_alive = self.is_ordinary = False
+
     def fill(self, body: bytes) -> None:
         """The request's whole body is there."""
         self._pieces.append(body)

@@ -56,7 +56,8 @@ class GatewayProtocol(HttpToolsProtocol):
     """One client connection.
 
     The application's state holds its bounds as `limits`, a `gateway.settings.Server`; and, if the application has the
-    mirrored surface, as `endpoint` its raw ASGI endpoint and as `repeated_heads` what that has learnt.
+    mirrored surface, as `endpoint` its raw ASGI endpoint and as `repeated_heads` what that has learnt. It holds
+    `is_leaving` once new connections are to serve one request and no more.
     """
 
     cycle: GatewayCycle
@@ -96,10 +97,28 @@ class GatewayProtocol(HttpToolsProtocol):
         self._on_leave: Callable[[], None] | None = None
         self._running: GatewayCycle | None = None
         """The request that is being answered; `cycle` is the one that was read last."""
+        self._is_ending = False
+        """No request is to follow the one that is read next."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.app_state.get("is_leaving"):
+            self.end_after_next()
         self._tick()
+
+    def end_after_next(self) -> None:
+        """Serve what has come by now, or else one more request, and close; replies say so where they can."""
+        self._is_ending = True
+        self._repeated = RepeatedHeads()  # nothing is found in it, so that the next head is read anew
+        if self._has_cycle() and not self.cycle.response_complete:
+            self.cycle.be_last()
+
+    def close_if_idle(self) -> None:
+        """Close, unless a request is being answered or has begun to come."""
+        is_coming = self._in_head and self._received_bytes
+        is_answering = self._has_cycle() and not self.cycle.response_complete
+        if not (is_coming or is_answering):
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -233,7 +252,7 @@ class GatewayProtocol(HttpToolsProtocol):
         scope["upgrade"], self._upgrade = self._upgrade, b""  # type: ignore[typeddict-unknown-key]
         self._in_head = False
         is_busy = self._has_cycle() and not self.cycle.response_complete
-        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_ending
         cycle = self.cycle = self._new_cycle(scope, expects_100=self.expect_100_continue, keep_alive=keep_alive)
         if not is_busy:
             self._running = cycle

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, cast
 
 import uvicorn
 
@@ -18,44 +18,89 @@ from gateway.settings import Server as ServerSettings
 _log = logging.getLogger("gateway")
 _CUT_GRACE_S = 2.0
 """How long cut streams have to get their in-band error out."""
+_LAST_REQUESTS_S = 0.25
+"""How long a connection may serve one more request, once nobody is let in any more: it may be on its way."""
 
 
 class _Application(Protocol):
     proxy: Proxy
+    is_leaving: bool
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that, once told to stop, is not ready at once and stays until its calls are over or `drain_s` is."""
+    """A server that, once told to stop, is not ready at once and stays until its calls are over or `drain_s` is.
 
-    def __init__(self, config: uvicorn.Config, drain_s: float) -> None:
+    It stops listening `drain_delay_s` later, so that balancers try another node: they do so when a connection is
+    refused, where a 503 would go on to the client.
+    """
+
+    def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
         super().__init__(config)
-        self._drain_s = drain_s
+        self._drain_delay_s, self._drain_s = settings.drain_delay_s, settings.drain_s
 
     @property
-    def _proxy(self) -> Proxy:
+    def _application(self) -> _Application:
         application: _Application = self.config.loaded_app
-        return application.proxy
+        return application
+
+    @property
+    def _connections(self) -> list[GatewayProtocol]:
+        return cast("list[GatewayProtocol]", list(self.server_state.connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         if self.started:
-            self._proxy.draining = True
+            self._application.is_leaving = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._proxy.draining = True
-        if count := len(self._proxy.open_calls):
+        proxy = self._application.proxy
+        await self._leave(sockets or [])
+        proxy.draining = True
+        if count := len(proxy.open_calls):
             _log.info("draining: %d open, at most %g s; a second interrupt ends it now", count, self._drain_s)
-        await self._drain(self._drain_s)
-        for call in tuple(self._proxy.open_calls):
+        await self._wait(lambda: proxy.open_calls, self._drain_s)
+        for call in tuple(proxy.open_calls):
             call.cut(Draining("This gateway is shutting down and cannot finish this call; send it again."))
-        await self._drain(_CUT_GRACE_S)
+        await self._wait(lambda: proxy.open_calls, _CUT_GRACE_S)
         await super().shutdown(sockets)
 
-    async def _drain(self, limit_s: float) -> None:
-        """Wait until no call is open, or `limit_s` is over, or a second signal came."""
+    async def _leave(self, listeners: list[socket.socket]) -> None:
+        """Get rid of those who would send more calls, and lose none that is on its way."""
+        self._application.is_leaving = self.lifespan.state["is_leaving"] = True
+        for connection in self._connections:
+            connection.end_after_next()
+        await self._wait(lambda: True, self._drain_delay_s)
+        await self._stop_listening(listeners)
+        await self._wait(lambda: self.server_state.connections, _LAST_REQUESTS_S)
+        for connection in self._connections:
+            connection.close_if_idle()
+
+    async def _stop_listening(self, listeners: list[socket.socket]) -> None:
+        """Let in who is waiting for it, whose calls would be lost, and nobody after them."""
+        for listener in listeners:
+            await self._accept_waiting(listener)
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+
+    async def _accept_waiting(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        with contextlib.suppress(OSError):  # mostly BlockingIOError: there is nobody left
+            while True:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> GatewayProtocol:
+        return GatewayProtocol(self.config, self.server_state, self.lifespan.state)
+
+    async def _wait(self, holds: Callable[[], object], limit_s: float) -> None:
+        """Wait while it `holds`, until `limit_s` is over, or a second signal came."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while self._proxy.open_calls and not self.force_exit:  # noqa: ASYNC110 - calls do not pay to tell
+                while holds() and not self.force_exit:  # noqa: ASYNC110 - calls and connections do not pay to tell
                     await asyncio.sleep(0.05)
 
     @contextlib.contextmanager

@@ -30,6 +30,7 @@ class Workers:
     """
 
     def __init__(self, work: Work, listener: socket.socket, count: int, *, restart_after_s: float = 1.0) -> None:
+        self._listener = listener
         self._workers = [_Worker(work, listener) for _ in range(count)]
         self._restart_after_s = restart_after_s
         self._stopping = False
@@ -68,6 +69,7 @@ class Workers:
         self._start(ended)
 
     def _end_all(self) -> None:
+        self._listener.close()  # else it would go on listening here, where nobody accepts
         for worker in self._workers:
             worker.terminate()
         for worker in self._workers:

@@ -59,7 +59,12 @@ class Server(_Section):
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(default=1, ge=1, le=256, description="Processes that share the port.")
-    drain_s: Seconds = Field(default=30.0, description="How long open calls may go on after SIGTERM, in seconds.")
+    drain_delay_s: Seconds = Field(
+        default=0.0,
+        description="How long to go on listening after SIGTERM, not ready any more, for balancers that poll "
+        "readiness, in seconds.",
+    )
+    drain_s: Seconds = Field(default=30.0, description="How long open calls may go on after that, in seconds.")
     max_body_bytes: Bytes = Field(
         default=64 * 1024 * 1024, description="Largest request body, sent or decoded, in bytes."
     )

@@ -137,7 +137,7 @@ def running_gateway(base_url: str, **sections: Any) -> Iterator[RunningGateway]:
 def _running(settings: Settings) -> Iterator[RunningGateway]:
     admin_listener = bind_admin(settings)
     app = build_app(settings, admin_listener)
-    server = _Server(server_config(app, settings.server), settings.server.drain_s)
+    server = _Server(server_config(app, settings.server), settings.server)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     running = RunningGateway(app, listener.getsockname()[1], server)
     app.proxy.add_observer(running.observe)
@@ -155,5 +155,5 @@ def _running(settings: Settings) -> Iterator[RunningGateway]:
         yield running
     finally:
         running.stop()
-        thread.join(settings.server.drain_s + 15)
+        thread.join(settings.server.drain_delay_s + settings.server.drain_s + 15)
         assert not thread.is_alive(), "the gateway did not stop"
