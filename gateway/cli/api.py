@@ -4,7 +4,7 @@ One code path for both: an HTTP client. Knows how to reach the API and how to pu
 commands know.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -58,17 +58,24 @@ class Api:
         """The object after the change."""
         return (await self.ask("PATCH", path, json=body)).json()
 
-    async def listed(self, path: str, most: int | None = None, **filters: Any) -> list[dict[str, Any]]:
-        """The objects of a list, page by page: all of them, or the first `most`."""
+    async def listed(
+        self,
+        path: str,
+        most: int | None = None,
+        *,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+        **filters: Any,
+    ) -> list[dict[str, Any]]:
+        """The objects of a list, page by page: all of them that `keep` keeps, or the first `most` of these."""
         found: list[dict[str, Any]] = []
         after: str | None = None
+        limit = _PAGE if most is None else min(_PAGE, most)
         while True:
-            limit = _PAGE if most is None else min(_PAGE, most - len(found))
             page = await self.get(path, limit=limit, after=after, **filters)
-            found += page["data"]
+            found += filter(keep, page["data"])
             after = page["next"]
-            if after is None or len(found) == most:
-                return found
+            if after is None or (most is not None and len(found) >= most):
+                return found[:most]
 
     async def ask(self, method: str, path: str, **content: Any) -> "httpx2.Response":
         """The reply to a request that was not refused."""

@@ -78,9 +78,16 @@ async def create(
 
 @commands.command("list")
 @administers
-async def list_keys(desk: Desk, filters: Filters, limit: LimitOption = None) -> None:
-    """List keys."""
-    keys = await desk.api.listed("/keys", limit, **asdict(filters))
+async def list_keys(
+    desk: Desk,
+    filters: Filters,
+    limit: LimitOption = None,
+    *,
+    revoked: Annotated[bool, typer.Option("--all", help="Revoked keys too.")] = False,
+) -> None:
+    """List keys; those that were revoked only if asked for."""
+    keep = None if revoked or filters.state is not None else _is_alive
+    keys = await desk.api.listed("/keys", limit, keep=keep, **asdict(filters))
     if desk.printer.as_json:
         desk.printer.json(keys)
         return
@@ -156,6 +163,10 @@ def _row(key: Record) -> tuple[str, ...]:
         date(key["last_used_at"]) or "never",
         date(key["expires_at"]) or "never",
     )
+
+
+def _is_alive(key: Record) -> bool:
+    return bool(key["state"] != "revoked")
 
 
 def _state(key: Record) -> str:

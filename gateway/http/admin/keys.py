@@ -49,7 +49,9 @@ class KeyRoutes:
         router.post(f"{_ONE}/revoke", summary="End a key for good", dependencies=bare, **one)(self.revoke)
 
     async def list(self, actor: ActorOf, query: Annotated[KeysQuery, Query()]) -> Response:
-        """An admin sees all keys, a team admin those of the team, a member their own."""
+        """An admin sees all keys, revoked ones too, a team admin those of the team; `team` must be one they see."""
+        if query.team is not None:
+            await self._administration.team(actor, query.team)
         filters = msgspec.convert(query.model_dump(exclude={"sort", "limit", "after"}), KeyFilters)
         page = await self._administration.keys(actor, filters, sort=query.sort, limit=query.limit, after=query.after)
         return show_page(page, [key_reply(key) for key in page.items])

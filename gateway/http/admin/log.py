@@ -23,7 +23,9 @@ class AuditRoutes:
         router.get("/audit", summary="List what was changed", response_model=ListReply[AuditReply])(self.list)
 
     async def list(self, actor: ActorOf, query: Annotated[AuditQuery, Query()]) -> Response:
-        """Newest first. An admin sees all, a team admin what was done to the team."""
+        """Newest first. An admin sees all, a team admin what was done to the team; `team` must be one they see."""
+        if query.team is not None:
+            await self._administration.team(actor, query.team)
         filters = msgspec.convert(query.model_dump(exclude={"limit", "after"}), AuditFilters)
         page = await self._administration.audit(actor, filters, limit=query.limit, after=query.after)
         return show_page(page, [audit_reply(entry) for entry in page.items])
