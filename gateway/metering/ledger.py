@@ -1,0 +1,199 @@
+"""The ledger: a record of each call, which outlives the process that made the call.
+
+A call's record is one `write` to a journal file, and a background task carries it from there into the database. So a
+killed process loses nothing, and a database that is away costs disk. Where the disk takes nothing either, records wait
+in memory, as many as there is room for; a call never fails for want of its record.
+
+Knows how records get from a call to the database and when. What is in them is `ledger_line`'s business, how they become
+rows and sums `ledger_drain`'s.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from gateway.call import CallRecord
+from gateway.errors import StoreUnavailable
+from gateway.metering.ledger_drain import Drain
+from gateway.metering.ledger_line import encode
+from gateway.store.journal import Journal
+
+BATCH_BYTES = 64 * 1024
+"""Some two hundred calls, for which a transaction costs little more than for one; half a millisecond for the loop."""
+MAX_HELD_BYTES = 8 * 1024 * 1024
+"""What waits in memory while the journal cannot be written: some 25,000 calls."""
+
+_GATHER_S = 0.5
+"""How long records are gathered before they are written to the database."""
+_ADOPT_EVERY_S = 2.0
+_RETRY_S = 1.0
+_CLOSE_S = 5.0
+_DAY_US = 86_400_000_000
+
+_log = logging.getLogger("gateway")
+
+
+class Ledger:
+    """Notes calls from `start` to `close`. Use it on one event loop. `now` is Unix time in seconds.
+
+    `drained`, `lost` and `held_bytes` are how many records came into the database by this process, how many never will,
+    and how much waits in memory; `drained_at_s` is when the journal was last seen empty.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        drain: Drain,
+        *,
+        kept_days: int = 0,
+        max_held_bytes: int = MAX_HELD_BYTES,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`kept_days`: when the ledger deletes calls; 0: never."""
+        self._journal = journal
+        self._writer = drain
+        self._kept_days = kept_days
+        self._max_held_bytes = max_held_bytes
+        self._now = now
+        self._held: list[bytes] = []
+        self._noted = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._is_away = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.drained = 0
+        self.lost = 0
+        self.held_bytes = 0
+        self.drained_at_s = now()
+
+    def __repr__(self) -> str:
+        waiting = f"{self._journal.pending_bytes} bytes in the journal, {self.held_bytes} in memory"
+        return f"<Ledger: {waiting}, {self.drained} calls drained, {self.lost} lost>"
+
+    @property
+    def pending_bytes(self) -> int:
+        """What waits in this process's journal for the database."""
+        return self._journal.pending_bytes
+
+    @property
+    def is_journal_writable(self) -> bool:
+        """Whether the last record could be written to the journal."""
+        return not self._held
+
+    async def start(self) -> None:
+        """Begin to drain, what dead processes have left too. Raises OSError where the journal cannot be written."""
+        self._journal.open()
+        self._tasks = [asyncio.create_task(self._drain_forever()), asyncio.create_task(self._adopt_forever())]
+
+    async def close(self) -> None:
+        """Write down what is left, if the database is there and quick; else the journal keeps it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._could_drain()
+        if self._held:
+            self._lose(len(self._held), "the gateway ends while neither disk nor database takes them")
+        self._journal.close()
+
+    def note(self, record: CallRecord, _detail: str = "") -> None:
+        """Keep what is known of a call, if it was by a known key and on a route; never raises, never waits."""
+        if record.principal is None or record.route is None:
+            return
+        try:
+            line = encode(record)
+            try:
+                self._journal.append(line)
+            except StoreUnavailable as error:
+                self._hold(line, error.detail)
+        except Exception:  # a bug here must not end calls
+            if not self.lost:
+                _log.exception("A call cannot be written to the ledger on a bug, and its record is lost.")
+            self.lost += 1
+        self._noted.set()
+
+    async def drain(self) -> None:
+        """Write all that waits to the database. Raises `StoreUnavailable` or OSError."""
+        async with self._turn:
+            self._put_held_back()
+            while (batch := self._journal.batch(BATCH_BYTES)) is not None:
+                await self._write(batch.lines)
+                self._journal.acknowledge(batch)
+            while self._held:
+                some = self._held[:200]
+                await self._write(some)
+                self._unhold(len(some))
+            self.drained_at_s = self._now()
+
+    async def _write(self, lines: list[bytes]) -> None:
+        kept_since_us = 0 if not self._kept_days else int(self._now() * 1e6) - self._kept_days * _DAY_US
+        written = await self._writer.write(lines, kept_since_us=kept_since_us)
+        self.drained += written.new
+        self.lost += written.lost
+
+    def _hold(self, line: bytes, reason: str) -> None:
+        """Keep a line in memory, which the journal does not take."""
+        if not self._held:
+            _log.error("The ledger's journal takes no more, and records of calls wait in memory: %s", reason)
+        if self.held_bytes + len(line) > self._max_held_bytes:
+            self._lose(1, "neither journal nor memory takes more")
+            return
+        self._held.append(line)
+        self.held_bytes += len(line)
+
+    def _unhold(self, count: int) -> None:
+        self.held_bytes -= sum(map(len, self._held[:count]))
+        del self._held[:count]
+        if not self._held:
+            _log.info("No record of a call waits in memory any more.")
+
+    def _put_held_back(self) -> None:
+        """Into the journal, if it takes lines again."""
+        with contextlib.suppress(StoreUnavailable):
+            while self._held:
+                some = self._held[:200]
+                self._journal.append(b"".join(some))
+                self._unhold(len(some))
+
+    def _lose(self, count: int, reason: str) -> None:
+        if not self.lost:
+            _log.error("Records of calls are lost, %d by now: %s", count, reason)
+        self.lost += count
+
+    async def _drain_forever(self) -> None:
+        while True:
+            await self._noted.wait()
+            self._noted.clear()
+            await asyncio.sleep(_GATHER_S)
+            if not await self._could_drain():
+                self._noted.set()
+                await asyncio.sleep(_RETRY_S)
+
+    async def _adopt_forever(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):  # nobody can be adopted from what cannot be read
+                if self._journal.adopt():
+                    self._noted.set()
+            await asyncio.sleep(_ADOPT_EVERY_S)
+
+    async def _could_drain(self) -> bool:
+        """Drain; says once that it is not possible, and once that it is again."""
+        try:
+            await self.drain()
+        except (StoreUnavailable, OSError) as error:
+            self._note_away("The ledger cannot be written to the database; its journal keeps it: %s", error)
+            return False
+        except Exception as error:
+            self._note_away("The ledger could not be written on a bug; its journal keeps it: %r", error, bug=error)
+            return False
+        if self._is_away:
+            _log.info("The ledger is written to the database again.")
+        self._is_away = False
+        return True
+
+    def _note_away(self, sentence: str, error: Exception, *, bug: Exception | None = None) -> None:
+        if not self._is_away:
+            _log.warning(sentence, getattr(error, "detail", "") or error, exc_info=bug)
+        self._is_away = True

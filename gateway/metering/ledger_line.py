@@ -1,0 +1,121 @@
+"""A call in one line of the ledger's journal.
+
+The line is a JSON array, which both databases take apart by themselves; its order is that of `Line`. Whatever a client
+or upstream made up is cut to what its column holds, and rid of what PostgreSQL keeps in no text. Pure.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from gateway.call import CallRecord, Outcome, Usage, UsageSource
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_KINDS = len(Usage.__struct_fields__)
+_NOTHING = [0] * _KINDS
+_MODEL, _ENDPOINT, _ERROR, _UPSTREAM_ERROR, _REQUEST_ID = 200, 100, 100, 40, 200
+"""Characters that the columns hold."""
+_TAG_NAME, _TAG_VALUE, _MOST_TAGS = 64, 200, 32
+
+
+class Line(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the ledger keeps of a call. Times in microseconds, `started_at` since 1970; `usage` is None if unknown."""
+
+    id: Annotated[str, msgspec.Meta(max_length=100)]
+    started_at: _Count
+    team_id: Annotated[str, msgspec.Meta(max_length=40)]
+    key_id: Annotated[str, msgspec.Meta(max_length=40)]
+    method: Annotated[str, msgspec.Meta(max_length=10)]
+    route: Annotated[str, msgspec.Meta(max_length=100)]
+    model: Annotated[str, msgspec.Meta(max_length=_MODEL)] | None
+    endpoint: Annotated[str, msgspec.Meta(max_length=_ENDPOINT)] | None
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)]
+    outcome: Outcome
+    streamed: bool
+    error: Annotated[str, msgspec.Meta(max_length=_ERROR)] | None
+    upstream_error: Annotated[str, msgspec.Meta(max_length=_UPSTREAM_ERROR)] | None
+    upstream_request_id: Annotated[str, msgspec.Meta(max_length=_REQUEST_ID)] | None
+    usage_source: UsageSource
+    cost_microusd: _Count | None
+    queue_us: _Count
+    overhead_us: _Count | None
+    first_byte_us: _Count | None
+    duration_us: _Count
+    sent_bytes: _Count
+    usage: list[_Count] | None
+    """In the order of the fields of `gateway.call.Usage`."""
+    tags: dict[
+        Annotated[str, msgspec.Meta(max_length=_TAG_NAME)], Annotated[str, msgspec.Meta(max_length=_TAG_VALUE)]
+    ] = msgspec.field(default_factory=dict)
+
+
+_encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Line).decode
+"""Of one line. Raises `msgspec.DecodeError`."""
+_NUL = b"\\u0000"
+_usage_of = msgspec.structs.astuple
+
+
+def encode(record: CallRecord) -> bytes:
+    """The line, with its newline, of a call on a route by a known key. Raises ValueError for any other."""
+    principal, route, usage = record.principal, record.route, record.usage
+    if principal is None or route is None:
+        raise ValueError("the ledger keeps no calls by nobody, or to nowhere")
+    parts = (
+        record.id,
+        int(record.started_at_s * 1e6),
+        principal.team_id,
+        principal.key_id,
+        record.method,
+        route.path,
+        _cut(record.model, _MODEL),
+        _cut(record.endpoint, _ENDPOINT),
+        record.status,
+        record.outcome,
+        record.streamed,
+        _cut(record.error, _ERROR),
+        _cut(record.upstream_error, _UPSTREAM_ERROR),
+        _cut(record.upstream_request_id, _REQUEST_ID),
+        record.usage_source,
+        record.cost_microusd,
+        int(record.queue_s * 1e6),
+        _us(record.overhead_s),
+        _us(record.first_byte_s),
+        int(record.duration_s * 1e6),
+        record.sent_bytes,
+        _usage_of(usage) if usage is not None else _NOTHING if record.usage_source == "none" else None,
+        _cut_tags(record.tags) if record.tags else _NO_TAGS,
+    )
+    try:
+        line = _encode(parts)
+    except UnicodeEncodeError:
+        line = _NUL
+    if _NUL in line:
+        line = _encode(_storable(parts))
+    return line + b"\n"
+
+
+_NO_TAGS: dict[str, str] = {}
+
+
+def _us(seconds: float | None) -> int | None:
+    # The parts of an overhead are differences of times, and one of nothing may come out a little below it.
+    return None if seconds is None else max(0, int(seconds * 1e6))
+
+
+def _cut(text: str | None, length: int) -> str | None:
+    return text if text is None or len(text) <= length else text[:length]
+
+
+def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name[:_TAG_NAME]: value[:_TAG_VALUE] for name, value in list(tags.items())[:_MOST_TAGS]}
+
+
+def _storable(part: object) -> object:
+    """The same without what is no text: NUL, and halves of characters."""
+    if isinstance(part, str):
+        return part.encode("utf-8", "replace").decode().replace("\0", "")
+    if isinstance(part, (tuple, list)):
+        return [_storable(each) for each in part]
+    return {_storable(name): _storable(each) for name, each in part.items()} if isinstance(part, dict) else part

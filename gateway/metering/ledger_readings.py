@@ -1,0 +1,32 @@
+"""What is measured of the ledger, as metric families. Reads; counts nothing itself."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from gateway.metering.ledger import Ledger
+from gateway.observe.families import Counted, Family, Gauged
+
+_ALONE: tuple[str, ...] = ()
+"""The label values of a family without labels."""
+
+
+def readings_of_ledger(ledger: Ledger, now: Callable[[], float] = time.time) -> Iterator[Family]:
+    """How records get into the database. `now` is Unix time in seconds."""
+
+    def waiting() -> dict[tuple[str, ...], float]:
+        return {("journal",): ledger.pending_bytes, ("memory",): ledger.held_bytes}
+
+    def age_s() -> dict[tuple[str, ...], float]:
+        is_idle = not ledger.pending_bytes and not ledger.held_bytes
+        return {_ALONE: 0.0 if is_idle else max(0.0, now() - ledger.drained_at_s)}
+
+    yield Gauged("ledger_backlog_bytes", "Records of calls on their way to the database.", ("where",), waiting)
+    yield Gauged("ledger_backlog_age_seconds", "Time since no record waited; 0 if none does.", _ALONE, age_s)
+    yield Gauged(
+        "ledger_journal_up",
+        "Whether the journal takes records.",
+        (),
+        lambda: {_ALONE: float(ledger.is_journal_writable)},
+    )
+    yield Counted("ledger_records", "Records that came into the database.", (), lambda: {_ALONE: ledger.drained})
+    yield Counted("ledger_lost_records", "Records that never will.", (), lambda: {_ALONE: ledger.lost})
