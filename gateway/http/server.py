@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import uvicorn
 
@@ -46,6 +46,10 @@ class DrainingServer(uvicorn.Server):
     @property
     def _connections(self) -> list[GatewayProtocol]:
         return cast("list[GatewayProtocol]", list(self.server_state.connections))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_tell_of)
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -130,3 +134,15 @@ def server_config(application: object, settings: ServerSettings) -> uvicorn.Conf
         timeout_keep_alive=int(settings.keep_alive_s),
         timeout_graceful_shutdown=1,
     )
+
+
+def _tell_of(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong on the loop itself, but for the failed look-up of a name that nobody waits for any more.
+
+    uvloop goes on looking when the connecting was given up, and whoever gave up has said so.
+    """
+    is_late = isinstance(context.get("exception"), socket.gaierror) and not isinstance(
+        context.get("future"), asyncio.Task
+    )
+    if not is_late:
+        loop.default_exception_handler(context)
