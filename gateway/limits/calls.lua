@@ -6,9 +6,11 @@
 -- KEYS[1]         the gateway's own key of this lane: "number of its last batch:number of its last end"
 -- KEYS[2..1+G]    hashes, one for each group of rules (a team, the endpoints), of fields:
 --                   @           clock of the group: "latest microsecond seen:microseconds added to the server's"
---                   r:<rule>    rate: Unix microsecond at which the bucket has drained
+--                   r:<rule>    rate: Unix microsecond at which the bucket has drained; then, if it is not 0, ":" and
+--                               the microseconds that it has given back from under calls charged since, modulo ERA
 --                   b<s>:<rule> budget: micro-dollars spent and reserved until Unix second s (0: ever)
---                   c:<call>    admitted call: microsecond after which it counts as lost, then a line
+--                   c:<call>    admitted call: microsecond after which it counts as lost; for each rate, in the order
+--                               of its asking, ":" and the bucket after its charge, both numbers added up; then a line
 --                               "<hash>:<amount>:<field>" for each budget it reserved in (hash 1: this, 2: endpoints)
 -- KEYS[2+G..]     sorted sets of leases, one for each parallel rule: call by microsecond of expiry
 --
@@ -26,7 +28,8 @@
 --                 or of a set; bound: microseconds, micro-dollars, calls at once
 --   11 seeds      {rule, amount, ...}: micro-dollars known to be spent of budgets; counters are raised to that
 --   12 ends       {{call, rule, delta, full, ...}, ...}; call: number of a field; delta: microseconds, micro-dollars or
---                 0 to add to what the call had reserved; full: the same if nothing is known of the call
+--                 0 to add to what the call had reserved, as far as that has not drained; full: the same if nothing
+--                 is known of the call
 --   13 holds      {{call, refund, rule, amount, ...}, ...}: calls that go on; charged unasked if they are not known
 --   14 resets     {rule, ...}
 --   15 asks       {{call, refund, rule, amount, ...}, ...}; amount: microseconds, micro-dollars, slots
@@ -41,7 +44,9 @@ local lease_us, call_us, max_us = batch[3], batch[4], batch[7]
 local groups, sets, rules, ends = batch[8], batch[9], batch[10], batch[12]
 local RATE, BUDGET, PARALLEL = 1, 2, 3
 local STRIDE = 10000
-local max, min, match = math.max, math.min, string.match
+-- What was given back is counted round and round: a double is exact up to twice this and no count goes on for ever.
+local ERA = 2 ^ 52
+local max, min, match, gmatch = math.max, math.min, string.match, string.gmatch
 
 -- tostring() would lose digits of microseconds.
 local function text(number) return string.format('%.0f', number) end
@@ -73,10 +78,18 @@ for g, fields in ipairs(groups) do
     if now[g] < latest then now[g], offset[g] = latest, offset[g] + latest - now[g] end
   end
 end
-local kind, place, bound, is_shadow = {}, {}, {}, {}
+local kind, place, bound, is_shadow, given = {}, {}, {}, {}, {}
 for r, rule in ipairs(rules) do
   kind[r], place[r], bound[r], is_shadow[r] = rule[1], rule[2], rule[3], rule[4]
-  if kind[r] ~= PARALLEL and value[place[r]] then value[place[r]] = tonumber(value[place[r]]) end
+  local at = place[r]
+  if kind[r] ~= PARALLEL and value[at] then
+    local number = tonumber(value[at])
+    if not number then
+      local drained, back = match(value[at], '^(%d+):(%d+)$')
+      number, given[at] = tonumber(drained), tonumber(back)
+    end
+    value[at] = number
+  end
 end
 
 local function set_key(s) return KEYS[1 + #groups + s] end
@@ -112,13 +125,29 @@ local function charge(r, amount)
   end
 end
 
-local function settle(r, delta)
+local function gross(at) return value[at] + (given[at] or 0) end
+
+local function take_from_under(at, back)
+  if back > 0 then given[at] = ((given[at] or 0) + back) % ERA end
+end
+
+-- As gcra.given_back says; a call without a mark was charged by a gateway that knew of none.
+local function give_back(at, over, mark)
+  local left = mark and (mark - (given[at] or 0) - now[group_of[at]]) % ERA or 0
+  local back = left > max_us and 0 or min(over, left)
+  if mark and (gross(at) - mark) % ERA ~= 0 then take_from_under(at, back) end
+  put(at, value[at] - back)
+end
+
+local function settle(r, delta, mark)
   local at = place[r]
   if not value[at] then return end
-  if kind[r] == RATE then
-    put(at, min(value[at] + delta, now[group_of[at]] + max_us))
-  elseif kind[r] == BUDGET then
+  if kind[r] == BUDGET then
     put(at, max(value[at] + delta, 0))
+  elseif delta < 0 then
+    give_back(at, -delta, mark)
+  else
+    put(at, min(value[at] + delta, now[group_of[at]] + max_us))
   end
 end
 
@@ -143,7 +172,15 @@ local function lacks_counter(op)
 end
 
 local function remember(op)
-  put(op[1], text(now[group_of[op[1]]] + call_us) .. op[2])
+  local known, marks = value[op[1]], ''
+  if known then
+    marks = match(known, '^%d+([:%d]*)')
+  else
+    for i = 3, #op, 2 do
+      if kind[op[i]] == RATE then marks = marks .. ':' .. text(gross(place[op[i]])) end
+    end
+  end
+  put(op[1], text(now[group_of[op[1]]] + call_us) .. marks .. op[2])
 end
 
 local function answer(code, op)
@@ -162,13 +199,15 @@ end
 for number, op in ipairs(ends) do
   if batch[2] + number - 1 > last_end then
     local known = value[op[1]]
+    local marks = known and gmatch(match(known, '^%d+([:%d]*)'), '%d+')
     for i = 2, #op, 3 do
       local r = op[i]
+      local mark = known and kind[r] == RATE and tonumber(marks() or '')
       if kind[r] == PARALLEL then
         local leases = removed[place[r]]
         leases[#leases + 1] = string.sub(name[op[1]], 3)
       elseif known then
-        settle(r, op[i + 1])
+        settle(r, op[i + 1], mark)
       elseif kind[r] == RATE or value[place[r]] then
         -- A budget without a counter stays without: what is read back for it holds this call.
         if op[i + 2] ~= 0 then charge(r, op[i + 2]) end
@@ -200,7 +239,10 @@ flush_leases()
 
 for _, r in ipairs(batch[14]) do
   if kind[r] == PARALLEL then redis.call('DEL', set_key(place[r]))
-  elseif kind[r] == RATE then put(place[r], now[group_of[place[r]]])
+  elseif kind[r] == RATE then
+    local at, now_us = place[r], now[group_of[place[r]]]
+    take_from_under(at, (value[at] or 0) - now_us)
+    put(at, now_us)
   else put(place[r], 0) end
 end
 for s = 1, #sets do taken[s] = redis.call('ZCARD', set_key(s)) end
@@ -240,8 +282,9 @@ for g, fields in ipairs(groups) do
   for i, field in ipairs(fields) do
     local new = value[at + i]
     if dirty[at + i] and new then
+      local back = given[at + i] or 0
       written[#written + 1] = field
-      written[#written + 1] = type(new) == 'number' and text(new) or new
+      written[#written + 1] = (type(new) == 'number' and text(new) or new) .. (back > 0 and ':' .. text(back) or '')
     elseif dirty[at + i] then
       gone[#gone + 1] = field
     end

@@ -6,12 +6,14 @@ call asks together, and which calls are under way, is the memory limiter's busin
 # ruff: noqa: ARG002  # the three are asked alike, and not each needs to know all
 
 from gateway.limits import gcra
-from gateway.limits.rules import Rule, Standing
+from gateway.limits.rules import Charge, Rule, Standing
 
 NEVER_US = 1 << 62
 """The wait for what no time brings back."""
 _KEPT_US = 3_600_000_000
 """How long a drained bucket is kept: a call that was charged before may still have to settle."""
+_KEPT_GIVEN_US = 86_400_000_000
+"""The same where something was given back: a new bucket would not know, and give back what has drained."""
 _KEPT_BUDGET_US = 86_400_000_000
 """How long money is kept past its window: clocks differ, and what is forgotten early would be granted twice."""
 
@@ -19,10 +21,11 @@ _KEPT_BUDGET_US = 86_400_000_000
 class Bucket:
     """Requests or tokens, at a rate."""
 
-    __slots__ = ("_before_us", "_burst", "_depth_us", "_gain_us", "_units", "rule", "tat_us")
+    __slots__ = ("_before_us", "_burst", "_depth_us", "_gain_us", "_given_us", "_units", "mark_us", "rule", "tat_us")
 
     def __init__(self, rule: Rule, now_us: int) -> None:
-        self.tat_us = self._before_us = now_us
+        self.tat_us = self._before_us = self.mark_us = now_us
+        self._given_us = 0
         self.follow(rule)
 
     def __repr__(self) -> str:
@@ -55,10 +58,15 @@ class Bucket:
         """Take the last charge back, as if it had never been made."""
         self.tat_us = self._before_us
 
-    def end(self, rule: Rule, reserved: int, actual: int, call_id: str) -> None:
-        """A call that was charged `reserved` under `rule` came to `actual`."""
-        gain_us, units = (self._gain_us, self._units) if rule is self.rule else gcra.pace(rule)
-        self.tat_us = gcra.settled(self.tat_us, -(-reserved * gain_us // units), -(-actual * gain_us // units))
+    def settle(self, charge: Charge, actual: int, mark_us: int, now_us: int) -> None:
+        """A call came to `actual`; `mark_us` is what this said when it had been charged."""
+        gain_us, units = (self._gain_us, self._units) if charge.rule is self.rule else gcra.pace(charge.rule)
+        over_us = -(-charge.amount * gain_us // units) + -actual * gain_us // units
+        if over_us > 0:
+            over_us = gcra.given_back(over_us, mark_us, self._given_us, now_us)
+            if self.tat_us + self._given_us != mark_us:  # others were charged since, and stand on it
+                self._given_us += over_us
+        self.tat_us -= over_us
 
     def standing(self, now_us: int) -> Standing:
         """As `gcra.remaining` and `gcra.reset_us` have it."""
@@ -69,15 +77,17 @@ class Bucket:
         return Standing(self.rule, room_us * self._units // self._gain_us if room_us > 0 else 0, backlog_us)
 
     def reset(self, now_us: int) -> None:
+        self._given_us += max(self.tat_us - now_us, 0)
         self.tat_us = now_us
 
     def is_over(self, now_us: int) -> bool:
         """Whether it can be forgotten: a new one would decide the same."""
-        return self.tat_us + _KEPT_US < now_us
+        return self.tat_us + (_KEPT_GIVEN_US if self._given_us else _KEPT_US) < now_us
 
     def _charge(self, amount_us: int, now_us: int) -> Standing:
         self._before_us = self.tat_us
         self.tat_us = gcra.charged(self.tat_us, amount_us, now_us)
+        self.mark_us = self.tat_us + self._given_us
         return self.standing(now_us)
 
 
@@ -85,6 +95,7 @@ class Slots:
     """Calls under way, each with a lease that ends by itself."""
 
     __slots__ = ("_first_us", "_leases", "rule")
+    mark_us = 0
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -117,11 +128,7 @@ class Slots:
         return self.standing(now_us)
 
     def undo(self, amount: int, call_id: str) -> None:
-        """As `Bucket.undo`."""
-        self._leases.pop(call_id, None)
-
-    def end(self, rule: Rule, reserved: int, actual: int, call_id: str) -> None:
-        """The call is over, whatever it came to."""
+        """As `Bucket.undo`; also what a call does that is over."""
         self._leases.pop(call_id, None)
 
     def standing(self, now_us: int) -> Standing:
@@ -146,6 +153,7 @@ class Money:
     """Micro-dollars spent in one window: the rule's id names it."""
 
     __slots__ = ("rule", "spent")
+    mark_us = 0
 
     def __init__(self, rule: Rule, spent: int) -> None:
         self.rule = rule
@@ -179,9 +187,9 @@ class Money:
         """As `Bucket.undo`."""
         self.spent -= amount
 
-    def end(self, rule: Rule, reserved: int, actual: int, call_id: str) -> None:
-        """As `Bucket.end`; what a reset has forgiven is not given back as well."""
-        self.spent = max(self.spent + actual - reserved, 0)
+    def settle(self, charge: Charge, actual: int, mark_us: int, now_us: int) -> None:
+        """As `Bucket.settle`; what a reset has forgiven is not given back as well."""
+        self.spent = max(self.spent + actual - charge.amount, 0)
 
     def standing(self, now_us: int) -> Standing:
         """What may still be spent, and when the window ends."""

@@ -7,7 +7,10 @@ A bucket's `tat_us` (theoretical arrival time) is a Unix time in microseconds. A
 charge adds the time in which the rule gains as much again. What is admitted in any interval of length t is therefore
 at most `burst + limit * t / period` units, or one amount where that alone is larger than the burst.
 
-The promise counts amounts as they were reserved, and what a settlement gives back from the moment it is known.
+What a call was charged too much is given back as far as it has not drained: what has is gone, as if it had been used.
+So the promise holds for what calls took in truth, whenever they tell, as long as none took more than it was charged.
+The measure is `given_back`, and errs on the safe side: what was given back to calls charged later counts as if they
+had come earlier, since a bucket knows only how much it gave back in all, and not to whom.
 """
 
 from gateway.limits.rules import PERIOD_S, Period, Rule
@@ -67,9 +70,18 @@ def charged(tat_us: int, amount_us: int, now_us: int) -> int:
     return tat_us + amount_us
 
 
-def settled(tat_us: int, reserved_us: int, actual_us: int) -> int:
-    """The bucket after a charge turned out to be another: exact, whether it is given back or becomes debt."""
-    return tat_us + actual_us - reserved_us
+def given_back(over_us: int, mark_us: int, given_us: int, now_us: int) -> int:
+    """How much of `over_us`, which a call was charged too much, has not drained and is given back.
+
+    `given_us` is all that the bucket has given back, but for what it gave to the last call in it: nobody stood on that.
+    `mark_us` is the bucket after the call's charge and its `given_us` at that time, added up. So what is left now of
+    all that was in the bucket then, is at least the difference. Charges behind the call's began at or before now; so
+    without all of that, the bucket stands no lower than if they alone had come.
+    """
+    left_us = mark_us - given_us - now_us
+    if left_us <= 0:
+        return 0
+    return over_us if over_us < left_us else left_us  # noqa: FURB136 - min() takes as long as all else
 
 
 def remaining(rule: Rule, tat_us: int, now_us: int) -> int:

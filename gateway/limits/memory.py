@@ -51,7 +51,8 @@ class MemoryLimiter:
         self._load_spent = load_spent
         self._renew_every_s = renew_every_s
         self._counters: dict[str, Counter] = {}
-        self._calls: dict[str, tuple[tuple[Charge, ...], Decision]] = {}
+        self._calls: dict[str, tuple[tuple[Charge, ...], Decision, list[int]]] = {}
+        """With the mark that each counter gave for its charge."""
         self._unread: dict[str, int] = {}
         """Budgets whose earlier spending could not be read, and when to ask again."""
         self._reading = asyncio.Lock()
@@ -100,7 +101,7 @@ class MemoryLimiter:
     def renew(self) -> None:
         """Hold the slots of all calls under way for another life of a lease."""
         now_us = self._clock()
-        for call_id, (charges, _) in self._calls.items():
+        for call_id, (charges, *_) in self._calls.items():
             for charge in charges:
                 if charge.rule.dimension == "parallel" and (counter := self._counter(charge.rule, now_us)):
                     counter.charge(1, now_us, call_id)
@@ -135,6 +136,7 @@ class MemoryLimiter:
         charges = (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges
         counters, call_id = self._counters, demand.call_id
         standings: list[Standing] = []
+        marks_us: list[int] = []
         exceeded: tuple[Rule, ...] = ()
         for charge in charges:
             rule = charge.rule
@@ -142,15 +144,16 @@ class MemoryLimiter:
             if counter is None or counter.rule is not rule:
                 counter = self._counter(rule, now_us)
             standing = None if counter is None else counter.take(charge.amount, now_us, call_id)
-            if standing is None:
+            if counter is None or standing is None:
                 if counter is None or not rule.shadow:
                     self._undo(charges[: len(standings)], call_id)
                     return self._refusal(demand, now_us)
                 standing = counter.charge(charge.amount, now_us, call_id)
                 exceeded = (*exceeded, rule)
             standings.append(standing)
+            marks_us.append(counter.mark_us)
         decision = Decision(True, tuple(standings), exceeded=exceeded)
-        self._calls[call_id] = (charges, decision)
+        self._calls[call_id] = (charges, decision, marks_us)
         return decision
 
     def _undo(self, charges: tuple[Charge, ...], call_id: str) -> None:
@@ -178,13 +181,17 @@ class MemoryLimiter:
         held = self._calls.pop(call_id, None)
         if held is None:
             return
-        for charge in held[0]:
+        charges, _, marks_us = held
+        now_us = self._clock()
+        for number, charge in enumerate(charges):
             rule, reserved = charge.rule, charge.amount
             amount = 0 if actual is None else actual.get(rule.id, reserved)
             if amount != reserved or rule.dimension == "parallel":
-                counter = self._counters.get(rule.id) or self._counter(rule, self._clock())
-                if counter is not None:
-                    counter.end(rule, reserved, amount, call_id)
+                counter = self._counters.get(rule.id) or self._counter(rule, now_us)
+                if isinstance(counter, Slots):
+                    counter.undo(1, call_id)
+                elif counter is not None:
+                    counter.settle(charge, amount, marks_us[number], now_us)
 
     def _counter(self, rule: Rule, now_us: int) -> Counter | None:
         """The counter, which from now on follows `rule`. None: a budget, and its earlier spending has to be read."""

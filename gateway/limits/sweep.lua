@@ -1,6 +1,7 @@
 -- Take out of a group's hash what no longer says anything: drained buckets, windows that are over, lost calls.
 -- A lost call (its gateway was killed) gives back what it had reserved of budgets; rates refill by themselves. Buckets
--- and windows stay a while longer: calls that began before may still have to settle.
+-- and windows stay a while longer: calls that began before may still have to settle. A bucket that has given something
+-- back stays for a day: a new one in its place would not know, and give back what has drained.
 --
 -- KEYS[1] hash of a group, as calls.lua describes it
 -- KEYS[2] hash of the endpoints; on a cluster there is none, for it lives elsewhere
@@ -8,7 +9,7 @@
 -- ARGV[2] about how many fields to look at
 -- Reply: the next cursor; "0" at the end
 
-local BUCKET_US, WINDOW_S = 3600000000, 86400
+local BUCKET_US, GIVEN_US, WINDOW_S = 3600000000, 86400000000, 86400
 local time = redis.call('TIME')
 local server_s = tonumber(time[1])
 local server_us = server_s * 1000000 + tonumber(time[2])
@@ -36,7 +37,8 @@ for i = 1, #fields, 2 do
   local kind = string.sub(field, 1, 1)
   local is_over = false
   if kind == 'r' then
-    is_over = tonumber(value) + BUCKET_US <= now_us
+    local drained, given = string.match(value, '^(%d+):?(%d*)$')
+    is_over = tonumber(drained) + (given == '' and BUCKET_US or GIVEN_US) <= now_us
   elseif kind == 'b' then
     local resets_at_s = tonumber(string.match(field, '^b(%d+):'))
     is_over = resets_at_s > 0 and resets_at_s + WINDOW_S < server_s

@@ -176,6 +176,69 @@ class RateContract:
 
     # Every interval
 
+    async def test_what_has_drained_is_not_given_back_however_many_calls_end_late(self, house: Household) -> None:
+        rule = house.rate(60_000, "tokens")
+        under_way = []
+        for _ in range(10):
+            under_way.append(await house.admit({rule: 60_000}))
+            await house.bench.advance(MINUTE)
+        await house.admit({rule: 60_000})
+        for late in under_way:
+            await house.settle(late, {rule: 0})
+            await house.refuse({rule: 1})
+
+    @pytest.mark.parametrize("lasted_s", [0, 10, 19])
+    async def test_what_has_not_drained_is_given_back_in_full(self, house: Household, lasted_s: int) -> None:
+        rule, truth = house.rate(600, "tokens"), house.rate(600, "tokens")
+        demand = await house.admit({rule: 400})
+        await house.admit({truth: 200})
+        await house.bench.advance(lasted_s * SECOND)
+        await house.settle(demand, {rule: 200})
+        one, other = await house.limiter.standings([rule, truth])
+        assert (one.remaining, one.reset_us) == (other.remaining, other.reset_us)
+
+    async def test_calls_that_overlap_and_end_as_they_came_are_charged_what_they_took(self, house: Household) -> None:
+        rule = house.rate(6_000, "tokens")
+        under_way = [await house.admit({rule: 1_000}) for _ in range(6)]
+        await house.refuse({rule: 1_000})
+        for demand in under_way:
+            await house.settle(demand, {rule: 100})
+        assert await house.left(rule) == [5_400]
+
+    async def test_short_calls_behind_a_long_one_take_nothing_of_what_it_gets_back(self, house: Household) -> None:
+        rule = house.rate(600_000, "tokens", period="day")
+        long = await house.admit({rule: 100_000})
+        for _ in range(300):
+            await house.settle(await house.admit({rule: 1_000}), {rule: 100})
+        assert await house.left(rule) == [470_000]
+        await house.settle(long, {rule: 10_000})
+        assert await house.left(rule) == [560_000]
+
+    async def test_a_call_that_ends_late_gives_nothing_to_those_that_came_since(self, house: Household) -> None:
+        rule = house.rate(600, "tokens")
+        late = await house.admit({rule: 600})
+        await house.bench.advance(10 * MINUTE)
+        await house.admit({rule: 200})
+        await house.settle(late, {rule: 0})
+        assert await house.left(rule) == [400]
+
+    async def test_what_others_got_back_from_under_a_call_is_not_given_to_it_as_well(self, house: Household) -> None:
+        rule = house.rate(600, "tokens")
+        first, second = await house.admit({rule: 300}), await house.admit({rule: 300})
+        await house.settle(first, {rule: 0})
+        await house.bench.advance(10 * SECOND)
+        await house.admit({rule: 300})
+        await house.settle(second, {rule: 0})
+        assert await house.left(rule) == [300]
+
+    async def test_what_a_reset_forgave_is_not_given_to_those_that_came_since(self, house: Household) -> None:
+        rule = house.rate(600, "tokens")
+        before = await house.admit({rule: 300})
+        await house.limiter.reset([rule])
+        await house.admit({rule: 300})
+        await house.settle(before, {rule: 0})
+        assert await house.left(rule) == [300]
+
     @pytest.mark.parametrize(("dimension", "limit", "burst"), [("requests", 97, 97), ("tokens", 6_007, 1_500)])
     async def test_in_no_interval_is_more_admitted_than_promised_and_hardly_less(
         self, house: Household, dimension: Dimension, limit: int, burst: int

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import pairwise
+from typing import NamedTuple
 
 from gateway.limits.rules import PERIOD_S, Charge, Decision, Demand, Rule, Standing
 
@@ -34,29 +35,50 @@ def burst_units(rule: Rule) -> Fraction:
     return rounded(rule, burst) if rule.dimension == "requests" else math.floor(burst / rate) * rate
 
 
+class Drop(NamedTuple):
+    """A change of what is in a bucket."""
+
+    at_us: int
+    units: Fraction
+    call_id: str
+    is_charge: bool = False
+    is_felt: bool = False
+    """It was given back from under calls that were charged since."""
+
+
 class Water:
     """A bucket that drains: every charge that was ever made, and every correction."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.past: list[tuple[int, bool, Fraction]] = []
+        self.past: list[Drop] = []
 
     def charge(self, amount: int, now_us: int, call_id: str) -> None:
-        del call_id
-        self.past.append((now_us, True, rounded(self.rule, amount)))
+        self.past.append(Drop(now_us, rounded(self.rule, amount), call_id, is_charge=True))
 
     def end(self, reserved: int, actual: int, now_us: int, call_id: str) -> None:
-        del call_id
-        self.past.append((now_us, False, rounded(self.rule, actual) - rounded(self.rule, reserved)))
+        units, is_felt = rounded(self.rule, actual) - rounded(self.rule, reserved), False
+        if units < 0:
+            undrained = self.undrained(now_us, call_id)
+            is_felt = undrained != self.level(now_us)
+            units = max(units, -max(undrained, Fraction(0)))
+        self.past.append(Drop(now_us, units, call_id, is_felt=is_felt))
+
+    def undrained(self, now_us: int, call_id: str) -> Fraction:
+        """What is left of all that was in it when that call had been charged; below nothing if it drained long ago.
+
+        Nobody can tell whether what was given back since came from below that call, so all of it is taken to.
+        """
+        number = next((number for number, drop in enumerate(self.past) if drop.call_id == call_id), None)
+        if number is None:
+            return Fraction(0)
+        then = _level(self.rule, self.past[: number + 1], self.past[number].at_us)
+        given = -sum(drop.units for drop in self.past[number + 1 :] if drop.is_felt)
+        return then - given - units_a_us(self.rule) * (now_us - self.past[number].at_us)
 
     def level(self, now_us: int) -> Fraction:
-        """What is in it; below nothing where a correction gave back what had drained."""
-        rate, level, then_us = units_a_us(self.rule), Fraction(0), now_us
-        for at_us, is_charge, units in self.past:
-            level -= rate * max(at_us - then_us, 0)
-            level = (max(level, Fraction(0)) if is_charge else level) + units
-            then_us = at_us
-        return level - rate * (now_us - then_us) if self.past else level
+        """What is in it; below nothing where there was nothing for a while."""
+        return _level(self.rule, self.past, now_us)
 
     def wait_us(self, amount: int, now_us: int) -> float:
         level = max(self.level(now_us), Fraction(0))
@@ -74,7 +96,16 @@ class Water:
         return Standing(self.rule, remaining, math.ceil(level / units_a_us(self.rule)))
 
     def reset(self, now_us: int) -> None:
-        self.past = [(now_us, True, Fraction(0))]
+        self.past = [Drop(now_us, Fraction(0), "", is_charge=True)]
+
+
+def _level(rule: Rule, past: Sequence[Drop], now_us: int) -> Fraction:
+    rate, level, then_us = units_a_us(rule), Fraction(0), now_us
+    for drop in past:
+        level -= rate * max(drop.at_us - then_us, 0)
+        level = (max(level, Fraction(0)) if drop.is_charge else level) + drop.units
+        then_us = drop.at_us
+    return level - rate * (now_us - then_us) if past else level
 
 
 class Seats:

@@ -91,14 +91,13 @@ def test_after_the_wait_it_fits_and_a_microsecond_before_it_does_not(rule: Rule,
         assert gcra.wait_us(tat_us, amount_us, depth_us, NOW_US + wait_us - 1) == 1
 
 
-@given(rates(), st.integers(0, 10**9), st.integers(0, 10**9))
-def test_settling_as_reserved_changes_nothing_and_otherwise_the_difference(
-    rule: Rule, reserved: int, actual: int
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9))
+def test_given_back_is_what_has_not_drained_and_no_more_than_was_too_much(
+    over_us: int, backlog_us: int, given_before_us: int, given_since_us: int
 ) -> None:
-    reserved_us, actual_us = gcra.increment_us(rule, reserved), gcra.increment_us(rule, actual)
-    charged_us = gcra.charged(NOW_US, reserved_us, NOW_US)
-    assert gcra.settled(charged_us, reserved_us, reserved_us) == charged_us
-    assert gcra.settled(charged_us, reserved_us, actual_us) == gcra.charged(NOW_US, actual_us, NOW_US)
+    mark_us, given_us = NOW_US + backlog_us + given_before_us, given_before_us + given_since_us
+    back_us = gcra.given_back(over_us, mark_us, given_us, NOW_US)
+    assert back_us == max(min(over_us, backlog_us - given_since_us), 0)
 
 
 @given(rates(), st.lists(st.tuples(st.integers(0, 10**7), st.floats(0.001, 1.5)), min_size=1, max_size=60))

@@ -79,6 +79,17 @@ async def test_what_still_matters_is_kept(bench: MemoryBench, house: Household) 
     assert await bench.limiter.standings([bucket, debt, slots, month, total]) == before
 
 
+async def test_a_bucket_that_gave_something_back_is_kept_for_a_day(bench: MemoryBench, house: Household) -> None:
+    rule = house.rate(5, "tokens")
+    first, second = await house.admit({rule: 1}), await house.admit({rule: 2})
+    await house.settle(first, {rule: 0})
+    await house.settle(second)
+    for hours, left in ((23, 1), (2, 0)):
+        await bench.advance(hours * HOUR)
+        await bench.limiter.sweep()
+        assert repr(bench.limiter) == f"MemoryLimiter({left} counters, 0 calls)"
+
+
 async def test_a_call_may_end_after_its_counters_were_forgotten(bench: MemoryBench, house: Household) -> None:
     tokens, slots, budget = house.rate(60, "tokens"), house.slots(1), house.budget(9)
     demand = await house.admit({tokens: 10, slots: 1, budget: 5})

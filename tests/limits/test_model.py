@@ -1,4 +1,4 @@
-"""The memory limiter decides as the oracle does, whatever happens."""
+"""The memory limiter decides as the oracle does and keeps its promise, whatever happens."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,11 +9,14 @@ from hypothesis import settings
 from tests.limits.household import Bench
 from tests.limits.machine import LimiterMachine
 from tests.limits.memory_bench import MemoryBench
+from tests.limits.promise import PromiseMachine
 
 T = TypeVar("T")
 
 
-class MemoryMachine(LimiterMachine):
+class InMemory:
+    """Where a machine runs."""
+
     def make_bench(self) -> Bench:
         self.loop = asyncio.new_event_loop()
         return MemoryBench()
@@ -21,6 +24,14 @@ class MemoryMachine(LimiterMachine):
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(coroutine)
 
+
+class MemoryMachine(InMemory, LimiterMachine):
+    def teardown(self) -> None:
+        super().teardown()
+        self.loop.close()
+
+
+class MemoryPromiseMachine(InMemory, PromiseMachine):
     def teardown(self) -> None:
         super().teardown()
         self.loop.close()
@@ -28,3 +39,5 @@ class MemoryMachine(LimiterMachine):
 
 TestMemoryLimiterAgainstTheOracle = MemoryMachine.TestCase
 TestMemoryLimiterAgainstTheOracle.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMemoryLimiterKeepsItsPromise = MemoryPromiseMachine.TestCase
+TestMemoryLimiterKeepsItsPromise.settings = settings(max_examples=500, stateful_step_count=40, deadline=None)

@@ -11,7 +11,7 @@ from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_keys import MAX_US, Cell, hash_key
 from gateway.limits.redis_options import Timing
 from gateway.limits.rules import Charge, Demand, Rule
-from tests.limits.household import SECOND, Household, ask, new_id
+from tests.limits.household import HOUR, SECOND, Household, ask, new_id
 from tests.limits.redis_bench import Clock, RedisBench
 from tests.limits.servers import Server, shared_cluster, shared_server
 
@@ -173,6 +173,25 @@ def test_no_number_is_larger_than_lua_can_count() -> None:
     assert narrow.bound == narrow.amount(10**12) == MAX_US
     # A Unix time, the furthest that a bucket may be filled, and one more charge.
     assert 2 * 10**15 + 2 * MAX_US < 2**53
+    # The mark of a call: the same without that charge, and all that was given back.
+    assert 2 * 10**15 + MAX_US + 2**52 < 2**53
+
+
+async def test_what_was_given_back_is_counted_round_and_round(house: Household, bench: RedisBench) -> None:
+    server, rule = shared_server("valkey"), house.rate(600, "tokens")
+    bucket = hash_key(house.team), f"r:{rule.id}"
+    server.command("HSET", *bucket, f"{bench.now_us()}:{2**52 - 1}")
+    under_way = [await house.admit({rule: 200}) for _ in range(3)]
+    for demand in under_way:
+        await house.settle(demand, {rule: 50})
+    assert await house.left(rule) == [450]
+    late = await house.admit({rule: 450})
+    await bench.advance(600 * SECOND)
+    await house.admit({rule: 200})
+    await house.settle(late, {rule: 0})
+    assert await house.left(rule) == [400]
+    given = 2 * 15 * SECOND - 1  # the third stood below nobody
+    assert str(server.command("HGET", *bucket)).endswith(f":{given}'")
 
 
 # What nobody needs any more
@@ -197,6 +216,17 @@ async def test_a_call_whose_gateway_died_gives_back_what_it_had_reserved_of_budg
     await bench.renew()
     await bench.limiter._sweep_one(house.team)
     assert await house.left(budget, endless, endpoint) == [90, 100, 50]
+
+
+async def test_a_bucket_that_gave_something_back_is_kept_for_a_day(house: Household, bench: RedisBench) -> None:
+    rule = house.rate(5, "tokens")
+    first, second = await house.admit({rule: 1}), await house.admit({rule: 2})
+    await house.settle(first, {rule: 0})
+    await house.settle(second)
+    for hours, is_kept in ((23, True), (2, False)):
+        await bench.advance(hours * HOUR)
+        await bench.limiter._sweep_one(house.team)
+        assert shared_server("valkey").command("HEXISTS", hash_key(house.team), f"r:{rule.id}") == is_kept
 
 
 async def test_what_has_drained_and_what_is_over_is_swept_in_the_end(house: Household, bench: RedisBench) -> None:
