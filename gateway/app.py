@@ -119,6 +119,7 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
             settings.streams,
             settings.models.aliases,
             StoredObjects(doorkeepers.ownership),
+            bounds.allowance.meter,
         ),
         _request_headers(settings, api_key),
         target_base(urlsplit(upstream.base_url).path),

@@ -35,9 +35,11 @@ from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
 from gateway.limits.spend import Spend
 from gateway.metering.estimate import Estimator
+from gateway.metering.meter import Meter
 from gateway.metering.prices import load_prices
 from gateway.observe.families import Family
-from gateway.relay.allowance import ENDPOINT, Allowance
+from gateway.relay.allowance import Allowance
+from gateway.relay.live import ENDPOINT
 from gateway.settings import Settings
 from gateway.store.engine import Store
 from gateway.store.journal import Journal
@@ -103,7 +105,7 @@ class Bounds:
         prices = load_prices(None if settings.prices.file is None else Path(settings.prices.file))
         self.overview = Overview(self.planner, self.limiter, self._spend, endpoints=(ENDPOINT,))
         self.allowance = Allowance(
-            self.planner, self.limiter, Estimator(), prices, self._spend, max_wait_s=settings.limits.max_wait_s
+            self.planner, self.limiter, Meter(prices, Estimator()), self._spend, max_wait_s=settings.limits.max_wait_s
         )
 
     def readings(self) -> Iterator[Family]:

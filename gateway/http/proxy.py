@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
@@ -38,6 +39,7 @@ from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
 from gateway.relay.mask import without_keys
 from gateway.relay.objects import WITH_ITEMS
+from gateway.relay.receipt import receipt
 from gateway.relay.relay import Relay
 from gateway.relay.tool_models import tool_models
 from gateway.settings import Settings
@@ -112,7 +114,7 @@ class Proxy:
         except GatewayError as error:
             await self._refuse(call, error, send)
         except ClientLeft:
-            call.left = True
+            call.left = call.is_free = True
             await self._broken_off(call, connection.refusal, send)
         except asyncio.CancelledError:
             await self._broken_off(call, connection.refusal, send)
@@ -261,6 +263,7 @@ class Proxy:
     def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> bytes:
         """The body that goes upstream; the call is told what it asks for."""
         principal = _known(call.principal)
+        call.is_background = seen.background
         call.outlives_client = self._drains or seen.background
         model = seen.model
         if principal.grants and (model is not None or match.route.runs_model):
@@ -276,6 +279,7 @@ class Proxy:
                 model = target
                 body = replace_model(body, target)
             call.model = without_keys(model)[:_LONGEST_NAME]
+        call.body = body
         if match.route.runs_model:
             call.asked = self._allowance.ask(principal, call.model or "", body, _output_bound(match.route, seen))
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
@@ -303,7 +307,9 @@ class Proxy:
             call.wire.abort()  # the reply has begun: its end can only be broken off
         else:
             call.status = error.status
-            call.sent_bytes = await send_error(error, call.id, send, call.limit_headers)
+            # Strangers learn nothing of how long it took to see that they are.
+            told = [] if call.principal is None else receipt(call, perf_counter())
+            call.sent_bytes = await send_error(error, call.id, send, [*told, *call.limit_headers])
         call.fail(error)
         call.end("refused" if error.status < 500 else "drained" if isinstance(error, Draining) else "failed")
 
@@ -324,7 +330,7 @@ class Proxy:
 
     def _settle(self, call: LiveCall) -> None:
         self.open_calls.discard(call)
-        record = call.record()
+        record = call.record(self._allowance.meter.measure(call))
         if call.asked is not None:
             self._allowance.settle(call, record)
         for observe in self._observers:

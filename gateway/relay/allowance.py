@@ -15,20 +15,11 @@ from gateway.limits.rules import Decision, Demand
 from gateway.limits.spend import Spend
 from gateway.limits.tally import Tally
 from gateway.limits.waiting import WaitingRoom
-from gateway.metering.cost import cost_microusd, estimated_microusd
-from gateway.metering.estimate import Estimator, prompt_bytes
-from gateway.metering.prices import PriceList
-from gateway.relay.live import LiveCall
+from gateway.metering.cost import estimated_microusd
+from gateway.metering.estimate import prompt_bytes
+from gateway.metering.meter import NEVER_SENT, Meter
+from gateway.relay.live import ENDPOINT, LiveCall
 from gateway.terms import Quota
-
-ENDPOINT = "upstream"
-"""The one endpoint that there is."""
-
-_NEVER_SENT = frozenset(("connect", "pool", "timeout_connect"))
-"""What kept a call from reaching upstream at all."""
-_BYTES_PER_STREAMED_TOKEN = 150
-"""Of an event stream, which says hardly more than a token in an event. For streams whose usage never came."""
-_BYTES_PER_TOKEN = 4
 
 
 class Asked:
@@ -47,12 +38,11 @@ class Asked:
 class Allowance:
     """Admits calls and settles them. `admit` may wait, `settle` never does."""
 
-    def __init__(  # noqa: PLR0913 - the parts that a call's allowance is made of
+    def __init__(
         self,
         planner: Planner,
         limiter: Limiter,
-        estimator: Estimator,
-        prices: PriceList,
+        meter: Meter,
         spend: Spend | None = None,
         *,
         max_wait_s: float = 0.0,
@@ -63,8 +53,7 @@ class Allowance:
         self.tally = Tally()
         self.room = WaitingRoom(limiter)
         self._max_wait_s = max_wait_s
-        self._estimator = estimator
-        self._prices = prices
+        self.meter = meter
         self._spend = spend
 
     def ask(self, principal: Principal, model: str, body: bytes, max_tokens: int | None) -> Asked | None:
@@ -75,7 +64,7 @@ class Allowance:
         if principal.quota is None or not self.planner.binds(principal.quota, ENDPOINT):
             return None
         size = prompt_bytes(body)
-        return Asked(model, size, *self._estimator.estimate(model, size, max_tokens))
+        return Asked(model, size, *self.meter.estimator.estimate(model, size, max_tokens))
 
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.
@@ -85,7 +74,7 @@ class Allowance:
         principal = call.principal
         if principal is None or principal.quota is None:
             raise InternalError("The gateway failed on a bug of its own: a call of nobody's was to be limited.")
-        price = self._prices.price_of(asked.model)
+        price = self.meter.prices.price_of(asked.model)
         cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
         ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
         demand = self.planner.demand(call.id.decode(), principal.quota, ask, time.time())
@@ -97,12 +86,11 @@ class Allowance:
         else:
             decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
         self.tally.note(decision, waited_s)
+        call.queue_s = waited_s
         if not decision.admitted:
-            self._refuse(decision)
+            self._refuse(decision, demand)
         asked.demand = demand
         call.limit_headers = limit_headers(decision.standings)
-        if waited_s > 0:
-            call.limit_headers.append((b"x-gateway-queue-ms", b"%d" % round(waited_s * 1000)))
         return waited_s
 
     def _patience_s(self, quota: Quota) -> float:
@@ -111,24 +99,22 @@ class Allowance:
                 return own
         return self._max_wait_s
 
-    def _refuse(self, decision: Decision) -> None:
+    def _refuse(self, decision: Decision, demand: Demand) -> None:
         rule = decision.binding
         if rule is not None and rule.dimension == "budget" and self._spend is not None:
             self._spend.note_refusal(rule)
-        raise refusal(decision)
+        raise refusal(decision, demand)
 
     def settle(self, call: LiveCall, record: CallRecord) -> None:
         """Put what was true in place of what was reserved."""
         asked, call.asked = call.asked, None
         if asked is None or asked.demand is None:
             return
-        if record.usage is not None:
-            self._estimator.learn(asked.model, asked.prompt_bytes, record.usage)
-        if call.sent_at is None or record.upstream_error in _NEVER_SENT:
+        if call.sent_at is None or record.upstream_error in NEVER_SENT:
             self.limiter.cancel(asked.demand)
             self.room.released(asked.demand)
             return
-        tokens, cost = self._truth(asked, record)
+        tokens, cost = _amounts(record)
         if self._spend is not None and cost:  # before the limiter, which may ask for what was spent
             for charge in asked.demand.charges:
                 if charge.rule.dimension == "budget":
@@ -136,17 +122,9 @@ class Allowance:
         self.limiter.settle(asked.demand, actual(asked.demand, tokens=tokens, cost_microusd=cost))
         self.room.released(asked.demand)
 
-    def _truth(self, asked: Asked, record: CallRecord) -> tuple[int, int]:
-        """Tokens and micro-dollars that a call came to, estimated where upstream has not said."""
-        price = self._prices.price_of(asked.model)
-        if record.usage is not None:
-            return record.usage.total_tokens, 0 if price is None else cost_microusd(price, record.usage)
-        if record.outcome == "upstream_error":
-            return 0, 0  # an error reply is not billed
-        output = min(asked.output_tokens, record.sent_bytes // _bytes_per_token(record))
-        cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, output)
-        return asked.input_tokens + output, cost
 
-
-def _bytes_per_token(record: CallRecord) -> int:
-    return _BYTES_PER_STREAMED_TOKEN if record.streamed else _BYTES_PER_TOKEN
+def _amounts(record: CallRecord) -> tuple[int | None, int | None]:
+    """Tokens and micro-dollars to settle with; None where nobody knows, so that what was reserved stands."""
+    if record.usage is not None:
+        return record.usage.total_tokens, record.cost_microusd or 0
+    return (0, 0) if record.usage_source == "none" else (None, None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.relay.headers import RawHeaders
 from gateway.relay.live import LiveCall
+from gateway.relay.receipt import receipt
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -34,7 +35,8 @@ class ClientReply:
         if not self.started:
             self.started = True
             self._call.status = self._status
-            self._call.first_write_at = perf_counter()
+            self._call.first_write_at = now = perf_counter()
+            self._headers += receipt(self._call, now)
             if not more and self._call.wire.respond_now(self._status, self._headers, data, self._length):
                 self._call.sent_bytes = len(data)
                 return

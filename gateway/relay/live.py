@@ -5,12 +5,14 @@ knows the task that carries the call, so that a leaving client or a shutdown can
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from os import urandom
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.call import CallRecord, Outcome, Principal, Route, Usage
 from gateway.errors import GatewayError
+from gateway.metering.meter import NOTHING, Measured
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
     from gateway.relay.new_ids import NewIds
 
 
+ENDPOINT = "upstream"
+"""The one endpoint that there is."""
+
 _NONE: list[str] = []
+_NO_TAGS: Mapping[str, str] = {}
 _NO_HEADERS: list[tuple[bytes, bytes]] = []
 
 
@@ -57,6 +63,9 @@ class LiveCall:
 
     __slots__ = (
         "asked",
+        "body",
+        "complete_at",
+        "cost_microusd",
         "cut_by",
         "detail",
         "error",
@@ -64,6 +73,8 @@ class LiveCall:
         "first_write_at",
         "id",
         "in_doubt",
+        "is_background",
+        "is_free",
         "left",
         "limit_headers",
         "longest_gap_s",
@@ -75,13 +86,16 @@ class LiveCall:
         "owner",
         "pieces",
         "principal",
+        "queue_s",
         "removes_usage",
         "route",
+        "sample",
         "sent_at",
         "sent_bytes",
         "started_at",
         "status",
         "streamed",
+        "tags",
         "task",
         "upstream_error",
         "upstream_request_id",
@@ -89,7 +103,7 @@ class LiveCall:
         "wire",
     )
 
-    def __init__(self, call_id: bytes, method: str, wire: Wire) -> None:
+    def __init__(self, call_id: bytes, method: str, wire: Wire) -> None:  # noqa: PLR0915 - a value for each slot
         self.id = call_id
         self.method = method
         self.wire = wire
@@ -100,6 +114,9 @@ class LiveCall:
         self.model: str | None = None
         self.asked: Asked | None = None
         """What it was estimated to take, and what was granted."""
+        self.tags = _NO_TAGS
+        self.body = b""
+        """The request's, as far as it is held."""
         self.limit_headers: list[tuple[bytes, bytes]] = _NO_HEADERS
         """What its client is told of its limits, once they were asked."""
         self.in_doubt: list[str] = _NONE
@@ -116,13 +133,25 @@ class LiveCall:
         self.cut_by: GatewayError | None = None
         self.sent_at: float | None = None
         self.first_byte_at: float | None = None
+        self.is_background = False
+        """Its answer is made after its reply, and what it used is known then."""
+        self.is_free = False
+        """Upstream refused it, or never got all of it."""
+        self.queue_s = 0.0
         self.first_write_at: float | None = None
         self.sent_bytes = 0
+        self.complete_at: float | None = None
+        """When all of a reply was there whose head had to wait for that."""
         self.pieces = 0
         self.longest_gap_s = 0.0
         self.usage: Usage | None = None
         self.error: str | None = None
         self.detail = ""
+        """As upstream reported it."""
+        self.cost_microusd: int | None = None
+        """Of that."""
+        self.sample: Sequence[bytes] = ()
+        """The first blocks of its stream, from which one that was cut is estimated."""
         self.upstream_error: str | None = None
         self.upstream_request_id: str | None = None
 
@@ -154,8 +183,8 @@ class LiveCall:
         self.error = error.code or error.type
         self.detail = error.detail
 
-    def record(self) -> CallRecord:
-        """The finished record."""
+    def record(self, measured: Measured = NOTHING) -> CallRecord:
+        """The finished record, with what was used."""
         now = perf_counter()
         return CallRecord(
             id=self.id.decode(),
@@ -170,16 +199,25 @@ class LiveCall:
             started_at_s=time.time() - (now - self.started_at),
             duration_s=now - self.started_at,
             first_byte_s=None if self.first_byte_at is None else self.first_byte_at - self.started_at,
-            overhead_s=self._overhead_s(),
+            overhead_s=None if self.first_write_at is None else self.overhead_s(self.first_write_at),
             sent_bytes=self.sent_bytes,
-            usage=self.usage,
+            usage=measured.usage,
             error=self.error,
             upstream_error=self.upstream_error,
             pieces=self.pieces,
             longest_gap_s=self.longest_gap_s,
+            usage_source=measured.source,
+            cost_microusd=measured.cost_microusd,
+            endpoint=None if self.sent_at is None else ENDPOINT,
+            queue_s=self.queue_s,
+            tags=self.tags,
         )
 
-    def _overhead_s(self) -> float | None:
-        if self.sent_at is None or self.first_byte_at is None or self.first_write_at is None:
-            return None
-        return self.sent_at - self.started_at + self.first_write_at - self.first_byte_at
+    def overhead_s(self, written_at: float) -> float:
+        """The gateway's own share of the time until its reply's head was written, at `written_at`."""
+        if self.sent_at is None:
+            return written_at - self.started_at - self.queue_s
+        overhead_s = self.sent_at - self.started_at - self.queue_s
+        if self.first_byte_at is None:
+            return overhead_s  # an error in place of a reply; when it came up is not known
+        return overhead_s + written_at - (self.complete_at or self.first_byte_at)

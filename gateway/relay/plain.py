@@ -1,54 +1,66 @@
 """Forward a reply that is no event stream: JSON, audio, a file.
 
-The head goes out with the first piece, so that a reply which fails before it becomes an error reply. After that a
-break can only be shown by dropping the client's connection.
+The head goes out with the first piece, so that a reply which fails before it becomes an error reply. A reply that
+says what its call used, or that names a new object, is held until it is whole: the one is told in its head, and the
+other noted before the client knows of it. After the head a break can only be shown by dropping the client's connection.
 """
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from time import perf_counter
 
-from gateway.call import Outcome, Reply, Usage
+from gateway.call import Outcome, Reply
 from gateway.errors import GatewayError
-from gateway.metering.usage import usage_of_reply
+from gateway.metering.meter import Meter
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import KEY_REFUSED, as_gateway_error, error_code, kind_of
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import MaskedStream, SecretMask
-from gateway.relay.new_ids import NewIds
+from gateway.relay.reported import Reported
 from gateway.upstream.transport import TransportError, UpstreamReply
 
 _log = logging.getLogger("gateway")
 
-MAX_METERED_BYTES = 16 * 1024 * 1024
-"""A larger reply is passed on but not read for usage."""
+MAX_RECEIPT_BYTES = 1024 * 1024
+"""A larger reply goes out as it comes, and its head does not tell what was used."""
 
-
-MAX_HELD_BYTES = MAX_METERED_BYTES
+MAX_HELD_BYTES = 16 * 1024 * 1024
 """A reply that names a new object is held until that is noted; a larger one is passed on, and what it made is lost."""
 
 MAX_ERROR_BYTES = 1024 * 1024
 """A longer error reply is passed on in pieces, and only looked through for the key as it is."""
 
+_SPACES = (b" ", b"\n", b"\r", b"\t")
+"""What some servers send to keep a connection alive before a reply begins; it must not be held."""
+
 
 class PlainRelay:
-    """Carries one reply from `reply` to `client`."""
+    """Carries one reply from `reply` to `client`; `fields` are its headers as a dict."""
 
-    def __init__(
-        self, call: LiveCall, reply: UpstreamReply, client: ClientReply, mask: SecretMask, length: bytes | None
+    def __init__(  # noqa: PLR0913 - both sides of a reply, and what looks at it
+        self,
+        call: LiveCall,
+        reply: UpstreamReply,
+        client: ClientReply,
+        mask: SecretMask,
+        meter: Meter,
+        fields: Mapping[bytes, bytes],
     ) -> None:
         self._call = call
         self._reply = reply
         self._client = client
         self._mask = mask
+        self._meter = meter
+        length = fields.get(b"content-length")
         self._length = -1 if length is None or not length.isdigit() else int(length)
         """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
         self._masked = MaskedStream(mask)
         self._is_error = reply.status >= 400
         metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
+        self._reported = Reported(fields) if metered else None
         self._new_ids = None if self._is_error else call.new_ids
-        self._kept: list[bytes] | None = [] if metered else None
-        self._kept_bytes = 0
+        self._is_whole = False
 
     async def run(self) -> None:
         """Relay to the end. Raises `GatewayError` only while nothing has been sent."""
@@ -66,13 +78,14 @@ class PlainRelay:
     async def _pump(self) -> None:
         left = self._length
         piece = await self._first_piece()
-        if self._new_ids is not None:
-            piece = await self._with_new_ids(self._new_ids, piece)
+        if max_bytes := self._most_to_hold(piece):
+            piece = await self._held(piece, max_bytes)
         while piece:
             left -= len(piece)
-            self._keep(piece)
+            if self._reported is not None and not self._is_whole:
+                self._reported.feed(piece)
             out = self._masked.feed(piece)
-            if left == 0:
+            if left == 0 or self._is_whole:
                 await self._end(out)
                 await self._reply.read()  # the end, which is there: the connection is free again
                 return
@@ -95,16 +108,36 @@ class PlainRelay:
         self._note(body)
         return self._mask.mask_error(body)
 
-    async def _with_new_ids(self, new_ids: NewIds, first: bytes) -> bytes:
-        """All of the reply, once the ids in it are noted; its first part, if it is too large for that."""
+    def _most_to_hold(self, first: bytes) -> int:
+        """How many bytes of the reply are waited for before its head goes out; 0: it goes out with the first ones."""
+        if self._new_ids is not None:
+            return MAX_HELD_BYTES
+        if self._reported is None or not self._reported.is_document or self._length > MAX_RECEIPT_BYTES:
+            return 0
+        return MAX_RECEIPT_BYTES if self._length >= 0 or not first.startswith(_SPACES) else 0
+
+    async def _held(self, first: bytes, max_bytes: int) -> bytes:
+        """All of the reply, once what it says of usage and of new objects is read; its first part, if it is longer."""
+        body = first
+        if len(first) != self._length and first:
+            body = await self._joined(first, max_bytes)
+            self._call.complete_at = perf_counter()
+            if len(body) > max_bytes:
+                if self._new_ids is not None:
+                    _log.warning("a reply that names a new object is over %d bytes: nobody will see it", max_bytes)
+                return body
+        self._is_whole = True
+        text = body if self._reported is None else await self._reported.text_of(body)
+        if self._new_ids is not None:
+            self._new_ids.read(text)
+        if self._reported is not None:
+            self._note_usage(self._reported, text)
+        return body
+
+    async def _joined(self, first: bytes, max_bytes: int) -> bytes:
         body = bytearray(first)
-        while len(body) <= MAX_HELD_BYTES:
-            piece = await self._reply.read()
-            if not piece:
-                new_ids.read(bytes(body))
-                return bytes(body)
+        while len(body) <= max_bytes and len(body) != self._length and (piece := await self._reply.read()):
             body += piece
-        _log.warning("a reply that names a new object is over %d bytes: nobody will see it", MAX_HELD_BYTES)
         return bytes(body)
 
     def _note(self, body: bytes) -> None:
@@ -115,10 +148,16 @@ class PlainRelay:
             self._call.upstream_error = KEY_REFUSED
             self._call.detail = "upstream refuses the account's key; no client can mend this: gmi-gateway doctor"
 
+    def _note_usage(self, reported: Reported, text: bytes) -> None:
+        usage = self._call.usage = reported.usage_of(text)
+        if usage is not None:
+            self._call.cost_microusd = self._meter.cost_of(self._call.model, usage)
+
     async def _end(self, rest: bytes) -> None:
-        self._call.usage = self._usage()
         await self._client.write(rest + self._masked.flush(), more=False)
         self._call.end("upstream_error" if self._is_error else "done")
+        if self._reported is not None and not self._is_whole:
+            self._call.usage = await self._reported.usage()
 
     def _break_off(self, error: GatewayError, outcome: Outcome) -> None:
         if self._call.outcome is not None:
@@ -128,14 +167,3 @@ class PlainRelay:
         self._call.fail(error)
         self._call.end(outcome)
         self._call.wire.abort()
-
-    def _keep(self, piece: bytes) -> None:
-        if self._kept is None:
-            return
-        self._kept.append(piece)
-        self._kept_bytes += len(piece)
-        if self._kept_bytes > MAX_METERED_BYTES:
-            self._kept = None
-
-    def _usage(self) -> Usage | None:
-        return usage_of_reply(b"".join(self._kept)) if self._kept else None

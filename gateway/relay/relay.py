@@ -11,6 +11,7 @@ from time import perf_counter
 from gateway.access.grants import allows_model
 from gateway.call import Principal, Reply
 from gateway.errors import BadRequest
+from gateway.metering.meter import Meter
 from gateway.relay.batch_input import check_batch_input
 from gateway.relay.catalogue import add_aliases, keep_allowed, relay_models
 from gateway.relay.client import ClientReply, Send
@@ -38,6 +39,7 @@ class Relay:
     aliases: dict[str, str]
     objects: StoredObjects
 
+    meter: Meter
     async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send) -> None:
         """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
         call.sent_at = perf_counter()
@@ -68,6 +70,7 @@ class Relay:
             if await listing.take(page):
                 break
         client = self._client(call, reply, dict(reply.headers), send, keep_length=False)
+        call.complete_at = perf_counter()
         await client.write(self.mask.mask(listing.page()), more=False)
         call.end("done")
 
@@ -105,6 +108,8 @@ class Relay:
         stream = is_event_stream(fields)
         call.streamed = stream
         grants = () if call.principal is None else call.principal.grants
+        if reply.status >= 300:
+            call.is_free = True
         rewrites = call.route is not None and call.route.reply is Reply.MODELS and bool(self.aliases or grants)
         client = self._client(call, reply, fields, send, keep_length=not (stream or rewrites))
         if stream:
@@ -112,7 +117,7 @@ class Relay:
         elif rewrites and reply.status == 200:
             await relay_models(call, reply, client, self._for_grants(grants), self.mask)
         else:
-            await PlainRelay(call, reply, client, self.mask, fields.get(b"content-length")).run()
+            await PlainRelay(call, reply, client, self.mask, self.meter, fields).run()
 
     def _for_grants(self, grants: tuple[Grants, ...]) -> Callable[[bytes], bytes]:
         """What becomes of the list of models for a key with these grants."""

@@ -10,6 +10,7 @@ from time import perf_counter
 
 from gateway.call import Dialect, Reply
 from gateway.errors import GatewayError
+from gateway.metering.delivered import SAMPLE_BYTES
 from gateway.metering.usage import UsageScanner
 from gateway.relay.client import ClientReply
 from gateway.relay.events import EventCutter, data_of, ends_response, sequence_number_after, split_events
@@ -46,6 +47,8 @@ class EventRelay:
         self._cutter = EventCutter(streams.max_event_bytes)
         metered = call.route is not None and call.route.reply is Reply.USAGE
         self._scanner = UsageScanner() if metered else None
+        self._sample: list[bytes] = []
+        self._call.sample = self._sample
         self._remover = UsageRemover() if call.removes_usage else None
         self._new_ids = call.new_ids if reply.status < 400 else None
         self._is_chat = self._dialect is Dialect.CHAT
@@ -121,6 +124,8 @@ class EventRelay:
         self._last = block
         if self._remover is not None:
             block = self._remover.feed(block)
+        if self._call.sent_bytes < SAMPLE_BYTES:
+            self._sample.append(block)
         if self._keepalive is not None:
             self._keepalive.sent()
         return self._masked(block)

@@ -130,9 +130,10 @@ async def test_in_the_middle_of_half_an_event(transport: str, leave: Callable[[C
 
 @HOW
 async def test_in_the_middle_of_a_plain_reply(transport: str, leave: Callable[[Client], None]) -> None:
-    script: list[Step] = [reply(200, [(b"Content-Length", b"100")], b"half"), Stall()]
+    headers = [(b"Content-Length", b"100"), (b"Content-Type", b"audio/mpeg")]
+    script: list[Step] = [reply(200, headers, b"half"), Stall()]
     async with leaving(transport, script) as (upstream, gateway, client):
-        client.send(post(CHAT, {}))
+        client.send(post("/v1/audio/speech", {}))
         await client.head()
         leave(client)
         assert (await assert_left(upstream, gateway)).sent_bytes == 4

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -53,7 +54,15 @@ NONSENSE = Row(502, "upstream_error", "upstream_protocol_error", {})
 TOO_SLOW = Row(504, "upstream_error", "upstream_timeout", {})
 OVERLOADED = Row(503, "server_error", "overloaded", {"retry-after": "1"})
 
-ALLOWED_HEADERS = {"content-type", "content-length", "x-request-id", "x-gateway-request-id", "connection", "allow"}
+RECEIPT = {"x-gateway-overhead-ms", "x-gateway-queue-ms", "x-gateway-upstream"}
+ALLOWED_HEADERS = RECEIPT | {
+    "content-type",
+    "content-length",
+    "x-request-id",
+    "x-gateway-request-id",
+    "connection",
+    "allow",
+}
 
 
 def assert_refused(answer: Answer, row: Row) -> str:
@@ -340,9 +349,10 @@ async def test_upstream_that_is_too_slow_before_its_first_byte_is_504(transport:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_call_beyond_the_last_connection_is_503_and_the_first_goes_on(transport: str) -> None:
     limits = {"transport": transport, "max_connections": 1}
-    async with one_gateway(chunked([b"a", b"b"], end=False), OK, upstream=limits) as (upstream, gateway):
+    begun = chunked([b"a", b"b"], headers=[(b"Content-Type", b"audio/mpeg")], end=False)
+    async with one_gateway(begun, OK, upstream=limits) as (upstream, gateway):
         async with connected(gateway.port) as client:
-            client.send(post(CHAT, {}))
+            client.send(post("/v1/audio/speech", {}))
             await client.head()
             assert_refused(await ask(gateway.port, post(CHAT, {})), OVERLOADED)
             upstream.drop_all()
@@ -419,7 +429,8 @@ async def test_an_unknown_content_encoding_is_415() -> None:
     assert not upstream.requests
 
 
-async def test_a_refused_account_key_passes_to_the_client_and_is_named_for_whoever_runs_the_gateway() -> None:
+    counted = rb'^gmi_gateway_upstream_errors_total{kind="key_refused",endpoint="[a-z]+"} 1$'
+    assert re.search(counted, metrics.body, re.MULTILINE)
     body = b'{"error":{"message":"Incorrect API key provided","type":"t","param":null,"code":"invalid_api_key"}}'
     async with WireUpstream(reply(401, [(b"Content-Type", b"application/json")], body)) as upstream:
         with running_gateway(f"{upstream.url}/v1") as gateway:

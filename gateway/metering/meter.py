@@ -1,0 +1,130 @@
+"""What one call used and what that costs, said once, when it has ended: limits, ledger and metrics take it from here.
+
+Pure but for what it learns of models. Knows which ends of a call mean that it used something, and what stands in for
+usage that upstream has not reported. How usage is read is `gateway.metering.usage`'s business.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from gateway.call import Dialect, Outcome, Reply, Route, Usage, UsageSource
+from gateway.metering.cost import cost_microusd, is_priced
+from gateway.metering.delivered import delivered_tokens
+from gateway.metering.estimate import BYTES_PER_TOKEN, Estimator, prompt_bytes
+from gateway.metering.prices import Price
+
+NEVER_SENT = frozenset(("connect", "pool", "timeout_connect"))
+"""What kept a call from reaching upstream at all."""
+_UNMETERED = frozenset(("batches",))
+"""Routes that make models work and never say how much."""
+
+
+class Prices(Protocol):
+    """What models cost now."""
+
+    def price_of(self, model: str) -> Price | None:
+        """The price of `model`, None if it is unpriced."""
+
+
+class Estimated(Protocol):
+    """What was known of a call's size before it was made."""
+
+    prompt_bytes: int
+
+
+class Ended(Protocol):
+    """What is known of a call that has ended."""
+
+    route: Route | None
+    model: str | None
+    outcome: Outcome | None
+    upstream_error: str | None
+    sent_at: float | None
+    sent_bytes: int
+    streamed: bool
+    usage: Usage | None
+    """As upstream reported it."""
+    cost_microusd: int | None
+    """Of `usage`, where that was computed already."""
+    is_free: bool
+    """Upstream refused it, or never got all of it."""
+    is_background: bool
+    """Its answer is made after its reply."""
+    body: bytes
+    """The request's, where that was held."""
+    sample: Sequence[bytes]
+    """The first blocks of its stream, as `SAMPLE_BYTES` says."""
+
+    @property
+    def asked(self) -> Estimated | None:
+        """What was reserved for it, if limits bind it."""
+
+
+class Measured(NamedTuple):
+    """As in `CallRecord`."""
+
+    usage: Usage | None
+    source: UsageSource
+    cost_microusd: int | None
+
+
+NOTHING = Measured(None, "none", 0)
+_DUE = Measured(None, "due", 0)
+_UNKNOWN = Measured(None, "unknown", None)
+
+
+class Meter:
+    """Measures calls by `prices`; what calls report teaches `estimator`."""
+
+    def __init__(self, prices: Prices, estimator: Estimator) -> None:
+        self.prices = prices
+        self.estimator = estimator
+
+    def measure(self, call: Ended) -> Measured:
+        """What `call` used. Asked once of each call; never raises."""
+        if call.usage is not None:
+            self._learn(call, call.usage)
+            cost = call.cost_microusd
+            return Measured(call.usage, "reported", self.cost_of(call.model, call.usage) if cost is None else cost)
+        route = call.route
+        if route is None or call.sent_at is None or call.is_free or call.upstream_error in NEVER_SENT:
+            return NOTHING
+        if route.reply is not Reply.USAGE:
+            return _UNKNOWN if route.method == "POST" and route.pattern in _UNMETERED else NOTHING
+        if call.is_background:
+            return _DUE
+        return _UNKNOWN if call.outcome == "done" else self._estimated(call, route)
+
+    def cost_of(self, model: str | None, usage: Usage) -> int | None:
+        """Micro-dollars; None for a model that has no price for such usage."""
+        price = None if model is None else self.prices.price_of(model)
+        return cost_microusd(price, usage) if price is not None and is_priced(price, usage) else None
+
+    def _learn(self, call: Ended, usage: Usage) -> None:
+        """Where something is made of it: of calls that limits bind, and of streams, which are cut at times."""
+        if usage.total_tokens and (call.streamed or call.asked is not None):
+            self.estimator.learn(call.model or "", _prompt_bytes(call), usage)
+
+    def _estimated(self, call: Ended, route: Route) -> Measured:
+        """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""
+        if not call.body or not (answers_in_text(route) or route.group == "embeddings"):
+            return _UNKNOWN
+        input_tokens, _ = self.estimator.estimate(call.model or "", _prompt_bytes(call), 0)
+        output_tokens = _delivered(call) if answers_in_text(route) else 0
+        usage = Usage(input_tokens, output_tokens, input_tokens + output_tokens)
+        return Measured(usage, "estimated", self.cost_of(call.model, usage))
+
+
+def answers_in_text(route: Route) -> bool:
+    """Whether the tokens of a route's answers are those of text."""
+    return route.dialect is not Dialect.OTHER or route.group == "responses"
+
+
+def _prompt_bytes(call: Ended) -> int:
+    return prompt_bytes(call.body) if call.asked is None else call.asked.prompt_bytes
+
+
+def _delivered(call: Ended) -> int:
+    if call.streamed:
+        return delivered_tokens(call.sample, call.sent_bytes)
+    return int(call.sent_bytes / BYTES_PER_TOKEN)

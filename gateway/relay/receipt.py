@@ -1,0 +1,31 @@
+"""What a reply's head tells of its own call: which endpoint, how long here, what was used and what that costs.
+
+Pure. Knows the names of these headers (docs/usage.md) and their units.
+"""
+
+from gateway.relay.live import ENDPOINT, LiveCall
+
+Headers = list[tuple[bytes, bytes]]
+
+_UPSTREAM = (b"x-gateway-upstream", ENDPOINT.encode())
+_NOT_QUEUED = (b"x-gateway-queue-ms", b"0")
+_MILLION = 1_000_000
+
+
+def receipt(call: LiveCall, now: float) -> Headers:
+    """The headers of a reply whose head is written `now` (`perf_counter`); of usage, where it is known already."""
+    queued = call.queue_s
+    overhead_us = int(call.overhead_s(now) * _MILLION)
+    headers = [
+        (b"x-gateway-overhead-ms", b"%d.%03d" % divmod(overhead_us, 1000)),
+        (b"x-gateway-queue-ms", b"%d" % round(queued * 1000)) if queued else _NOT_QUEUED,
+    ]
+    if call.sent_at is not None:
+        headers.append(_UPSTREAM)
+    usage = call.usage
+    if usage is not None:
+        headers.append((b"x-gateway-input-tokens", b"%d" % usage.input_tokens))
+        headers.append((b"x-gateway-output-tokens", b"%d" % usage.output_tokens))
+        if call.cost_microusd is not None:
+            headers.append((b"x-gateway-cost-usd", b"%d.%06d" % divmod(call.cost_microusd, _MILLION)))
+    return headers
