@@ -7,14 +7,14 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
-from gateway.call import Body, CallRecord, Dialect, Principal, Reply, Route
+from gateway.call import Body, CallRecord, Dialect, Principal, Reply, Route, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.errors import send_error
@@ -31,6 +31,7 @@ from gateway.http.requests import (
     too_large,
 )
 from gateway.http.routes import Match, RouteTable
+from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
@@ -61,6 +62,8 @@ _NOT_FOR_LISTS = frozenset((b"content-encoding", b"content-type", b"range", b"if
 """They speak of a body that is not sent on, or ask for less than the whole, which must be read."""
 _ONCE = frozenset((b"content-encoding", b"idempotency-key"))
 """With these, what goes upstream depends on more than on the head."""
+_NOT_REMEMBERED = _ONCE | TRACE_HEADERS
+"""And a head with a place in a trace is unlike all others."""
 _NOTHING: frozenset[bytes] = frozenset()
 _FORM = re.compile(rb"multipart/form-data[ \t]*(?:;|$)", re.IGNORECASE)
 _LONGEST_NAME = 200
@@ -95,6 +98,8 @@ class Proxy:
         self._max_upload_bytes = settings.server.max_upload_bytes
         self._include_usage = settings.streams.include_usage
         self._drains = settings.upstream.on_client_disconnect == "drain"
+        self.begin_trace: Callable[[Iterable[tuple[bytes, bytes]]], TraceContext] | None = None
+        """Gives a call with these headers its place in a trace, where traces are on."""
         self.open_calls: set[LiveCall] = set()
         self.draining = False
 
@@ -107,6 +112,9 @@ class Proxy:
         connection: GatewayProtocol = scope["connection"]
         call = LiveCall(self._ids.next(), scope["method"], scope["cycle"])
         call.task = asyncio.current_task(connection.loop)
+        if self.begin_trace is not None:
+            # A head that came before has no place in a trace.
+            call.trace = self.begin_trace(scope["headers"] if scope["repeated"] is None else ())
         self.open_calls.add(call)
         connection.watch(call.client_left)
         try:
@@ -238,7 +246,7 @@ class Proxy:
         """Take less trouble over the next request with this head, if there is nothing about it but what is read."""
         cycle: GatewayCycle = scope["cycle"]
         segment, cycle.segment = cycle.segment, None
-        if segment is None or not cycle.is_ordinary or scope["upgrade"] or not _ONCE.isdisjoint(head.fields):
+        if segment is None or not cycle.is_ordinary or scope["upgrade"] or not _NOT_REMEMBERED.isdisjoint(head.fields):
             return
         prefix = serialise_head(request)[: -len(request.headers[-1][1]) - 4]
         parts = {name: scope[name] for name in ("method", "raw_path", "query_string", "http_version")}

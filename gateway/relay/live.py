@@ -10,7 +10,7 @@ from os import urandom
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.call import CallRecord, Outcome, Principal, Route, Usage
+from gateway.call import CallRecord, Outcome, Principal, Route, TraceContext, Usage
 from gateway.errors import GatewayError
 from gateway.metering.meter import NOTHING, Measured
 
@@ -97,6 +97,7 @@ class LiveCall:
         "streamed",
         "tags",
         "task",
+        "trace",
         "upstream_error",
         "upstream_request_id",
         "usage",
@@ -109,14 +110,15 @@ class LiveCall:
         self.wire = wire
         self.started_at = perf_counter()
         self.task: asyncio.Task[object] | None = None
+        self.trace: TraceContext | None = None
         self.route: Route | None = None
         self.principal: Principal | None = None
         self.model: str | None = None
-        self.asked: Asked | None = None
-        """What it was estimated to take, and what was granted."""
         self.tags = _NO_TAGS
         self.body = b""
         """The request's, as far as it is held."""
+        self.asked: Asked | None = None
+        """What it was estimated to take, and what was granted."""
         self.limit_headers: list[tuple[bytes, bytes]] = _NO_HEADERS
         """What its client is told of its limits, once they were asked."""
         self.in_doubt: list[str] = _NONE
@@ -131,27 +133,27 @@ class LiveCall:
         self.removes_usage = False
         self.left = False
         self.cut_by: GatewayError | None = None
-        self.sent_at: float | None = None
-        self.first_byte_at: float | None = None
         self.is_background = False
         """Its answer is made after its reply, and what it used is known then."""
         self.is_free = False
         """Upstream refused it, or never got all of it."""
         self.queue_s = 0.0
-        self.first_write_at: float | None = None
-        self.sent_bytes = 0
+        self.sent_at: float | None = None
+        self.first_byte_at: float | None = None
         self.complete_at: float | None = None
         """When all of a reply was there whose head had to wait for that."""
+        self.first_write_at: float | None = None
+        self.sent_bytes = 0
         self.pieces = 0
         self.longest_gap_s = 0.0
         self.usage: Usage | None = None
-        self.error: str | None = None
-        self.detail = ""
         """As upstream reported it."""
         self.cost_microusd: int | None = None
         """Of that."""
         self.sample: Sequence[bytes] = ()
         """The first blocks of its stream, from which one that was cut is estimated."""
+        self.error: str | None = None
+        self.detail = ""
         self.upstream_error: str | None = None
         self.upstream_request_id: str | None = None
 
@@ -204,13 +206,15 @@ class LiveCall:
             usage=measured.usage,
             error=self.error,
             upstream_error=self.upstream_error,
-            pieces=self.pieces,
-            longest_gap_s=self.longest_gap_s,
             usage_source=measured.source,
             cost_microusd=measured.cost_microusd,
             endpoint=None if self.sent_at is None else ENDPOINT,
             queue_s=self.queue_s,
             tags=self.tags,
+            pieces=self.pieces,
+            longest_gap_s=self.longest_gap_s,
+            sent_s=None if self.sent_at is None else self.sent_at - self.started_at,
+            trace=self.trace,
         )
 
     def overhead_s(self, written_at: float) -> float:

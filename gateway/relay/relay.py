@@ -23,6 +23,7 @@ from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
 from gateway.relay.plain import PlainRelay
 from gateway.relay.streaming import EventRelay
+from gateway.relay.tracing import add_trace
 from gateway.relay.whole import read_whole
 from gateway.settings import Streams
 from gateway.terms import Grants
@@ -38,8 +39,8 @@ class Relay:
     streams: Streams
     aliases: dict[str, str]
     objects: StoredObjects
-
     meter: Meter
+
     async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send) -> None:
         """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
         call.sent_at = perf_counter()
@@ -69,8 +70,8 @@ class Relay:
                 reply.close()
             if await listing.take(page):
                 break
-        client = self._client(call, reply, dict(reply.headers), send, keep_length=False)
         call.complete_at = perf_counter()
+        client = self._client(call, reply, dict(reply.headers), send, keep_length=False)
         await client.write(self.mask.mask(listing.page()), more=False)
         call.end("done")
 
@@ -93,6 +94,9 @@ class Relay:
             reply.close()
 
     async def _send(self, call: LiveCall, request: UpstreamRequest) -> UpstreamReply:
+        if call.trace is not None:
+            # What is asked before the call itself is part of its admission.
+            add_trace(request, call.trace, call.trace.upstream_span_id if call.sent_at else call.trace.span_id)
         try:
             return await self.transport.send(request)
         except TransportError as error:
@@ -104,12 +108,12 @@ class Relay:
             violation = ProtocolViolation(f"upstream answered with status {reply.status}")
             call.upstream_error = kind_of(violation)
             raise as_gateway_error(violation)
+        if reply.status >= 300:
+            call.is_free = True
         fields = dict(reply.headers)
         stream = is_event_stream(fields)
         call.streamed = stream
         grants = () if call.principal is None else call.principal.grants
-        if reply.status >= 300:
-            call.is_free = True
         rewrites = call.route is not None and call.route.reply is Reply.MODELS and bool(self.aliases or grants)
         client = self._client(call, reply, fields, send, keep_length=not (stream or rewrites))
         if stream:
