@@ -1,7 +1,7 @@
 """What a key or a team may use, and how much of it: plain data, as it is stored and shown.
 
-Knows what each term means and which values are legal. Who holds which terms, and how they are enforced, is others'
-business.
+Knows what each term means, which values are legal, and which names a pattern fits. Who holds which terms, and how they
+are enforced, is others' business.
 """
 
 from collections.abc import Mapping
@@ -81,3 +81,26 @@ class Quota(msgspec.Struct, frozen=True):
     """Of the team, by upstream's names of models, `*` as wildcard. What a pattern fits shares the pattern's limits."""
     key_budgets: Budgets = NO_BUDGETS
     team_budgets: Budgets = NO_BUDGETS
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether `name` fits `pattern`, in which `*` is any run of characters and all else is itself.
+
+    Callers remember the answers, each within bounds of its own: whoever calls chooses the names.
+
+    Pieces between stars are looked for from left to right, each as early as it can be, which finds a fit if there is
+    one and never goes back.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return name == first
+    *middle, last = rest
+    if not name.startswith(first):
+        return False
+    at = len(first)
+    for piece in middle:
+        at = name.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return len(name) - at >= len(last) and name.endswith(last)

@@ -1,14 +1,15 @@
 """What a grant allows, and whether one grant lies within another: pure.
 
-Knows how names, groups and addresses are matched. Which grants a key holds, and which model a request names, is for
-others to find out. Every question here takes time in proportion to its input, whatever patterns someone has written.
+Knows how groups and addresses are matched; names are by `gateway.terms`. Which grants a key holds, and which model a
+request names, is for others to find out. Every question here takes time in proportion to its input, whatever patterns
+someone has written.
 """
 
 import ipaddress
 from functools import lru_cache
 
 from gateway.errors import ModelNotAllowed, NetworkNotAllowed, RouteNotAllowed
-from gateway.terms import Grants
+from gateway.terms import Grants, matches
 
 _REMEMBERED = 4096
 _LONGEST_REMEMBERED = 256
@@ -84,27 +85,6 @@ def check_address(grants: tuple[Grants, ...], address: str | None) -> None:
             f"This API key may not be used from {seen}. Call from a network that it is for, or ask whoever runs this "
             "gateway to add yours."
         )
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether `name` fits `pattern`, in which `*` is any run of characters and all else is itself.
-
-    Pieces between stars are looked for from left to right, each as early as it can be, which finds a fit if there is
-    one and never goes back.
-    """
-    first, *rest = pattern.split("*")
-    if not rest:
-        return name == first
-    *middle, last = rest
-    if not name.startswith(first):
-        return False
-    at = len(first)
-    for piece in middle:
-        at = name.find(piece, at)
-        if at < 0:
-            return False
-        at += len(piece)
-    return len(name) - at >= len(last) and name.endswith(last)
 
 
 def _allows_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> bool:

@@ -5,8 +5,6 @@ keys; the team's likewise; those of every pattern of the team's that fits the mo
 Rules are made once for a key, so that a call costs no more than its own amounts.
 """
 
-import fnmatch
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, tzinfo
 from typing import NamedTuple, get_args
@@ -15,7 +13,7 @@ import msgspec
 
 from gateway.limits.rules import Charge, Demand, Dimension, Period, Rule, Whose
 from gateway.limits.windows import WindowPeriod, window
-from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits, Quota
+from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits, Quota, matches
 
 _RATES: tuple[tuple[str, Dimension, Period], ...] = (
     ("requests_per_minute", "requests", "minute"),
@@ -49,9 +47,6 @@ SHADOWS = frozenset(
     for name in (whose, dimension, f"{whose}/{dimension}")
 )
 """What may be named as shadow: all limits of keys (`key`), all of a dimension (`tokens`), or both (`key/tokens`)."""
-
-
-Terms = Quota
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -90,10 +85,10 @@ class _Binding(NamedTuple):
 class _Compiled:
     """The rules of one key and its team."""
 
-    __slots__ = ("base", "budgets", "by_model", "from_s", "is_bound", "patterns", "terms", "until_s")
+    __slots__ = ("base", "budgets", "by_model", "from_s", "is_bound", "patterns", "quota", "until_s")
 
-    def __init__(self, terms: Terms, base: _Binding, patterns: tuple[tuple[re.Pattern[str], _Binding], ...]) -> None:
-        self.terms = terms
+    def __init__(self, quota: Quota, base: _Binding, patterns: tuple[tuple[str, _Binding], ...]) -> None:
+        self.quota = quota
         self.base = base
         self.patterns = patterns
         self.by_model: dict[str, _Binding] = {}
@@ -108,7 +103,7 @@ class _Compiled:
             return self.base
         found = self.by_model.get(model)
         if found is None:
-            fitting = [binding for pattern, binding in self.patterns if pattern.fullmatch(model)]
+            fitting = [binding for pattern, binding in self.patterns if matches(pattern, model)]
             found = _joined(self.base, *fitting) if fitting else self.base
             if len(self.by_model) < _MOST_MODELS and len(model) <= _LONGEST_MODEL:
                 self.by_model[model] = found
@@ -125,9 +120,9 @@ class Planner:
         self._rules: dict[str, Rule] = {}
         """One object for a rule, whichever of a team's keys it was made for: limiters look whether it is the same."""
 
-    def demand(self, call_id: str, terms: Terms, ask: Ask, now_s: float) -> Demand:
+    def demand(self, call_id: str, quota: Quota, ask: Ask, now_s: float) -> Demand:
         """All that a call asks, at Unix time `now_s`."""
-        compiled = self._of(terms)
+        compiled = self._of(quota)
         charges, token_rules = compiled.binding(ask.model)
         endpoint: tuple[Charge, ...] = ()
         if ask.endpoint is not None:
@@ -137,18 +132,18 @@ class Planner:
             tokens, cost = max(ask.tokens, 1), max(ask.cost_microusd, 1)
             charges += tuple([Charge(rule, tokens) for rule in token_rules])
             charges += tuple([Charge(rule, cost) for rule in self._budgets(compiled, now_s)])
-        return Demand(call_id, terms.team_id, charges, endpoint)
+        return Demand(call_id, quota.team_id, charges, endpoint)
 
-    def binds(self, terms: Terms, endpoint: str) -> bool:
+    def binds(self, quota: Quota, endpoint: str) -> bool:
         """Whether any rule may be for a call of this key's to that endpoint; where none is, there is nothing to ask."""
-        compiled = self._of(terms)
+        compiled = self._of(quota)
         if compiled.is_bound is None:
-            compiled.is_bound = bool(self.rules(terms, 0.0) or self.endpoint_rules(endpoint))
+            compiled.is_bound = bool(self.rules(quota, 0.0) or self.endpoint_rules(endpoint))
         return compiled.is_bound
 
-    def rules(self, terms: Terms, now_s: float) -> tuple[Rule, ...]:
+    def rules(self, quota: Quota, now_s: float) -> tuple[Rule, ...]:
         """Every rule of a key, its team and the team's models, for showing them and for resetting them."""
-        compiled = self._of(terms)
+        compiled = self._of(quota)
         binding = _joined(compiled.base, *(binding for _, binding in compiled.patterns))
         rates = (*(charge.rule for charge in binding.ones), *binding.tokens)
         return (*rates, *self._budgets(compiled, now_s))
@@ -158,26 +153,26 @@ class Planner:
         binding = self._of_endpoint(name)
         return (*(charge.rule for charge in binding.ones), *binding.tokens)
 
-    def _of(self, terms: Terms) -> _Compiled:
-        compiled = self._compiled.get(terms.key_id)
-        if compiled is None or compiled.terms is not terms:
+    def _of(self, quota: Quota) -> _Compiled:
+        compiled = self._compiled.get(quota.key_id)
+        if compiled is None or compiled.quota is not quota:
             if len(self._compiled) >= _MOST_KEYS:
                 self._compiled.clear()
-            compiled = self._compiled[terms.key_id] = self._compile(terms)
+            compiled = self._compiled[quota.key_id] = self._compile(quota)
         return compiled
 
-    def _compile(self, terms: Terms) -> _Compiled:
-        key = _with_defaults(terms.key, self._policy.key)
-        team = _with_defaults(terms.team, self._policy.team)
+    def _compile(self, quota: Quota) -> _Compiled:
+        key = _with_defaults(quota.key, self._policy.key)
+        team = _with_defaults(quota.team, self._policy.team)
         base = _joined(
-            self._binding(f"{terms.team_id}/{terms.key_id}", "key", key),
-            self._binding(terms.team_id, "team", team),
+            self._binding(f"{quota.team_id}/{quota.key_id}", "key", key),
+            self._binding(quota.team_id, "team", team),
         )
         patterns = tuple(
-            (_pattern(model), self._binding(f"{terms.team_id}/model/{model}", "model", limits))
-            for model, limits in terms.model_limits.items()
+            (model, self._binding(f"{quota.team_id}/model/{model}", "model", limits))
+            for model, limits in quota.model_limits.items()
         )
-        return _Compiled(terms, base, patterns)
+        return _Compiled(quota, base, patterns)
 
     def _of_endpoint(self, name: str) -> _Binding:
         binding = self._endpoints.get(name)
@@ -205,12 +200,12 @@ class Planner:
 
     def _budgets(self, compiled: _Compiled, now_s: float) -> tuple[Rule, ...]:
         if not compiled.from_s <= now_s < compiled.until_s:
-            terms, policy = compiled.terms, self._policy
-            key = policy.key_budgets if terms.key_budgets == NO_BUDGETS else terms.key_budgets
-            team = policy.team_budgets if terms.team_budgets == NO_BUDGETS else terms.team_budgets
+            quota, policy = compiled.quota, self._policy
+            key = policy.key_budgets if quota.key_budgets == NO_BUDGETS else quota.key_budgets
+            team = policy.team_budgets if quota.team_budgets == NO_BUDGETS else quota.team_budgets
             compiled.budgets = (
-                *self._windows(f"{terms.team_id}/{terms.key_id}", "key", key, now_s),
-                *self._windows(terms.team_id, "team", team, now_s),
+                *self._windows(f"{quota.team_id}/{quota.key_id}", "key", key, now_s),
+                *self._windows(quota.team_id, "team", team, now_s),
             )
             ends = [rule.resets_at_s for rule in compiled.budgets if rule.resets_at_s is not None]
             compiled.from_s, compiled.until_s = now_s, min(ends, default=float("inf"))
@@ -280,8 +275,3 @@ def _with_defaults(own: Limits, defaults: Limits) -> Limits:
         for member in members
     }
     return msgspec.structs.replace(own, **missing)
-
-
-def _pattern(model: str) -> re.Pattern[str]:
-    """`*` alone is a wildcard. The standard library's translation looks for each piece once, and never goes back."""
-    return re.compile(fnmatch.translate(re.sub(r"([?[])", r"[\1]", model)))

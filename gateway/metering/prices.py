@@ -17,6 +17,7 @@ from gateway.configuration.layers import Layer
 from gateway.configuration.problems import Origin
 from gateway.configuration.problems import Path as Place
 from gateway.configuration.yaml_text import BadTextError, YamlReader
+from gateway.terms import matches
 
 DEFAULT_FILE = Path("config/prices.yaml")
 UNIT = "microusd_per_million_tokens"
@@ -139,7 +140,7 @@ class PriceList:
     def _look_up(self, model: str) -> Price | None:
         if model in self._exact:
             return self._exact[model]
-        return next((price for pattern, price in self._patterns if _fits(pattern, model)), None)
+        return next((price for pattern, price in self._patterns if matches(pattern, model)), None)
 
 
 def load_prices(path: Path | None) -> PriceList:
@@ -177,20 +178,6 @@ def _text_of(path: Path) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", "not a path")
         raise PricesError([f"{path}: cannot be read: {reason}; name a file of prices as prices.file"]) from None
-
-
-def _fits(pattern: str, name: str) -> bool:
-    """Looks for the pieces between stars from left to right, each as early as can be, and never goes back."""
-    first, *middle, last = pattern.split("*")
-    if not name.startswith(first):
-        return False
-    at = len(first)
-    for piece in middle:
-        at = name.find(piece, at)
-        if at < 0:
-            return False
-        at += len(piece)
-    return len(name) - at >= len(last) and name.endswith(last)
 
 
 class _Reading:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.plan import SHADOWS, Ask, Planner, Policy, Terms, actual
+from gateway.limits.plan import SHADOWS, Ask, Planner, Policy, actual
 from gateway.limits.rules import PERIOD_S, Charge, Demand, Rule
-from gateway.terms import Budgets, Limits
+from gateway.terms import Budgets, Limits, Quota
 
 NOW_S = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 ASK = Ask(model="openai/gpt-5.2", tokens=900, cost_microusd=70)
@@ -19,7 +19,7 @@ EVERY_LIMIT = Limits(1, 2, 3, 4, 5, 6, 7)
 EVERY_BUDGET = Budgets(1, 2, 3, 4)
 
 
-def terms(
+def quota(
     key: Limits | None = None,
     team: Limits | None = None,
     models: dict[str, Limits] | None = None,
@@ -27,8 +27,8 @@ def terms(
     key_id: str = "key_1",
     key_budgets: Budgets | None = None,
     team_budgets: Budgets | None = None,
-) -> Terms:
-    return Terms(
+) -> Quota:
+    return Quota(
         "team_1",
         key_id,
         key or Limits(),
@@ -39,8 +39,8 @@ def terms(
     )
 
 
-def demand(terms: Terms, ask: Ask = ASK, *, policy: Policy | None = None, now_s: float = NOW_S) -> Demand:
-    return Planner(policy or Policy()).demand("call_1", terms, ask, now_s)
+def demand(quota: Quota, ask: Ask = ASK, *, policy: Policy | None = None, now_s: float = NOW_S) -> Demand:
+    return Planner(policy or Policy()).demand("call_1", quota, ask, now_s)
 
 
 def amounts(charges: Iterable[Charge]) -> dict[str, int]:
@@ -48,11 +48,11 @@ def amounts(charges: Iterable[Charge]) -> dict[str, int]:
 
 
 def test_without_limits_nothing_is_asked() -> None:
-    assert demand(terms()) == Demand("call_1", "team_1", ())
+    assert demand(quota()) == Demand("call_1", "team_1", ())
 
 
 def test_a_keys_limits_are_asked_each_for_its_amount() -> None:
-    assert amounts(demand(terms(EVERY_LIMIT)).charges) == {
+    assert amounts(demand(quota(EVERY_LIMIT)).charges) == {
         "team_1/key_1/requests/minute": 1,
         "team_1/key_1/requests/hour": 1,
         "team_1/key_1/requests/day": 1,
@@ -64,7 +64,7 @@ def test_a_keys_limits_are_asked_each_for_its_amount() -> None:
 
 
 def test_every_limit_becomes_the_rule_that_it_names() -> None:
-    rules = {charge.rule.id: charge.rule for charge in demand(terms(EVERY_LIMIT)).charges}
+    rules = {charge.rule.id: charge.rule for charge in demand(quota(EVERY_LIMIT)).charges}
     assert rules["team_1/key_1/tokens/hour"] == Rule(
         "team_1/key_1/tokens/hour", "tokens", "key", "hour", limit=5, burst=5
     )
@@ -75,7 +75,7 @@ def test_every_limit_becomes_the_rule_that_it_names() -> None:
 def test_key_team_model_and_endpoint_all_bind() -> None:
     limits = Limits(requests_per_minute=5, tokens_per_day=6)
     policy = Policy(endpoint=limits)
-    asked = demand(terms(limits, limits, {"openai/*": limits}), Ask("openai/gpt-5.2", 9, 0, "gmi"), policy=policy)
+    asked = demand(quota(limits, limits, {"openai/*": limits}), Ask("openai/gpt-5.2", 9, 0, "gmi"), policy=policy)
     assert [(charge.rule.whose, charge.rule.id, charge.amount) for charge in asked.charges] == [
         ("key", "team_1/key_1/requests/minute", 1),
         ("team", "team_1/requests/minute", 1),
@@ -93,7 +93,7 @@ def test_a_default_holds_where_nothing_of_its_dimension_is_said(whose: str) -> N
     defaults = Limits(requests_per_minute=5, tokens_per_minute=700, parallel=2)
     policy = Policy(key=defaults) if whose == "key" else Policy(team=defaults)
     prefix = "team_1/key_1" if whose == "key" else "team_1"
-    asked = demand(terms(own) if whose == "key" else terms(team=own), policy=policy)
+    asked = demand(quota(own) if whose == "key" else quota(team=own), policy=policy)
     assert {charge.rule.id: charge.rule.limit for charge in asked.charges} == {
         f"{prefix}/requests/day": 50,
         f"{prefix}/parallel": 2,
@@ -103,12 +103,12 @@ def test_a_default_holds_where_nothing_of_its_dimension_is_said(whose: str) -> N
 
 def test_default_budgets_hold_where_a_key_or_team_has_none() -> None:
     policy = Policy(key_budgets=Budgets(day_microusd=5), team_budgets=Budgets(month_microusd=6))
-    own = terms(key_budgets=Budgets(total_microusd=7))
+    own = quota(key_budgets=Budgets(total_microusd=7))
     assert list(amounts(demand(own, policy=policy).charges)) == [
         "team_1/key_1/budget/total",
         "team_1/budget/month/2026-11",
     ]
-    assert list(amounts(demand(terms(), policy=policy).charges)) == [
+    assert list(amounts(demand(quota(), policy=policy).charges)) == [
         "team_1/key_1/budget/day/2026-11-22",
         "team_1/budget/month/2026-11",
     ]
@@ -142,23 +142,23 @@ def test_an_endpoint_of_its_own_limits_has_these_alone() -> None:
     ],
 )
 def test_a_models_limits_bind_the_models_that_its_pattern_fits(pattern: str, model: str, fits: bool) -> None:
-    asked = demand(terms(models={pattern: Limits(parallel=1)}), Ask(model, 1))
+    asked = demand(quota(models={pattern: Limits(parallel=1)}), Ask(model, 1))
     assert bool(asked.charges) == fits
 
 
 def test_every_pattern_that_fits_binds_and_its_models_share_it() -> None:
-    planner, own = Planner(Policy()), terms(models={"a/*": Limits(parallel=1), "*/b": Limits(parallel=2)})
+    planner, own = Planner(Policy()), quota(models={"a/*": Limits(parallel=1), "*/b": Limits(parallel=2)})
     one, other = (planner.demand("call", own, Ask(model, 1), NOW_S).charges for model in ("a/b", "a/c"))
     assert [charge.rule.id for charge in one] == ["team_1/model/a/*/parallel", "team_1/model/*/b/parallel"]
     assert [charge.rule.id for charge in other] == ["team_1/model/a/*/parallel"]
 
 
 def test_a_call_without_a_model_is_bound_by_no_models_limits() -> None:
-    assert demand(terms(models={"*": Limits(parallel=1)}), Ask(None, 1)).charges == ()
+    assert demand(quota(models={"*": Limits(parallel=1)}), Ask(None, 1)).charges == ()
 
 
 def test_clients_that_make_up_models_fill_no_memory() -> None:
-    planner, own = Planner(Policy()), terms(models={"*": Limits(parallel=1)})
+    planner, own = Planner(Policy()), quota(models={"*": Limits(parallel=1)})
     for number in range(1_000):
         planner.demand("call", own, Ask(f"model-{number}", 1), NOW_S)
         planner.demand("call", own, Ask("m" * 10_000 + str(number), 1), NOW_S)
@@ -167,7 +167,7 @@ def test_clients_that_make_up_models_fill_no_memory() -> None:
 
 
 def test_a_hostile_pattern_costs_little() -> None:
-    own = terms(models={"a*" * 128 + "b": Limits(parallel=1)})
+    own = quota(models={"a*" * 128 + "b": Limits(parallel=1)})
     began_s = time.perf_counter()
     assert demand(own, Ask("a" * 10_000, 1)).charges == ()
     assert time.perf_counter() - began_s < 0.5
@@ -177,19 +177,19 @@ def test_a_hostile_pattern_costs_little() -> None:
 
 
 def test_a_call_that_uses_no_tokens_asks_for_none_and_costs_nothing() -> None:
-    own = terms(EVERY_LIMIT, key_budgets=EVERY_BUDGET)
+    own = quota(EVERY_LIMIT, key_budgets=EVERY_BUDGET)
     asked = demand(own, Ask(endpoint="gmi"), policy=Policy(endpoint=EVERY_LIMIT))
     assert {charge.rule.dimension for charge in (*asked.charges, *asked.endpoint)} == {"requests", "parallel"}
 
 
 def test_an_estimate_of_nothing_asks_for_one_unit_so_that_a_used_up_limit_refuses_it() -> None:
-    own = terms(Limits(tokens_per_minute=5), key_budgets=Budgets(total_microusd=5))
+    own = quota(Limits(tokens_per_minute=5), key_budgets=Budgets(total_microusd=5))
     asked = demand(own, Ask("m", 0, 0, "gmi"), policy=Policy(endpoint=Limits(tokens_per_minute=5)))
     assert set(amounts((*asked.charges, *asked.endpoint)).values()) == {1}
 
 
 def test_what_a_call_came_to_is_told_by_rule() -> None:
-    own = terms(Limits(requests_per_minute=5, tokens_per_minute=5, parallel=5), key_budgets=Budgets(total_microusd=5))
+    own = quota(Limits(requests_per_minute=5, tokens_per_minute=5, parallel=5), key_budgets=Budgets(total_microusd=5))
     asked = demand(own, Ask("m", 9, 9, "gmi"), policy=Policy(endpoint=Limits(tokens_per_minute=5)))
     assert actual(asked, tokens=7, cost_microusd=3) == {
         "team_1/key_1/tokens/minute": 7,
@@ -204,7 +204,7 @@ def test_what_a_call_came_to_is_told_by_rule() -> None:
 
 
 def test_budgets_name_their_windows_and_when_they_end() -> None:
-    asked = demand(terms(key_budgets=EVERY_BUDGET))
+    asked = demand(quota(key_budgets=EVERY_BUDGET))
     assert [(charge.rule.id, charge.rule.limit, charge.amount) for charge in asked.charges] == [
         ("team_1/key_1/budget/day/2026-11-22", 1, 70),
         ("team_1/key_1/budget/week/2026-W47", 2, 70),
@@ -218,7 +218,7 @@ def test_budgets_name_their_windows_and_when_they_end() -> None:
 
 
 def test_a_new_window_begins_when_the_last_has_ended_and_not_before() -> None:
-    planner, own = Planner(Policy()), terms(team_budgets=Budgets(day_microusd=5))
+    planner, own = Planner(Policy()), quota(team_budgets=Budgets(day_microusd=5))
     midnight_s = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
     moments_s = (midnight_s - 60, midnight_s - 0.001, midnight_s, midnight_s + 0.5, midnight_s - 60)
     days = [planner.demand("call", own, ASK, now_s).charges[0].rule.id[-2:] for now_s in moments_s]
@@ -226,7 +226,7 @@ def test_a_new_window_begins_when_the_last_has_ended_and_not_before() -> None:
 
 
 def test_days_are_those_of_the_zone() -> None:
-    own = terms(team_budgets=Budgets(day_microusd=5))
+    own = quota(team_budgets=Budgets(day_microusd=5))
     late_s = datetime(2026, 11, 22, 23, 30, tzinfo=UTC).timestamp()
     asked = demand(own, policy=Policy(zone=ZoneInfo("Europe/Berlin")), now_s=late_s)
     assert list(amounts(asked.charges)) == ["team_1/budget/day/2026-11-23"]
@@ -245,7 +245,7 @@ def test_days_are_those_of_the_zone() -> None:
     ],
 )
 def test_shadow_names_whose_or_which_limits_only_count(shadow: str, expected: set[str]) -> None:
-    own = terms(EVERY_LIMIT, EVERY_LIMIT, {"*": EVERY_LIMIT}, key_budgets=EVERY_BUDGET, team_budgets=EVERY_BUDGET)
+    own = quota(EVERY_LIMIT, EVERY_LIMIT, {"*": EVERY_LIMIT}, key_budgets=EVERY_BUDGET, team_budgets=EVERY_BUDGET)
     policy = Policy(endpoint=EVERY_LIMIT, shadow=frozenset((shadow,)))
     asked = demand(own, Ask("m", 1, 1, "gmi"), policy=policy)
     rules = [charge.rule for charge in (*asked.charges, *asked.endpoint)]
@@ -257,7 +257,7 @@ def test_shadow_names_whose_or_which_limits_only_count(shadow: str, expected: se
 
 
 def test_all_rules_of_a_key_can_be_listed() -> None:
-    own = terms(EVERY_LIMIT, EVERY_LIMIT, {"a": EVERY_LIMIT, "b": EVERY_LIMIT}, team_budgets=EVERY_BUDGET)
+    own = quota(EVERY_LIMIT, EVERY_LIMIT, {"a": EVERY_LIMIT, "b": EVERY_LIMIT}, team_budgets=EVERY_BUDGET)
     rules = Planner(Policy()).rules(own, NOW_S)
     assert len({rule.id for rule in rules}) == len(rules) == 4 * 7 + 4
 
@@ -268,7 +268,7 @@ def test_all_rules_of_a_key_can_be_listed() -> None:
 )
 def test_no_two_rules_share_an_id(patterns: list[str], period: str) -> None:
     names = [*patterns, f"a/requests/{period}", "requests/minute", "parallel"]
-    own = terms(EVERY_LIMIT, EVERY_LIMIT, dict.fromkeys(names, EVERY_LIMIT), key_budgets=EVERY_BUDGET)
+    own = quota(EVERY_LIMIT, EVERY_LIMIT, dict.fromkeys(names, EVERY_LIMIT), key_budgets=EVERY_BUDGET)
     rules = Planner(Policy()).rules(own, NOW_S)
     assert len({rule.id for rule in rules}) == len(rules)
     assert all(rule.id.startswith("team_1/") for rule in rules)
@@ -277,7 +277,7 @@ def test_no_two_rules_share_an_id(patterns: list[str], period: str) -> None:
 def test_keys_of_a_team_have_the_teams_rules_as_the_same_objects() -> None:
     planner, limits = Planner(Policy()), Limits(requests_per_minute=5)
     budgets = Budgets(month_microusd=5)
-    one, other = (terms(team=limits, models={"*": limits}, key_id=key, team_budgets=budgets) for key in ("k1", "k2"))
+    one, other = (quota(team=limits, models={"*": limits}, key_id=key, team_budgets=budgets) for key in ("k1", "k2"))
     first, second = (planner.demand("call", own, ASK, NOW_S).charges for own in (one, other))
     assert [charge.rule for charge in first] == [charge.rule for charge in second]
     assert all(mine.rule is theirs.rule for mine, theirs in zip(first, second, strict=True))
@@ -285,19 +285,19 @@ def test_keys_of_a_team_have_the_teams_rules_as_the_same_objects() -> None:
 
 def test_changed_terms_bind_at_once() -> None:
     planner = Planner(Policy())
-    before, after = terms(Limits(parallel=1)), terms(Limits(parallel=2))
+    before, after = quota(Limits(parallel=1)), quota(Limits(parallel=2))
     limits = [planner.demand("call", own, ASK, NOW_S).charges[0].rule.limit for own in (before, after, before)]
     assert limits == [1, 2, 1]
 
 
 def test_a_key_is_bound_where_it_its_team_or_the_endpoint_has_a_rule() -> None:
-    free = Terms("t", "k")
+    free = Quota("t", "k")
     assert not Planner(Policy()).binds(free, "upstream")
     assert Planner(Policy(endpoint=Limits(parallel=1))).binds(free, "upstream")
     assert Planner(Policy(team=Limits(parallel=1))).binds(free, "upstream")
     for bound in (
-        Terms("t", "k", key=Limits(requests_per_day=1)),
-        Terms("t", "k", model_limits={"m": Limits(tokens_per_day=1)}),
-        Terms("t", "k", team_budgets=Budgets(total_microusd=1)),
+        Quota("t", "k", key=Limits(requests_per_day=1)),
+        Quota("t", "k", model_limits={"m": Limits(tokens_per_day=1)}),
+        Quota("t", "k", team_budgets=Budgets(total_microusd=1)),
     ):
         assert Planner(Policy()).binds(bound, "upstream")

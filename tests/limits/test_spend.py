@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.budget_id import place
-from gateway.limits.plan import Planner, Policy, Terms
+from gateway.limits.plan import Planner, Policy
 from gateway.limits.rules import Rule
 from gateway.limits.spend import KEPT_S, Spend
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
 from gateway.store.tables import spend
-from gateway.terms import Budgets
+from gateway.terms import Budgets, Quota
 from tests.support.stores import PostgresServer
 
 ROOT = Path(__file__).parents[2]
@@ -236,10 +236,10 @@ async def test_windows_that_ended_long_ago_are_deleted_and_those_that_never_end_
 
 def test_every_budget_that_is_planned_has_a_place_of_its_own() -> None:
     budgets = Budgets(day_microusd=1, week_microusd=2, month_microusd=3, total_microusd=4)
-    terms = Terms("team_1", "key_1", key_budgets=budgets, team_budgets=budgets)
+    quota = Quota("team_1", "key_1", key_budgets=budgets, team_budgets=budgets)
     windows = ["day/2026-11-22", "week/2026-W47", "month/2026-11", "total"]
     at_s = 1_795_305_600  # 2026-11-22
-    assert [place(rule) for rule in Planner(Policy()).rules(terms, at_s)] == [
+    assert [place(rule) for rule in Planner(Policy()).rules(quota, at_s)] == [
         (subject, window) for subject in ("team_1/key_1", "team_1") for window in windows
     ]
 
@@ -295,7 +295,7 @@ PROGRAM = """
 import asyncio, sys, time
 from sqlalchemy import make_url
 from gateway.limits.budget_id import place
-from gateway.limits.plan import Planner, Policy, Terms
+from gateway.limits.plan import Planner, Policy
 from gateway.limits.rules import Rule
 from gateway.limits.spend import Spend
 from gateway.store.engine import Store
