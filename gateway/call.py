@@ -65,7 +65,7 @@ class Makes(Enum):
     """`id`, `output_file_id`, `error_file_id`."""
 
 
-_RUN_MODELS = ("responses/input_tokens", "moderations", "audio/speech", "batches")
+_RUN_MODELS = ("responses/input_tokens", "moderations", "batches")
 """Patterns of routes that do so and report no usage."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 

@@ -52,7 +52,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "images/generations", _JSON, _USAGE, group="images"),
     Route("POST", "images/edits", _RAW, _USAGE, group="images"),
     Route("POST", "images/variations", _RAW, _USAGE, group="images"),
-    Route("POST", "audio/speech", _JSON, group="audio"),
+    Route("POST", "audio/speech", _JSON, _USAGE, group="audio"),
     Route("POST", "audio/transcriptions", _RAW, _USAGE, group="audio"),
     Route("POST", "audio/translations", _RAW, _USAGE, group="audio"),
     Route("POST", "files", _RAW, group="files", makes=Makes.OBJECT),

@@ -7,6 +7,7 @@ event, and cannot be counted.
 """
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -35,12 +36,17 @@ _TEXTS = frozenset(
 
 def delivered_tokens(sample: Sequence[bytes], sent_bytes: int) -> int:
     """Tokens in a stream of which `sent_bytes` were sent, beginning with the blocks of whole events in `sample`."""
+    tokens = _tokens(sample)
     sampled_bytes = sum(map(len, sample))
-    texts = [text for block in sample for data in data_of_events(block) for text in _texts(data)]
-    tokens = max(len(texts), sum(map(len, texts)) / BYTES_PER_TOKEN)
     if sampled_bytes >= SAMPLE_BYTES and sent_bytes > sampled_bytes:
-        tokens *= sent_bytes / sampled_bytes
-    return -int(-tokens // 1)
+        later = sample[len(sample) // 2 :]  # the first events of a stream say more about it than of the answer
+        tokens += (sent_bytes - sampled_bytes) * _tokens(later) / max(sum(map(len, later)), 1)
+    return ceil(tokens)
+
+
+def _tokens(blocks: Sequence[bytes]) -> float:
+    texts = [text for block in blocks for data in data_of_events(block) for text in _texts(data)]
+    return max(len(texts), sum(map(len, texts)) / BYTES_PER_TOKEN)
 
 
 def _texts(data: bytes) -> Iterator[bytes]:

@@ -1,0 +1,151 @@
+"""What a call used and what that costs, whichever way it ended."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pytest
+
+from gateway.call import Outcome, Route, Usage
+from gateway.http.routes import ROUTES
+from gateway.metering.estimate import Estimator
+from gateway.metering.meter import NOTHING, Measured, Meter
+from gateway.metering.prices import Price, PriceList, Rates
+
+M = "vendor/model"
+USAGE = Usage(10, 20, 30)
+UNKNOWN = Measured(None, "unknown", None)
+DUE = Measured(None, "due", 0)
+
+
+def route(pattern: str, method: str = "POST") -> Route:
+    return next(each for each in ROUTES if (each.method, each.pattern) == (method, pattern))
+
+
+CHAT, RESPONSES = route("chat/completions"), route("responses")
+
+
+@dataclass
+class Sized:
+    prompt_bytes: int
+
+
+@dataclass
+class Call:
+    """A call that went upstream and was complete, but for what a test says."""
+
+    route: Route | None = CHAT
+    model: str | None = M
+    outcome: Outcome | None = "done"
+    upstream_error: str | None = None
+    sent_at: float | None = 1.0
+    sent_bytes: int = 0
+    streamed: bool = False
+    usage: Usage | None = None
+    cost_microusd: int | None = None
+    is_free: bool = False
+    is_background: bool = False
+    body: bytes = b"x" * 400
+    sample: Sequence[bytes] = ()
+    asked: Sized | None = None
+
+
+def meter(prices: Mapping[str, Price | None] | None = None) -> Meter:
+    price = Price(Rates(*[1_000_000] * 9), date(2026, 11, 22))
+    return Meter(PriceList({M: price} if prices is None else prices), Estimator())
+
+
+def test_what_upstream_reports_is_what_was_used() -> None:
+    for outcome in ("done", "cut", "client_left"):
+        assert meter().measure(Call(outcome=outcome, usage=USAGE)) == Measured(USAGE, "reported", 30)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["another", None])
+def test_a_model_without_a_price_is_unpriced_and_never_free(model: str | None) -> None:
+    assert meter().measure(Call(model=model, usage=USAGE)) == Measured(USAGE, "reported", None)
+    assert meter({M: None}).measure(Call(usage=USAGE)) == Measured(USAGE, "reported", None)
+    assert meter({}).measure(Call(outcome="cut")).cost_microusd is None
+
+
+def test_sound_by_its_length_is_unpriced_where_only_tokens_have_a_price() -> None:
+    usage = Usage(0, 0, 0, audio_ms=1000)
+    assert meter().measure(Call(usage=usage)) == Measured(usage, "reported", None)
+
+
+def test_a_cost_that_is_known_already_stands() -> None:
+    assert meter().measure(Call(usage=USAGE, cost_microusd=7)).cost_microusd == 7
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(route=None, sent_at=None),
+        Call(sent_at=None, outcome="refused"),
+        Call(outcome="upstream_error", is_free=True),
+        Call(outcome="client_left", is_free=True),
+        Call(outcome="failed", upstream_error="connect"),
+        Call(outcome="failed", upstream_error="pool"),
+        Call(outcome="failed", upstream_error="timeout_connect"),
+        Call(route=route("responses/{response_id}", "GET")),
+        Call(route=route("moderations")),
+        Call(route=route("responses/input_tokens")),
+        Call(route=route("models", "GET"), outcome="cut"),
+        Call(route=RESPONSES, is_background=True, is_free=True),
+    ],
+)
+def test_what_was_refused_never_sent_or_is_free_has_used_nothing(call: Call) -> None:
+    assert meter().measure(call) == NOTHING == Measured(None, "none", 0)
+
+
+@pytest.mark.parametrize("pattern", ["chat/completions", "embeddings", "images/generations", "audio/speech"])
+def test_a_complete_reply_without_usage_is_unknown_and_not_nothing(pattern: str) -> None:
+    assert meter().measure(Call(route=route(pattern))) == UNKNOWN
+
+
+def test_a_batch_is_unknown_since_upstream_runs_it_later_and_tells_nobody() -> None:
+    assert meter().measure(Call(route=route("batches"))) == UNKNOWN
+
+
+def test_what_a_response_in_the_background_used_is_due() -> None:
+    for outcome in ("done", "cut", "client_left"):
+        assert meter().measure(Call(route=RESPONSES, is_background=True, outcome=outcome)) == DUE  # type: ignore[arg-type]
+    assert meter().measure(Call(route=RESPONSES, is_background=True, usage=USAGE)).source == "reported"
+
+
+@pytest.mark.parametrize("outcome", ["cut", "client_left", "drained", "failed"])
+def test_a_cut_call_is_estimated_by_its_prompt_and_what_was_delivered(outcome: Outcome) -> None:
+    events = [b'data: {"choices":[{"delta":{"content":"fourfour"}}]}\n\n'] * 5
+    sent_bytes = sum(map(len, events))
+    stream = Call(outcome=outcome, streamed=True, sample=events, sent_bytes=sent_bytes)
+    assert meter().measure(stream) == Measured(Usage(101, 10, 111), "estimated", 111)
+    plain = Call(outcome=outcome, sent_bytes=200)
+    assert meter().measure(plain) == Measured(Usage(101, 50, 151), "estimated", 151)
+    assert meter().measure(Call(outcome=outcome)) == Measured(Usage(101, 0, 101), "estimated", 101)
+
+
+def test_a_cut_answer_without_text_is_its_prompt_alone() -> None:
+    call = Call(route=route("embeddings"), outcome="cut", sent_bytes=4000)
+    assert meter().measure(call) == Measured(Usage(101, 0, 101), "estimated", 101)
+
+
+@pytest.mark.parametrize("pattern", ["images/generations", "audio/speech", "audio/transcriptions"])
+def test_what_was_cut_and_cannot_be_told_by_its_size_is_unknown(pattern: str) -> None:
+    assert meter().measure(Call(route=route(pattern), outcome="cut", sent_bytes=4000)) == UNKNOWN
+    assert meter().measure(Call(route=route(pattern), outcome="cut", body=b"")) == UNKNOWN
+
+
+def test_estimates_of_prompts_are_learnt_from_streams_and_from_calls_that_limits_bind() -> None:
+    for teaches in (Call(usage=Usage(800, 1, 801), streamed=True), Call(usage=Usage(800, 1, 801), asked=Sized(400))):
+        one = meter()
+        for _ in range(1000):
+            one.measure(teaches)
+        usage = one.measure(Call(outcome="cut")).usage
+        assert usage is not None
+        assert 700 < usage.input_tokens <= 801
+
+
+def test_nothing_is_learnt_of_what_was_estimated() -> None:
+    one = meter()
+    for _ in range(100):
+        one.measure(Call(outcome="cut", streamed=True))
+    assert len(one.estimator) == 0
