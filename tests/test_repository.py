@@ -95,6 +95,7 @@ def test_every_locked_requirement_has_a_version_and_hashes(lock: Path) -> None:
         ("runtime", PROJECT["project"]["dependencies"]),
         ("build", PROJECT["build-system"]["requires"]),
         *PROJECT["dependency-groups"].items(),
+        *PROJECT["project"]["optional-dependencies"].items(),
     ],
 )
 def test_a_lock_holds_what_the_project_asks_for(lock: str, requirements: list[str]) -> None:
