@@ -19,6 +19,7 @@ from gateway.cli.api import Api, Refused, local_api, remote_api
 from gateway.cli.options import Where, expand, read
 from gateway.cli.printing import Printer, drop_output
 from gateway.cli.settings import load_or_exit
+from gateway.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Desk:
 
     api: Api
     printer: Printer
+    settings: Settings | None
+    """Of the store that is worked on; None: a running gateway is asked, whose settings are its own."""
 
 
 Command = Callable[..., Coroutine[Any, Any, None]]
@@ -63,20 +66,26 @@ def printed(otherwise: str) -> Iterator[None]:
 
 
 async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:
-    async with _api(where) as api:
-        await command(Desk(api, Printer(as_json=where.json)), **arguments)
+    settings = _settings(where)
+    async with _api(where, settings) as api:
+        await command(Desk(api, Printer(as_json=where.json), settings), **arguments)
+
+
+def _settings(where: Where) -> Settings | None:
+    if where.url is not None:
+        return None
+    if where.key is not None or where.key_file is not None:
+        raise typer.BadParameter("goes with --url; the store itself asks for no key", param_hint="--key")
+    return load_or_exit(where.config, {}, code=2, warn=False).settings
 
 
 @asynccontextmanager
-async def _api(where: Where) -> AsyncIterator[Api]:
-    if where.url is None:
-        if where.key is not None or where.key_file is not None:
-            raise typer.BadParameter("goes with --url; the store itself asks for no key", param_hint="--key")
-        settings = load_or_exit(where.config, {}, code=2, warn=False).settings
+async def _api(where: Where, settings: Settings | None) -> AsyncIterator[Api]:
+    if settings is not None:
         async with local_api(settings) as api:
             yield api
         return
-    url = read("--url", values.server_url, where.url)
+    url = read("--url", values.server_url, where.url or "")
     async with remote_api(url, _key(where)) as api:
         yield api
 

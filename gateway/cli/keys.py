@@ -11,6 +11,7 @@ from gateway.cli import values
 from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed
 from gateway.cli.finding import key_named
 from gateway.cli.options import Edits, Terms, read, said
+from gateway.cli.pricing import warn_of_prices
 from gateway.cli.printing import Record, date, moment, terms_of
 from gateway.cli.teams import LimitOption
 from gateway.cli.transfer import export, import_
@@ -73,7 +74,10 @@ async def create(
     """Make a key, and print its secret, this once."""
     check_secrets_can_be_shown()
     body = {"team": team, "name": name, **members.members(), **terms.members()}
-    _show_issued(desk, await desk.api.post("/keys", body))
+    key = await desk.api.post("/keys", body)
+    if terms.budget_usd:
+        await warn_of_prices(desk, key)
+    _show_issued(desk, key)
 
 
 @commands.command("list")
@@ -107,7 +111,10 @@ async def show(desk: Desk, key: KeyArgument) -> None:
 async def update(desk: Desk, key: KeyArgument, terms: Terms, members: Members, edits: Edits) -> None:
     """Change what is said, and leave the rest. none, any and never lift what binds."""
     changes = edits.members(terms.members(), members.members())
-    _show(desk, await desk.api.patch(f"/keys/{await key_named(desk.api, key)}", changes))
+    changed = await desk.api.patch(f"/keys/{await key_named(desk.api, key)}", changes)
+    if terms.budget_usd:
+        await warn_of_prices(desk, changed)
+    _show(desk, changed)
 
 
 @commands.command("rotate")

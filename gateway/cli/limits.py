@@ -7,6 +7,7 @@ import typer
 from gateway.cli.administering import Desk, administers
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import said
+from gateway.cli.pricing import NO_PRICES, lacks_prices
 from gateway.cli.printing import Record
 from gateway.limits.answers import dollars
 
@@ -83,6 +84,8 @@ def _show(desk: Desk, told: Record) -> None:
         return
     headings = ("whose", "what", "limit", "left", "all is there again in")
     desk.printer.rows(headings, [_row(limit) for limit in told["data"]])
+    if any(limit["dimension"] == "budget" for limit in told["data"]) and lacks_prices(desk, told):
+        desk.printer.line(f"{NO_PRICES[0].upper()}{NO_PRICES[1:]}: see docs/prices.md.")
 
 
 def _row(limit: Record) -> tuple[str, ...]:

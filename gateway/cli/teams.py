@@ -9,6 +9,7 @@ from gateway.cli import values
 from gateway.cli.administering import Desk, administers
 from gateway.cli.finding import team_named
 from gateway.cli.options import Edits, Terms, read_all
+from gateway.cli.pricing import warn_of_prices
 from gateway.cli.printing import Record, budgets, date, limits, moment, terms_of
 
 commands = typer.Typer(name="teams", help="Teams: groups of keys, with limits of their own.", no_args_is_help=True)
@@ -48,7 +49,10 @@ async def create(
 ) -> None:
     """Make a team."""
     body = {"name": name, **terms.members(), **_model_limits(model_limit)}
-    _show(desk, await desk.api.post("/teams", body))
+    team = await desk.api.post("/teams", body)
+    if terms.budget_usd:
+        await warn_of_prices(desk, team)
+    _show(desk, team)
 
 
 @commands.command("list")
@@ -77,7 +81,10 @@ async def update(
 ) -> None:
     """Change what is said, and leave the rest. none and any lift what binds."""
     changes = edits.members(terms.members(), _model_limits(model_limit))
-    _show(desk, await desk.api.patch(f"/teams/{await team_named(desk.api, team)}", changes))
+    changed = await desk.api.patch(f"/teams/{await team_named(desk.api, team)}", changes)
+    if terms.budget_usd:
+        await warn_of_prices(desk, changed)
+    _show(desk, changed)
 
 
 @commands.command("disable")

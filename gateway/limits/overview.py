@@ -23,20 +23,28 @@ Mode = Literal["memory", "exact", "local", "closed", "open"]
 class Overview:
     """All limits of one gateway. `now` is Unix time in seconds; `endpoints` are those that calls go to."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it looks into
         self,
         planner: Planner,
         limiter: Limiter,
         spend: Spend,
         *,
         endpoints: tuple[str, ...],
+        has_prices: Callable[[], bool] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`has_prices`: whether any model has a price; None: that is not known here."""
         self.endpoints = endpoints
         self._planner = planner
         self._limiter = limiter
         self._spend = spend
+        self._has_prices = has_prices
         self._now = now
+
+    @property
+    def has_prices(self) -> bool | None:
+        """Whether any model has a price, without which nothing draws on a budget. None: not known here."""
+        return None if self._has_prices is None else self._has_prices()
 
     @property
     def mode(self) -> Mode:

@@ -120,10 +120,15 @@ class PriceList:
         return f"PriceList({len(self)} entries)"
 
     @property
+    def priced_names(self) -> tuple[str, ...]:
+        """The entries that have a price; the others say that there is none."""
+        entries = (*self._exact.items(), *self._patterns)
+        return tuple(name for name, price in entries if price is not None)
+
+    @property
     def priced(self) -> int:
-        """How many entries have a price; the others say that there is none."""
-        prices = (*self._exact.values(), *(price for _, price in self._patterns))
-        return sum(price is not None for price in prices)
+        """How many they are."""
+        return len(self.priced_names)
 
     def price_of(self, model: str) -> Price | None:
         """The price of `model`, None if it is unpriced. Asked on every call, so answers are remembered."""

@@ -41,6 +41,15 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
+def priced(tmp_path: Path) -> None:
+    """Every model has a price, so that nothing is to be said of budgets."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "prices.yaml").write_text(
+        "unit: microusd_per_million_tokens\nmodels:\n  '*': {looked_up: 2026-11-22, input: 1000, output: 1000}\n"
+    )
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[AdminServer]:
     """A running admin API, on a store that is not the folder's."""
     with administered(fresh_sqlite_url(tmp_path / "elsewhere")) as running:

@@ -44,6 +44,7 @@ def test_a_script_gets_id_and_secret(run: Run) -> None:
     assert rotated["secret"] != key["secret"]
 
 
+@pytest.mark.usefixtures("priced")
 def test_every_term_that_is_said_is_in_the_key(run: Run) -> None:
     done(run("teams", "create", "--name", "engines"))
     options = "--models a,b* --routes chat,files --networks 10.0.0.0/8 --rpm 1 --rph 2 --rpd 3 --tpm 4 --tph 5 --tpd 6"
@@ -64,6 +65,7 @@ def test_every_term_that_is_said_is_in_the_key(run: Run) -> None:
     assert 0 <= key["expires_at"] - before - 30 * 86_400 <= 60
 
 
+@pytest.mark.usefixtures("priced")
 def test_an_update_leaves_alone_what_is_not_said_and_lifts_what_is_said_so(run: Run) -> None:
     done(run("teams", "create", "--name", "engines", "--model-limit", "openai/*:rpm=5,tpm=9"))
     bound = "--models a --rpm 1 --parallel 7 --budget-usd 5/day --tag a=b --tag c=d --expires 30d"
@@ -173,6 +175,7 @@ def test_lists_come_whole_however_many_there_are(run: Run) -> None:
     assert len(done(run("keys", "list", "--team", "engines")).splitlines()) == 207
 
 
+@pytest.mark.usefixtures("priced")
 def test_tables_show_money_times_and_terms_as_people_write_them(run: Run) -> None:
     done(run("teams", "create", "--name", "engines", "--budget-usd", "1234.5/month", "--rpm", "60000"))
     shown = done(run("teams", "show", "engines"))

@@ -96,7 +96,9 @@ class LimitRoutes:
 
     async def _reply(self, rules: Sequence[Rule]) -> Response:
         standings = await self._overview.standings(rules)
-        reply = LimitsReply(mode=self._overview.mode, data=[_limit_reply(standing) for standing in standings])
+        overview = self._overview
+        data = [_limit_reply(standing) for standing in standings]
+        reply = LimitsReply(mode=overview.mode, has_prices=overview.has_prices, data=data)
         return JSONResponse(reply.model_dump())
 
 

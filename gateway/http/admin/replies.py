@@ -128,6 +128,10 @@ class LimitsReply(_Reply):
         description="Where they are counted: `memory` of the process that answered, or Redis (`exact`). While Redis is"
         " away: `local`, this gateway's share; `closed`, no call is admitted; `open`, nothing is counted."
     )
+    has_prices: bool | None = Field(
+        description="Whether any model has a price. Where none has, no call draws on a budget. Null: it is not known"
+        " where the store was asked, and no gateway."
+    )
     data: list[LimitReply]
 
 

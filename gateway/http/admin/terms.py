@@ -57,7 +57,10 @@ class Limits(Strict):
 
 
 class Budgets(Strict):
-    """Money to spend in a period, in micro-dollars: 1000000 is a dollar. Null stands for no bound."""
+    """Money to spend in a period, in micro-dollars: 1000000 is a dollar. Null stands for no bound.
+
+    Calls of models without a price draw on no budget: see docs/prices.md, and `has_prices` of limits.
+    """
 
     day_microusd: Count | None = None
     week_microusd: Count | None = None

@@ -1,0 +1,83 @@
+"""Budgets that nothing draws on: said where one is set or shown while no model that it is for has a price.
+
+Knows which names a price list has a price for. The prices of a gateway that is asked by --url are not here: of those it
+says itself whether there are any.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from gateway.cli.administering import Desk
+from gateway.cli.api import Refused
+from gateway.cli.printing import Record
+from gateway.cli.settings import print_finding
+from gateway.doctor.findings import Finding, Mark
+from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
+from gateway.settings import Settings
+
+NO_PRICES = "no model has a price, so that no call draws on a budget"
+
+
+async def warn_of_prices(desk: Desk, record: Record) -> None:
+    """Say on standard error why nothing will draw on the budgets of a team or a key that was made or changed."""
+    if all(amount is None for amount in record["budgets"].values()):
+        return
+    finding = await _finding(desk, record)
+    if finding is not None:
+        print_finding(finding, err=True)
+
+
+def lacks_prices(desk: Desk, told: Record) -> bool:
+    """Whether no model has a price, where limits are as `told`; False where that cannot be known."""
+    if desk.settings is None:
+        return told["has_prices"] is False
+    with contextlib.suppress(PricesError):
+        return not _priced_names(desk.settings)
+    return False
+
+
+def cure_of(settings: Settings | None) -> str:
+    """Where to write prices."""
+    file = DEFAULT_FILE if settings is None else settings.prices.file or DEFAULT_FILE
+    return f"write prices into {file} (docs/prices.md)"
+
+
+def unpriced(record: Record, priced: Iterable[str], aliases: Mapping[str, str]) -> str | None:
+    """Why no call draws on the budgets of a team or a key, where these names have a price; None: one may."""
+    names = tuple(priced)
+    if not names:
+        return NO_PRICES
+    granted = record["grants"]["models"]
+    if granted is None or any(may_overlap(aliases.get(model, model), name) for model in granted for name in names):
+        return None
+    return f"none of the models that {record['name']} may use has a price, so that no call draws on its budget"
+
+
+def may_overlap(one: str, other: str) -> bool:
+    """Whether some name may fit both, `*` being any run of characters: never wrongly no, at times wrongly yes."""
+    if "*" not in one + other:
+        return one == other
+    heads = sorted((one.partition("*")[0], other.partition("*")[0]), key=len)
+    tails = sorted((one.rpartition("*")[2], other.rpartition("*")[2]), key=len)
+    return heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
+
+
+async def _finding(desk: Desk, record: Record) -> Finding | None:
+    settings = desk.settings
+    if settings is None:
+        # It was done, whatever can be seen of it.
+        with contextlib.suppress(Refused):
+            if lacks_prices(desk, await desk.api.get("/limits", **{record["object"]: record["id"]})):
+                return Finding(Mark.WARNING, NO_PRICES, cure_of(None))
+        return None
+    try:
+        reason = unpriced(record, _priced_names(settings), settings.models.aliases)
+    except PricesError as error:
+        return Finding(Mark.WARNING, f"prices cannot be read: {error.problems[0]}", "gmi-gateway check-config")
+    return None if reason is None else Finding(Mark.WARNING, reason, cure_of(settings))
+
+
+def _priced_names(settings: Settings) -> tuple[str, ...]:
+    file = settings.prices.file
+    return load_prices(None if file is None else Path(file)).priced_names
