@@ -57,7 +57,7 @@ def meter(prices: Mapping[str, Price | None] | None = None) -> Meter:
 
 def test_what_upstream_reports_is_what_was_used() -> None:
     for outcome in ("done", "cut", "client_left"):
-        assert meter().measure(Call(outcome=outcome, usage=USAGE)) == Measured(USAGE, "reported", 30)  # type: ignore[arg-type]
+        assert meter().measure(Call(outcome=outcome, usage=USAGE)) == Measured(USAGE, "reported", 30)
 
 
 @pytest.mark.parametrize("model", ["another", None])
@@ -108,7 +108,7 @@ def test_a_batch_is_unknown_since_upstream_runs_it_later_and_tells_nobody() -> N
 
 def test_what_a_response_in_the_background_used_is_due() -> None:
     for outcome in ("done", "cut", "client_left"):
-        assert meter().measure(Call(route=RESPONSES, is_background=True, outcome=outcome)) == DUE  # type: ignore[arg-type]
+        assert meter().measure(Call(route=RESPONSES, is_background=True, outcome=outcome)) == DUE
     assert meter().measure(Call(route=RESPONSES, is_background=True, usage=USAGE)).source == "reported"
 
 
