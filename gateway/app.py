@@ -6,19 +6,20 @@
 import contextlib
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from gateway.access.directory import KeyDirectory
 from gateway.access.first_start import first_start
 from gateway.access.last_used import LastUsed
 from gateway.access.reconcile import reconcile
 from gateway.call import CallRecord
 from gateway.composition import Bounds, Doorkeepers
+from gateway.http.metrics import metrics_app, metrics_router
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
 from gateway.http.pages import OwnPages
@@ -28,19 +29,22 @@ from gateway.http.server import DrainingServer, server_config
 from gateway.http.side_server import SideServer
 from gateway.http.workers import Workers
 from gateway.observe import logs
-from gateway.observe.families import Counted
+from gateway.observe.board import Board
+from gateway.observe.families import Family, Gauged
 from gateway.observe.metrics import CallMetrics
+from gateway.observe.slots import slots_folder
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
 from gateway.relay.relay import Relay
-from gateway.settings import Settings
+from gateway.settings import Admin, Metrics, Settings
 from gateway.settings.shapes import host_and_port
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
 from gateway.store.url import database_url
 from gateway.upstream.choose import make_transport
 from gateway.upstream.origin import Origin
+from gateway.upstream.transport import Transport
 
 _BACKLOG = 2048
 
@@ -79,10 +83,16 @@ async def prepare(settings: Settings) -> str | None:
         await store.close()
 
 
-def build_app(settings: Settings, admin_listener: socket.socket | None = None) -> GatewayApp:
+def build_app(
+    settings: Settings,
+    admin_listener: socket.socket | None = None,
+    metrics_listener: socket.socket | None = None,
+    metrics_folder: Path | None = None,
+) -> GatewayApp:
     """The application for `settings`, which must hold an API key, on a store that `prepare` has been at.
 
-    `admin_listener` is that of `admin.listen`. Raises ValueError or OSError if it cannot work.
+    The listeners are those of `admin.listen` and `metrics.listen`; in `metrics_folder` several workers add up. Raises
+    ValueError or OSError if it cannot work.
     """
     upstream = settings.upstream
     if upstream.api_key is None:
@@ -95,11 +105,12 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(board.at_work())
             stack.push_async_callback(transport.close)
             await stack.enter_async_context(doorkeepers.at_work())
             await stack.enter_async_context(bounds.at_work())
-            if admin_listener is not None:
-                side = SideServer(doorkeepers.admin_app(bounds.overview), settings.server, admin_listener)
+            for listener, pages in sides:
+                side = SideServer(pages, settings.server, listener)
                 stack.push_async_callback(side.close)
                 await side.start()
             yield {"limits": settings.server, "endpoint": app.proxy, "repeated_heads": app.proxy.repeated}
@@ -108,7 +119,15 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         title="GMI gateway",
         lifespan=lifespan,
     )
-    metrics = CallMetrics(_gauges(app, doorkeepers), (_look_ups(doorkeepers.directory), *bounds.readings()))
+    calls = CallMetrics(settings.models.aliases.values())
+    families = (*_traffic(app, transport), *doorkeepers.readings(), *bounds.readings(calls.team_names))
+    board = Board(calls, families, metrics_folder)
+    token = None if settings.metrics.token is None else settings.metrics.token.get_secret_value()
+    sides: list[tuple[socket.socket, FastAPI]] = []
+    if admin_listener is not None:
+        sides.append((admin_listener, doorkeepers.admin_app(bounds.overview)))
+    if metrics_listener is not None:
+        sides.append((metrics_listener, metrics_app(board.collect, token)))
     log_call = logs.call_logger(settings.log)
     app.proxy = Proxy(
         settings,
@@ -125,11 +144,13 @@ def build_app(settings: Settings, admin_listener: socket.socket | None = None) -
         target_base(urlsplit(upstream.base_url).path),
         bounds.allowance,
     )
-    app.proxy.add_observer(metrics.observe)
+    app.proxy.add_observer(calls.observe)
     app.proxy.add_observer(_use_noter(doorkeepers.last_used))
     if log_call is not None:
         app.proxy.add_observer(log_call)
-    app.include_router(ops_router(lambda: app.is_leaving, metrics.render))
+    app.include_router(ops_router(lambda: app.is_leaving))
+    if settings.metrics.enabled and settings.metrics.listen is None:
+        app.include_router(metrics_router(board.collect, token))
     if settings.admin.enabled and settings.admin.listen is None:
         app.include_router(doorkeepers.admin_routes(bounds.overview))
     return app
@@ -154,35 +175,36 @@ def _request_headers(settings: Settings, api_key: bytes) -> RequestHeaders:
     )
 
 
-def _gauges(app: GatewayApp, doorkeepers: Doorkeepers) -> tuple[tuple[str, str, Callable[[], float]], ...]:
-    def streams() -> float:
+def _traffic(app: GatewayApp, transport: Transport) -> Iterator[Family]:
+    """What is under way now."""
+
+    def streams() -> int:
         return sum(call.streamed for call in app.proxy.open_calls)
 
-    return (
-        ("open_calls", "Calls in flight.", lambda: len(app.proxy.open_calls)),
-        ("open_streams", "Event streams in flight.", streams),
-        ("journal_bytes", "What waits in the journal for the database.", lambda: doorkeepers.ownership.pending_bytes),
-        ("database_up", "Whether changes of keys can be read from the database.", doorkeepers.is_up_to_date),
-    )
+    def connections() -> dict[tuple[str, ...], float]:
+        return {("in_use",): transport.in_use, ("idle",): transport.idle}
 
-
-def _look_ups(directory: KeyDirectory) -> Counted:
-    def by_result() -> dict[tuple[str, ...], int]:
-        return {(result,): count for result, count in directory.look_ups.items()}
-
-    return Counted("key_lookups", "Keys of calls that were not in memory.", ("result",), by_result)
+    yield Gauged("open_calls", "Calls in flight.", (), lambda: {(): len(app.proxy.open_calls)})
+    yield Gauged("open_streams", "Event streams in flight.", (), lambda: {(): streams()})
+    yield Gauged("upstream_connections", "Connections to upstream.", ("state",), connections)
 
 
 class Worker:
     """What one process runs; it is sent to it whole, so that no secret passes through an environment."""
 
-    def __init__(self, settings: Settings, admin_listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        admin_listener: socket.socket | None = None,
+        metrics_listener: socket.socket | None = None,
+        metrics_folder: Path | None = None,
+    ) -> None:
         self._settings = settings
-        self._admin_listener = admin_listener
+        self._rest = (admin_listener, metrics_listener, metrics_folder)
 
     def __call__(self, sockets: list[socket.socket] | None = None) -> None:
         logs.configure(self._settings.log)
-        config = server_config(build_app(self._settings, self._admin_listener), self._settings.server)
+        config = server_config(build_app(self._settings, *self._rest), self._settings.server)
         _collect_seldom()
         DrainingServer(config, self._settings.server).run(sockets)
 
@@ -201,7 +223,16 @@ def bind(settings: Settings) -> socket.socket:
 
 def bind_admin(settings: Settings) -> socket.socket | None:
     """As `bind`, for `admin.listen`; None where the admin API has no address of its own."""
-    listen = settings.admin.listen if settings.admin.enabled else None
+    return _bind_side(settings.admin)
+
+
+def bind_metrics(settings: Settings) -> socket.socket | None:
+    """As `bind`, for `metrics.listen`; None where the page of metrics has no address of its own."""
+    return _bind_side(settings.metrics)
+
+
+def _bind_side(section: Admin | Metrics) -> socket.socket | None:
+    listen = section.listen if section.enabled else None
     return None if listen is None else _listen(*host_and_port(listen))
 
 
@@ -210,12 +241,17 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
-def serve(settings: Settings, listener: socket.socket, admin_listener: socket.socket | None = None) -> None:
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    admin_listener: socket.socket | None = None,
+    metrics_listener: socket.socket | None = None,
+) -> None:
     """Run the gateway, whose store `prepare` has been at, until it is told to stop."""
-    worker = Worker(settings, admin_listener)
     if settings.server.workers == 1:
-        worker([listener])
+        Worker(settings, admin_listener, metrics_listener)([listener])
         return
     logs.configure(settings.log)
     _collect_seldom()
-    Workers(worker, listener, settings.server.workers).run()
+    with slots_folder(Path(settings.server.state_dir) / "metrics") as folder:
+        Workers(Worker(settings, admin_listener, metrics_listener, folder), listener, settings.server.workers).run()

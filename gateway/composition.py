@@ -37,7 +37,7 @@ from gateway.limits.spend import Spend
 from gateway.metering.estimate import Estimator
 from gateway.metering.meter import Meter
 from gateway.metering.prices import load_prices
-from gateway.observe.families import Family
+from gateway.observe.families import Counted, Family, Gauged
 from gateway.relay.allowance import Allowance
 from gateway.relay.live import ENDPOINT
 from gateway.settings import Settings
@@ -72,9 +72,28 @@ class Doorkeepers:
         """/admin/v1 as an application of its own."""
         return admin_app(self._administration, self._authenticate, overview)
 
-    def is_up_to_date(self) -> bool:
-        """Whether changes can be read, so that what is remembered of keys is not older than a second."""
-        return not self._watcher.is_away
+    def readings(self) -> Iterator[Family]:
+        """What is measured of all this."""
+        directory = self.directory
+
+        def look_ups() -> dict[tuple[str, ...], int]:
+            return {(result,): count for result, count in directory.look_ups.items()}
+
+        yield Counted("key_lookups", "Keys of calls that were not in memory.", ("result",), look_ups)
+        yield Gauged("known_keys", "Keys in memory.", (), lambda: {(): len(directory)}, "max")
+        yield Gauged(
+            "journal_bytes",
+            "What waits in the journal for the database.",
+            (),
+            lambda: {(): self.ownership.pending_bytes},
+        )
+        yield Gauged(
+            "database_up",
+            "Whether changes of keys can be read from the database.",
+            (),
+            lambda: {(): not self._watcher.is_away},
+            "min",
+        )
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -108,11 +127,11 @@ class Bounds:
             self.planner, self.limiter, Meter(prices, Estimator()), self._spend, max_wait_s=settings.limits.max_wait_s
         )
 
-    def readings(self) -> Iterator[Family]:
-        """What is measured of all this."""
+    def readings(self, team_names: Mapping[str, str]) -> Iterator[Family]:
+        """What is measured of all this. `team_names`: those that are known, by id."""
         yield from readings_of_decisions(self.allowance.tally, self.overview, lambda: self.allowance.room.waiting)
         yield from readings_of_redis(self.limiter)
-        yield from readings_of_money(self._spend, self._alerts)
+        yield from readings_of_money(self._spend, self._alerts, team_names)
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:

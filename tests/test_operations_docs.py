@@ -18,9 +18,10 @@ PAGE = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding
 
 
 def named(heading: str) -> set[str]:
-    """The names in the first column of the table whose head begins with `heading`."""
-    table = PAGE.split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
-    return {name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    """The names in the first columns of the tables whose heads begin with `heading`."""
+    tables = [part.split("\n\n", 1)[0] for part in PAGE.split(f"\n| {heading} |")[1:]]
+    rows = [row for table in tables for row in table.splitlines()[2:]]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
 
 
 def test_every_metric_is_described_and_no_other() -> None:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from gateway import __version__
 from gateway.access.keys import new_secret
 from gateway.access.reconcile import ADMIN, ADMINS, SettingsConflict
-from gateway.app import bind, bind_admin, prepare, serve
+from gateway.app import bind, bind_admin, bind_metrics, prepare, serve
 from gateway.cli.api import Refused
 from gateway.cli.migration import unusable
 from gateway.cli.printing import drop_output
@@ -42,7 +42,7 @@ def serve_command(
     with _stoppable(), ExitStack() as stack:
         try:
             listener = stack.enter_context(bind(settings))
-            admin_listener = bind_admin(settings)
+            admin_listener, metrics_listener = bind_admin(settings), bind_metrics(settings)
         except OSError as error:
             print_finding(cannot_listen(settings.server, error), err=True)
             raise typer.Exit(1) from None
@@ -59,7 +59,7 @@ def serve_command(
             with _greeting(admin_secret):
                 _introduce_simulator(settings.server.host, port, demo_secret)
                 _hand_out(settings, port, admin_secret, has_other=True)
-        serve(settings, listener, admin_listener)
+        serve(settings, listener, admin_listener, metrics_listener)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path as FilePath
 from pydantic import SecretStr
 
 from gateway.configuration.problems import Path
-from gateway.settings import Key, Settings, Upstream
+from gateway.settings import Admin, Key, Metrics, Settings, Upstream
 from gateway.settings.shapes import host_and_port
 
 
@@ -111,6 +111,8 @@ def _holders(settings: Settings) -> Iterator[tuple[Path, str | None]]:
     """Where a secret of the gateway's own stands, and its SHA-256."""
     if settings.admin.key is not None:
         yield ("admin", "key"), _sha256(settings.admin.key)
+    if settings.metrics.token is not None:
+        yield ("metrics", "token"), _sha256(settings.metrics.token)
     for index, key in enumerate(settings.keys):
         yield ("keys", index), _digest(key)
 
@@ -174,23 +176,41 @@ def _workers_that_share_no_limits(settings: Settings) -> Iterator[Conflict]:
         )
 
 
-def _admin_address_for_nothing(settings: Settings) -> Iterator[Conflict]:
-    admin, server = settings.admin, settings.server
-    if admin.listen is None:
-        return
-    if not admin.enabled:
+def _addresses_for_nothing(settings: Settings) -> Iterator[Conflict]:
+    sections: tuple[tuple[str, Admin | Metrics, str, str], ...] = (
+        ("admin", settings.admin, "the admin API", "administration is"),
+        ("metrics", settings.metrics, "metrics", "metrics are"),
+    )
+    for name, section, what, where in sections:
+        if section.listen is None:
+            continue
+        if not section.enabled:
+            yield Conflict(
+                ((name, "listen"), (name, "enabled")),
+                f"is set while {name}.enabled is false",
+                f"take it out, or enable {what}",
+            )
+        server = settings.server
+        if _is_one_address(host_and_port(section.listen), (server.host, server.port)):
+            yield Conflict(
+                ((name, "listen"), ("server", "port"), ("server", "host")),
+                "is the address of the calls",
+                f"choose another port, or take it out: then {where} where the calls go",
+            )
+
+
+def _two_on_one_address(settings: Settings) -> Iterator[Conflict]:
+    admin, metrics = settings.admin.listen, settings.metrics.listen
+    if admin is not None and metrics is not None and _is_one_address(host_and_port(admin), host_and_port(metrics)):
         yield Conflict(
-            (("admin", "listen"), ("admin", "enabled")),
-            "is set while admin.enabled is false",
-            "take it out, or enable the admin API",
+            (("metrics", "listen"), ("admin", "listen")), "is the address of administration", "choose another port"
         )
-    host, port = host_and_port(admin.listen)
-    if port == server.port != 0 and (host == server.host or _is_any(host) or _is_any(server.host)):
-        yield Conflict(
-            (("admin", "listen"), ("server", "port"), ("server", "host")),
-            "is the address of the calls",
-            "choose another port, or take it out: then administration is where the calls go",
-        )
+
+
+def _is_one_address(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether two servers could not listen on both."""
+    is_one_host = one[0] == other[0] or _is_any(one[0]) or _is_any(other[0])
+    return is_one_host and one[1] == other[1] != 0
 
 
 def _is_any(host: str) -> bool:
@@ -229,7 +249,8 @@ _CHECKS = (
     _twin_secrets,
     _account_key_in_other_hands,
     _admin_key_in_other_hands,
-    _admin_address_for_nothing,
+    _addresses_for_nothing,
+    _two_on_one_address,
     _unwritable_state,
     _unusable_authorities,
     _upstream_without_key,

@@ -10,7 +10,12 @@ from gateway.configuration.layers import Layer
 from gateway.configuration.problems import Path, Problem, spell
 from gateway.settings.shapes import is_header_safe
 
-_SECRETS: tuple[tuple[str, str], ...] = (("upstream", "api_key"), ("admin", "key"), ("alerts", "webhook_secret"))
+_SECRETS: tuple[tuple[str, str], ...] = (
+    ("upstream", "api_key"),
+    ("admin", "key"),
+    ("alerts", "webhook_secret"),
+    ("metrics", "token"),
+)
 _MAX_BYTES = 16 * 1024
 
 

@@ -15,16 +15,17 @@ from gateway.settings import Server, Settings
 from gateway.settings.shapes import host_and_port
 
 _BY_OPTION = "choose another with --port or --host"
-_BY_ADMIN_LISTEN = "choose another as admin.listen"
 
 
 def examine_ports(settings: Settings, timeout_s: float) -> Iterator[Finding]:
     """Whether the gateway could listen, or does so already. A server that is there gets `timeout_s` to answer."""
     yield _examine(settings, timeout_s, _BY_OPTION)
-    if settings.admin.enabled and settings.admin.listen is not None:
-        host, port = host_and_port(settings.admin.listen)
-        server = settings.server.model_copy(update={"host": host, "port": port})
-        yield _examine(settings.model_copy(update={"server": server}), timeout_s, _BY_ADMIN_LISTEN)
+    for name, section in (("admin", settings.admin), ("metrics", settings.metrics)):
+        if section.enabled and section.listen is not None:
+            host, port = host_and_port(section.listen)
+            server = settings.server.model_copy(update={"host": host, "port": port})
+            choice = f"choose another as {name}.listen"
+            yield _examine(settings.model_copy(update={"server": server}), timeout_s, choice)
 
 
 def _examine(settings: Settings, timeout_s: float, choice: str) -> Finding:

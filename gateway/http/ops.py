@@ -1,14 +1,14 @@
-"""Health, readiness and metrics, for whoever keeps the gateway running."""
+"""Health and readiness, for whoever keeps the gateway running."""
 
 from collections.abc import Callable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from gateway.errors import Draining
 
 
-def ops_router(is_draining: Callable[[], bool], render_metrics: Callable[[], bytes]) -> APIRouter:
-    """The routes /healthz, /readyz and /metrics."""
+def ops_router(is_draining: Callable[[], bool]) -> APIRouter:
+    """The routes /healthz and /readyz."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/healthz", summary="Is the process alive?")
@@ -20,9 +20,5 @@ def ops_router(is_draining: Callable[[], bool], render_metrics: Callable[[], byt
         if is_draining():
             raise Draining("This node is shutting down and takes no new calls.")
         return {"status": "ready"}
-
-    @router.get("/metrics", summary="Metrics in Prometheus' text format.")
-    async def metrics() -> Response:
-        return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.errors import StoreUnavailable
 from gateway.limits.alerts import Alerts, Reached
 from gateway.limits.budget_id import place
-from gateway.limits.rules import Rule
+from gateway.limits.rules import Period, Rule
 from gateway.store.engine import Store
 from gateway.store.tables import alerts, spend, spend_batches
 from gateway.store.upsert import insert_into
@@ -32,6 +32,8 @@ MAX_BUDGETS = 100_000
 """How many budgets' sums are kept while the database is away."""
 KEPT_S = 90 * 86_400
 """How long a window that is over can be looked at."""
+
+_MOST_SHOWN = 1_000
 
 _BATCH = 500
 """Rows of one transaction: a few milliseconds, for which SQLite lets nobody else write."""
@@ -79,6 +81,7 @@ class Spend:
         self._has_failed = False
         self.dropped_microusd = 0
         """What could not be kept, for want of room."""
+        self._newest: dict[tuple[str, Period | None], Reached] = {}
 
     def __repr__(self) -> str:
         return f"Spend({len(self)} budgets wait to be written, {self.dropped_microusd} micro-dollars dropped)"
@@ -107,6 +110,18 @@ class Spend:
         if rule.id in self._gathered:
             self._gathered[rule.id].has_refused = True
 
+    def used(self) -> dict[tuple[str, Period | None], float]:
+        """The part of each budget that is spent, by its subject and period, as this process last saw it.
+
+        Of at most `_MOST_SHOWN` budgets, those whose window is over left out.
+        """
+        now_s = self._now()
+        return {
+            which: reached.after_microusd / reached.rule.limit
+            for which, reached in self._newest.items()
+            if reached.rule.resets_at_s is None or reached.rule.resets_at_s > now_s
+        }
+
     async def load(self, rules: Sequence[Rule]) -> dict[str, int]:
         """What was spent of each budget so far, by rule id: by all nodes up to their last batch, by this one until now.
 
@@ -128,6 +143,7 @@ class Spend:
             for rule in rules:
                 self._gathered.pop(rule.id, None)
                 self._refused.pop(rule.id, None)
+                self._newest.pop((place(rule)[0], rule.period), None)
             places = [place(rule) for rule in rules]
             async with self._store.writing() as connection:
                 for table in (spend, alerts):
@@ -206,8 +222,15 @@ class Spend:
                 return
             reached = await self._add(connection, at)
             has_alerts = self._alerts is not None and await self._alerts.record(connection, reached, at)
+        self._show(reached)
         if self._alerts is not None:
             self._alerts.recorded(reached, has_alerts)
+
+    def _show(self, reached: Sequence[Reached]) -> None:
+        for each in reached:
+            which = (place(each.rule)[0], each.rule.period)
+            if which in self._newest or len(self._newest) < _MOST_SHOWN:
+                self._newest[which] = each
 
     async def _claim_number(self, connection: AsyncConnection, at: int) -> bool:
         """Whether the batch is new; if so, it is noted as added."""

@@ -1,141 +1,253 @@
 """Prometheus metrics out of call records.
 
-Counts are kept in plain dictionaries and turned into metric families only when they are scraped: a call costs a few
-additions. Labels come from known sets alone: rows of the route table, configured teams, outcomes, status codes, and
-models that upstream has answered for (at most `MAX_MODELS`; the rest is `other`).
+Counts are kept in plain objects, found by one look-up a call, and turned into readings only when they are asked for.
+Labels come from known sets alone: rows of the route table, teams of the store, outcomes, status codes, endpoints of
+the settings, and models that upstream has answered for. The sets are capped; the rest is `other`.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from platform import python_version
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import starmap
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from gateway import __version__
-from gateway.call import CallRecord, Usage
-from gateway.observe.families import PREFIX, Buckets, Family, Labels
+from gateway.call import CallRecord, Principal, Usage
+from gateway.observe.families import PREFIX, Buckets, Counts, Labels, Reading
 
 MAX_MODELS = 200
+MAX_TEAMS = 1_000
+MAX_LINES = 10_000
+"""Label sets of `requests`, which has the most; beyond them neither model nor team is told apart."""
 OTHER = "other"
+NONE = "none"
 
-_LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-_OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
+LATENCY_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0)
+
+_MICROUSD = 1_000_000
 
 
-class _RouteTimes:
-    """The three histograms of one route."""
+_Key = tuple[str, str, str, str, int, str, bool]
+"""What the calls of a line share: method, path, model, team, status, outcome, and whether they were streams."""
 
-    __slots__ = ("duration", "first_byte", "overhead")
+
+class _Times:
+    """The histograms of one route and model, streams and plain replies apart."""
+
+    __slots__ = ("duration", "first_byte", "gap", "longest_gap")
 
     def __init__(self) -> None:
-        self.duration = Buckets(_LATENCY_S)
-        self.first_byte = Buckets(_LATENCY_S)
-        self.overhead = Buckets(_OVERHEAD_S)
+        self.duration = Buckets(LATENCY_S)
+        self.first_byte = Buckets(LATENCY_S)
+        self.gap = Buckets(GAP_S)
+        self.longest_gap = Buckets(GAP_S)
 
     def observe(self, record: CallRecord) -> None:
-        self.duration.observe(record.duration_s)
-        if record.first_byte_s is not None:
-            self.first_byte.observe(record.first_byte_s)
-        if record.overhead_s is not None:
-            self.overhead.observe(record.overhead_s)
+        if record.outcome != "refused":  # they would make all others look fast
+            self.duration.observe(record.duration_s)
+        first_byte_s = record.first_byte_s
+        if first_byte_s is not None:
+            self.first_byte.observe(first_byte_s)
+            if record.pieces > 1:
+                self.gap.observe((record.duration_s - first_byte_s) / (record.pieces - 1))
+                self.longest_gap.observe(record.longest_gap_s)
 
 
-_TimesOf = tuple[str, str, Callable[[_RouteTimes], Buckets]]
-_TIMES: tuple[_TimesOf, ...] = (
-    ("request_duration_seconds", "Time from request to end of reply.", lambda times: times.duration),
-    ("first_byte_seconds", "Time from request to upstream's first body byte.", lambda times: times.first_byte),
-    ("overhead_seconds", "The gateway's own share of the time to the first byte.", lambda times: times.overhead),
-)
+class _Used:
+    """What one team used of one model."""
+
+    __slots__ = ("details", "input", "microusd", "output", "sources", "unpriced")
+
+    def __init__(self) -> None:
+        self.input = self.output = self.microusd = self.unpriced = 0
+        self.details: dict[str, int] = {}
+        self.sources: dict[str, int] = {}
+
+    @property
+    def totals(self) -> dict[str, int]:
+        return {"input": self.input, "output": self.output}
+
+    def add(self, record: CallRecord) -> None:
+        usage, source = record.usage, record.usage_source
+        self.sources[source] = self.sources.get(source, 0) + 1
+        if record.cost_microusd is not None:
+            self.microusd += record.cost_microusd
+        elif usage is not None:
+            self.unpriced += 1
+        if usage is not None:
+            self.input += usage.input_tokens
+            self.output += usage.output_tokens
+            for kind, tokens in _details(usage):
+                if tokens:
+                    self.details[kind] = self.details.get(kind, 0) + tokens
 
 
-class _Counter:
-    """Counts by label set."""
-
-    def __init__(self, name: str, help_text: str, labels: Labels) -> None:
-        self._name, self._help, self._labels = name, help_text, labels
-        self._values: dict[Labels, int] = defaultdict(int)
-
-    def add(self, labels: Labels, amount: int = 1) -> None:
-        self._values[labels] += amount
-
-    def collect(self) -> Metric:
-        family = CounterMetricFamily(PREFIX + self._name, self._help, labels=self._labels)
-        for labels, value in self._values.items():
-            family.add_metric(labels, value)
-        return family
+def _details(usage: Usage) -> tuple[tuple[str, int], ...]:
+    """The tokens of special kinds, which are among those of input and output too."""
+    return (
+        ("cached", usage.cached_tokens),
+        ("cache_write", usage.cache_write_tokens),
+        ("reasoning", usage.reasoning_tokens),
+        ("audio_input", usage.audio_input_tokens),
+        ("audio_output", usage.audio_output_tokens),
+        ("accepted_prediction", usage.accepted_prediction_tokens),
+        ("rejected_prediction", usage.rejected_prediction_tokens),
+    )
 
 
-class CallMetrics(Collector):
-    """Observes call records; at scrape time gauges are read from the callables in `gauges`, and `families` as well."""
+class _Line:
+    """One label set of `requests`, and where else a call with it is counted."""
 
-    def __init__(
-        self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = (), families: Iterable[Family] = ()
-    ) -> None:
-        self._gauges = tuple(gauges)
-        self._families = tuple(families)
-        self._models: set[str] = set()
-        self._calls = _Counter(
-            "requests", "Calls that have ended.", ("method", "route", "model", "team", "status", "outcome")
-        )
-        self._tokens = _Counter("tokens", "Tokens that replies reported.", ("model", "team", "kind"))
-        self._upstream_errors = _Counter("upstream_errors", "Calls that failed on upstream, by kind.", ("kind",))
-        self._times: dict[str, _RouteTimes] = defaultdict(_RouteTimes)
+    __slots__ = ("calls", "overhead", "times", "used")
+
+    def __init__(self, times: _Times, overhead: Buckets, used: _Used) -> None:
+        self.calls = 0
+        self.times = times
+        self.overhead = overhead
+        self.used = used
+
+
+class CallMetrics:
+    """Observes call records. `models` are those whose names are known before upstream has answered for them."""
+
+    def __init__(self, models: Iterable[str] = ()) -> None:
+        self._models = set(models)
+        self._most_models = len(self._models) + MAX_MODELS
+        self.team_names: dict[str, str] = {}
+        """The newest names of teams that have called, by id."""
+        self._teams: set[str] = set()
+        self._lines: dict[_Key, _Line] = {}
+        self._times: dict[tuple[str, str, bool], _Times] = {}
+        self._overheads: dict[str, Buckets] = {}
+        self._used: dict[tuple[str, str], _Used] = {}
+        self._upstream_errors: dict[Labels, int] = {}
 
     def observe(self, record: CallRecord, _detail: str = "") -> None:
         """Count one call."""
-        path = OTHER if record.route is None else record.route.path
-        model = self._model_label(record)
-        team = "none" if record.principal is None else record.principal.team
-        method = record.method if record.route is not None else OTHER
-        self._calls.add((method, path, model, team, str(record.status), record.outcome))
-        self._times[path].observe(record)
+        route, principal = record.route, record.principal
+        line = self._lines.get(
+            (
+                record.method,
+                OTHER if route is None else route.path,
+                record.model or NONE,
+                NONE if principal is None else principal.team,
+                record.status,
+                record.outcome,
+                record.streamed,
+            )
+        )
+        if line is None:
+            line = self._line_of(self._key_of(record))
+        line.calls += 1
+        line.times.observe(record)
+        if record.overhead_s is not None:
+            line.overhead.observe(record.overhead_s)
+        line.used.add(record)
         if record.upstream_error is not None:
-            self._upstream_errors.add((record.upstream_error,))
-        if record.usage is not None:
-            self._count_tokens(model, team, record.usage)
+            labels = (record.upstream_error, record.endpoint or NONE)
+            self._upstream_errors[labels] = self._upstream_errors.get(labels, 0) + 1
+
+    def _key_of(self, record: CallRecord) -> _Key:
+        """The labels of a call, in which nothing is left that its client could have made up."""
+        route = record.route
+        method, path = (OTHER, OTHER) if route is None else (record.method, route.path)
+        team = NONE if record.principal is None else self._team_label(record.principal)
+        model = self._model_label(record)
+        ending = (record.status, record.outcome, record.streamed)
+        key = (method, path, model, team, *ending)
+        is_full = key not in self._lines and len(self._lines) >= MAX_LINES
+        return (method, path, OTHER, OTHER, *ending) if is_full else key
+
+    def _line_of(self, key: _Key) -> _Line:
+        line = self._lines.get(key)
+        if line is None:
+            _, path, model, team, _, _, streamed = key
+            times = self._times.setdefault((path, model, streamed), _Times())
+            overhead = self._overheads.setdefault(path, Buckets(OVERHEAD_S))
+            used = self._used.setdefault((model, team), _Used())
+            line = self._lines[key] = _Line(times, overhead, used)
+        return line
 
     def _model_label(self, record: CallRecord) -> str:
-        if record.model is None:
-            return "none"
-        if record.model in self._models:
-            return record.model
-        if 200 <= record.status < 300 and len(self._models) < MAX_MODELS:
-            self._models.add(record.model)
-            return record.model
+        model = record.model
+        if model is None or model in self._models:
+            return model or NONE
+        # A reply that is not of a model at work would vouch for any name that its request holds.
+        has_run = record.route is not None and record.route.runs_model and 200 <= record.status < 300
+        if has_run and record.outcome == "done" and len(self._models) < self._most_models:
+            self._models.add(model)
+            return model
         return OTHER
 
-    def _count_tokens(self, model: str, team: str, usage: Usage) -> None:
-        self._tokens.add((model, team, "input"), usage.input_tokens)
-        self._tokens.add((model, team, "output"), usage.output_tokens)
-        if usage.cached_tokens:
-            self._tokens.add((model, team, "cached"), usage.cached_tokens)
-        if usage.reasoning_tokens:
-            self._tokens.add((model, team, "reasoning"), usage.reasoning_tokens)
+    def _team_label(self, principal: Principal) -> str:
+        team = principal.team
+        if team not in self._teams and len(self._teams) >= MAX_TEAMS:
+            return OTHER
+        self._teams.add(team)
+        self.team_names[principal.team_id] = team
+        return team
 
-    def collect(self) -> Iterator[Metric]:
-        yield self._calls.collect()
-        yield from map(self._collect_times, _TIMES)
-        yield self._tokens.collect()
-        yield self._upstream_errors.collect()
-        yield from (family.collect() for family in self._families)
-        for name, help_text, read in self._gauges:
-            yield GaugeMetricFamily(PREFIX + name, help_text, value=read())
-        info = GaugeMetricFamily(PREFIX + "build_info", "Versions, as labels.", labels=("version", "python"))
-        info.add_metric((__version__, python_version()), 1)
-        yield info
+    def collect(self) -> Iterator[Reading]:
+        """All that is counted here, as it is now."""
+        yield _counter("requests", "Calls that have ended.", _REQUEST, self._requests())
+        yield from starmap(self._collect_times, _TIMES)
+        yield _histogram("overhead_seconds", _OVERHEAD, ("route",), self._collect_overheads(), OVERHEAD_S)
+        yield from self._collect_used()
+        yield _counter("upstream_errors", _ERRORS, ("kind", "endpoint"), dict(self._upstream_errors))
 
-    def _collect_times(self, histogram: _TimesOf) -> Metric:
-        name, help_text, choose = histogram
-        family = HistogramMetricFamily(PREFIX + name, help_text, labels=("route",))
-        for path, times in self._times.items():
-            buckets = choose(times)
-            family.add_metric((path,), buckets.cumulative(), buckets.sum_s)
-        return family
+    def _requests(self) -> dict[Labels, int]:
+        samples: dict[Labels, int] = {}
+        for (method, path, model, team, status, outcome, _), line in self._lines.items():
+            labels = (method, path, model, team, str(status), outcome)
+            samples[labels] = samples.get(labels, 0) + line.calls
+        return samples
 
-    def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+    def _collect_times(
+        self, name: str, help_text: str, bounds: tuple[float, ...], choose: Callable[[_Times], Buckets]
+    ) -> Reading:
+        samples: dict[Labels, Counts] = {
+            (path, model, "true" if streamed else "false"): choose(times).read()
+            for (path, model, streamed), times in self._times.items()
+            if any(choose(times).counts)
+        }
+        return _histogram(name, help_text, ("route", "model", "streamed"), samples, bounds)
+
+    def _collect_overheads(self) -> dict[Labels, Counts]:
+        return {(path,): buckets.read() for path, buckets in self._overheads.items()}
+
+    def _collect_used(self) -> Iterator[Reading]:
+        of = ("model", "team")
+        every = self._used.items()
+        yield _counter("tokens", _TOKENS, (*of, "kind"), _by_kind((who, used.totals) for who, used in every))
+        yield _counter("token_details", _DETAILS, (*of, "kind"), _by_kind((who, used.details) for who, used in every))
+        yield _counter("usage_records", _SOURCES, (*of, "source"), _by_kind((who, used.sources) for who, used in every))
+        yield _counter("cost_usd", _COST, of, {who: used.microusd for who, used in every}, divisor=_MICROUSD)
+        yield _counter("unpriced_requests", _UNPRICED, of, {who: used.unpriced for who, used in every})
+
+
+_REQUEST = ("method", "route", "model", "team", "status", "outcome")
+_TIMES: tuple[tuple[str, str, tuple[float, ...], Callable[[_Times], Buckets]], ...] = (
+    ("request_duration_seconds", "Time from request to end of reply.", LATENCY_S, lambda it: it.duration),
+    ("first_byte_seconds", "Time from request to upstream's first body byte.", LATENCY_S, lambda it: it.first_byte),
+    ("stream_gap_seconds", "Mean time between two pieces of a stream.", GAP_S, lambda it: it.gap),
+    ("stream_longest_gap_seconds", "Longest time between two pieces of a stream.", GAP_S, lambda it: it.longest_gap),
+)
+_OVERHEAD = "The gateway's own share of the time to the first byte."
+_ERRORS = "Calls that failed on the way to upstream."
+_TOKENS = "Tokens that calls used, reported or estimated."
+_DETAILS = "Those of the tokens that are of a special kind."
+_SOURCES = "Calls by how their usage is known."
+_COST = "What calls cost, by the price list."
+_UNPRICED = "Calls whose usage is known and whose model has no price."
+
+
+def _by_kind(used: Iterable[tuple[Labels, Mapping[str, int]]]) -> dict[Labels, int]:
+    return {(*who, kind): count for who, counts in used for kind, count in counts.items()}
+
+
+def _counter(name: str, help_text: str, labels: Labels, samples: Mapping[Labels, int], *, divisor: int = 1) -> Reading:
+    return Reading(PREFIX + name, help_text, "counter", labels, samples, divisor=divisor)
+
+
+def _histogram(
+    name: str, help_text: str, labels: Labels, samples: Mapping[Labels, Counts], bounds: tuple[float, ...]
+) -> Reading:
+    return Reading(PREFIX + name, help_text, "histogram", labels, samples, bounds=bounds)

@@ -345,6 +345,20 @@ class Alerts(_Section):
     webhook_secret_file: FilePath | None = Field(default=None, description="File that holds the secret.")
 
 
+class Metrics(_Section):
+    """What Prometheus reads."""
+
+    enabled: bool = Field(default=True, description="Whether there is a page of metrics, /metrics.")
+    listen: ListenAddress | None = Field(
+        default=None, description="host:port of its own; by default it is where the calls go."
+    )
+    token: StrongSecret | None = Field(
+        default=None,
+        description="Bearer token that it takes to read them, at least 16 characters; by default it takes none.",
+    )
+    token_file: FilePath | None = Field(default=None, description="File that holds the token.")
+
+
 class Log(_Section):
     """What is written to standard error."""
 
@@ -369,6 +383,7 @@ class Settings(_Section):
     limits: Limits = Field(default_factory=Limits)
     prices: Prices = Field(default_factory=Prices)
     alerts: Alerts = Field(default_factory=Alerts)
+    metrics: Metrics = Field(default_factory=Metrics)
     log: Log = Field(default_factory=Log)
 
 

@@ -54,6 +54,16 @@ class NativeTransport:
     def __repr__(self) -> str:
         return f"<NativeTransport {self._origin.scheme}: {self.pool!r}>"
 
+    @property
+    def in_use(self) -> int:
+        """As `Transport.in_use`."""
+        return self.pool.in_use
+
+    @property
+    def idle(self) -> int:
+        """As `Transport.idle`."""
+        return self.pool.idle
+
     async def send(self, request: UpstreamRequest) -> Reply:
         """As `Transport.send`. Raises ValueError for a request that cannot be written, before anything is sent."""
         head = request.head or serialise_head(request)

@@ -77,6 +77,14 @@ class UpstreamReply(Protocol):
 class Transport(Protocol):
     """Carries requests to one origin over kept-alive connections."""
 
+    @property
+    def in_use(self) -> int:
+        """Connections that carry a call, or are being made for one."""
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a call."""
+
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         """Send the request and wait for the reply's head.
 

@@ -40,7 +40,7 @@ async def test_a_call_is_one_decision_whatever_number_of_limits_it_has() -> None
     modes = {name: value for name, value in samples.items() if name.startswith("limit_mode")}
     assert [name for name, value in modes.items() if value] == ['limit_mode{mode="memory"}']
     assert (samples["limit_waiting"], samples["limit_wait_seconds_count"]) == (0, 0)
-    assert (samples["spend_backlog"], samples["spend_dropped_microusd_total"]) == (0, 0)
+    assert (samples["spend_backlog"], samples["spend_dropped_usd_total"]) == (0, 0)
     assert not [name for name in samples if name.startswith(("redis_", "alerts_", "limit_nodes"))]
 
 

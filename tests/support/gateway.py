@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from gateway.access.ownership import Owner
-from gateway.app import GatewayApp, bind_admin, build_app, prepare
+from gateway.app import GatewayApp, bind_admin, bind_metrics, build_app, prepare
 from gateway.call import CallRecord
 from gateway.http.server import DrainingServer, server_config
 from gateway.settings import Settings
@@ -135,8 +135,7 @@ def running_gateway(base_url: str, **sections: Any) -> Iterator[RunningGateway]:
 
 @contextmanager
 def _running(settings: Settings) -> Iterator[RunningGateway]:
-    admin_listener = bind_admin(settings)
-    app = build_app(settings, admin_listener)
+    app = build_app(settings, bind_admin(settings), bind_metrics(settings))
     server = _Server(server_config(app, settings.server), settings.server)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     running = RunningGateway(app, listener.getsockname()[1], server)
