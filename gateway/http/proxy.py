@@ -289,7 +289,8 @@ class Proxy:
             call.model = without_keys(model)[:_LONGEST_NAME]
         call.body = body
         if match.route.runs_model:
-            call.asked = self._allowance.ask(principal, call.model or "", body, _output_bound(match.route, seen))
+            bound = _output_bound(match.route, seen)
+            call.asked = self._allowance.ask(principal, call.model or "", body, bound, seen.n)
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
         if is_chat_stream and self._include_usage and not seen.include_usage:
             call.removes_usage = True
@@ -355,7 +356,7 @@ def _known(value: _T | None) -> _T:
 
 
 def _output_bound(route: Route, seen: Peek) -> int | None:
-    """The most tokens that a call may answer with; None where it does not say, 0 where its route answers with none."""
+    """The most tokens that an answer may have; None where the call does not say, 0 where its route gives none."""
     return seen.max_tokens if route.dialect is not Dialect.OTHER or route.group == "responses" else 0
 
 

@@ -17,6 +17,11 @@ FIRST_OUTPUT_TOKENS = 1_000
 """What a model that has not been seen yet is taken to answer, if the call states no bound."""
 MAX_LEARNT_OUTPUT_TOKENS = 32_768
 """Where calls state no bound, one that answers at more length than this becomes debt."""
+LEARNT_FROM_CALLS = 20
+"""After so many calls it is known of a model how long its answers are."""
+TIMES_LEARNT, LEAST_LEARNT_OUTPUT_TOKENS = 2, 256
+"""A bound that a call states is mostly far from what it needs. Of a model that is known, an answer reserves at most so
+many times the length that few exceed, but never less than that many tokens for a bound that is larger."""
 
 ATTACHMENT_BYTES = 6_000
 """What an image or sound counts for, about 1,500 tokens: what it costs has little to do with its size."""
@@ -44,11 +49,18 @@ class Model:
 
     def __init__(self) -> None:
         self.calls = 0
+        """That it learnt from."""
         self.tokens_per_byte = 1 / BYTES_PER_TOKEN
         self.output_tokens = float(FIRST_OUTPUT_TOKENS)
 
-    def learn(self, prompt_bytes: int, usage: Usage) -> None:
-        """A call of `prompt_bytes` took what `usage` says."""
+    def most_output_tokens(self, max_tokens: int) -> int:
+        """What an answer reserves that is bound to `max_tokens`."""
+        if self.calls < LEARNT_FROM_CALLS:
+            return max_tokens
+        return min(max_tokens, max(int(TIMES_LEARNT * self.output_tokens) + 1, LEAST_LEARNT_OUTPUT_TOKENS))
+
+    def learn(self, prompt_bytes: int, usage: Usage, answers: int) -> None:
+        """A call of `prompt_bytes` took what `usage` says, for so many answers."""
         self.calls += 1
         if prompt_bytes > 0 and usage.input_tokens > 0:
             seen = min(max(usage.input_tokens / prompt_bytes, _LEAST), _MOST)
@@ -56,7 +68,7 @@ class Model:
             self.tokens_per_byte += weight * (seen - self.tokens_per_byte)
         # Moves up as often times as far as it moves down where one answer in twenty is longer than it is.
         step = min(1.0, max(_STEP, _FIRST_STEPS / self.calls))
-        longer = usage.output_tokens > self.output_tokens
+        longer = usage.output_tokens > self.output_tokens * answers
         factor = 1 + step * _QUANTILE if longer else 1 - step * (1 - _QUANTILE)
         self.output_tokens = min(max(self.output_tokens * factor, 1.0), MAX_LEARNT_OUTPUT_TOKENS)
 
@@ -74,22 +86,21 @@ class Estimator:
     def __len__(self) -> int:
         return len(self._models)
 
-    def estimate(self, model: str, prompt_bytes: int, max_tokens: int | None) -> tuple[int, int]:
+    def estimate(self, model: str, prompt_bytes: int, max_tokens: int | None, answers: int = 1) -> tuple[int, int]:
         """Tokens of input and of output that a call should reserve.
 
-        `prompt_bytes` is what `prompt_bytes` below says of the body. `max_tokens` is the bound that the call states,
-        times the answers that it asks for; 0 where the route has no output, None where nothing is stated.
+        `prompt_bytes` is what `prompt_bytes` below says of the body. `max_tokens` is the bound that the call states for
+        each of its `answers`; 0 where the route has no output, None where nothing is stated.
         """
         known = self._models.get(model, _UNSEEN)
         input_tokens = min(int(prompt_bytes * known.tokens_per_byte) + 1, MAX_INPUT_TOKENS)
-        if max_tokens is None:
-            return input_tokens, int(known.output_tokens) + 1
-        return input_tokens, max(0, min(max_tokens, MAX_OUTPUT_TOKENS))
+        each = int(known.output_tokens) + 1 if max_tokens is None else known.most_output_tokens(max_tokens)
+        return input_tokens, max(0, min(each * answers, MAX_OUTPUT_TOKENS))
 
-    def learn(self, model: str, prompt_bytes: int, usage: Usage) -> None:
+    def learn(self, model: str, prompt_bytes: int, usage: Usage, answers: int = 1) -> None:
         """A call took what `usage` says, which upstream has reported; never teach what was itself estimated."""
         known = self._models.pop(model, None) or Model()
-        known.learn(prompt_bytes, usage)
+        known.learn(prompt_bytes, usage, answers)
         self._models[model] = known
         if len(self._models) > self._max_models:
             del self._models[next(iter(self._models))]

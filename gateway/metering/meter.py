@@ -30,6 +30,8 @@ class Estimated(Protocol):
     """What was known of a call's size before it was made."""
 
     prompt_bytes: int
+    answers: int
+    """As many as it asked for."""
 
 
 class Ended(Protocol):
@@ -103,7 +105,8 @@ class Meter:
     def _learn(self, call: Ended, usage: Usage) -> None:
         """Where something is made of it: of calls that limits bind, and of streams, which are cut at times."""
         if usage.total_tokens and (call.streamed or call.asked is not None):
-            self.estimator.learn(call.model or "", _prompt_bytes(call), usage)
+            answers = 1 if call.asked is None else call.asked.answers
+            self.estimator.learn(call.model or "", _prompt_bytes(call), usage, answers)
 
     def _estimated(self, call: Ended, route: Route) -> Measured:
         """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""

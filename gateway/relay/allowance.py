@@ -25,11 +25,12 @@ from gateway.terms import Quota
 class Asked:
     """What one call was estimated to take, and what was granted to it."""
 
-    __slots__ = ("demand", "input_tokens", "model", "output_tokens", "prompt_bytes")
+    __slots__ = ("answers", "demand", "input_tokens", "model", "output_tokens", "prompt_bytes")
 
-    def __init__(self, model: str, size: int, input_tokens: int, output_tokens: int) -> None:
+    def __init__(self, model: str, size: int, answers: int, input_tokens: int, output_tokens: int) -> None:
         self.model = model
         self.prompt_bytes = size
+        self.answers = answers
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.demand: Demand | None = None
@@ -56,15 +57,17 @@ class Allowance:
         self.meter = meter
         self._spend = spend
 
-    def ask(self, principal: Principal, model: str, body: bytes, max_tokens: int | None) -> Asked | None:
+    def ask(
+        self, principal: Principal, model: str, body: bytes, max_tokens: int | None, answers: int = 1
+    ) -> Asked | None:
         """What a call with this body may take. None: nothing limits it.
 
-        `max_tokens`: 0 where it has no output, None where it does not say.
+        `max_tokens`: of each of its `answers`; 0 where it has no output, None where it does not say.
         """
         if principal.quota is None or not self.planner.binds(principal.quota, ENDPOINT):
             return None
         size = prompt_bytes(body)
-        return Asked(model, size, *self.meter.estimator.estimate(model, size, max_tokens))
+        return Asked(model, size, answers, *self.meter.estimator.estimate(model, size, max_tokens, answers))
 
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.

@@ -26,7 +26,8 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     `include_usage` says whether the client itself asked for it. `max_tokens` is the least that is given of
     `max_tokens`, `max_completion_tokens` and `max_output_tokens`. `prompt_bytes` is the size of the whole
     body. `background` is true only for the JSON value `true`: image routes use that name for a colour. `store` is
-    None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked for.
+    None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked for. `n` is the
+    number of answers, 1 to `MOST_ANSWERS`: 1 also where upstream will refuse it.
     """
 
     prompt_bytes: int
@@ -40,6 +41,7 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     store: bool | None = None
     audio: bool = False
     prompt_cache_key: str | None = None
+    n: int = 1
 
 
 class Member(NamedTuple):
@@ -68,6 +70,8 @@ _PAIRS = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=operator.call)
 _SMALL_BYTES = 64 * 1024
 """An object of this size cannot hold so many members that reading them all takes long."""
 MAX_MEMBERS = 1000
+MOST_ANSWERS = 128
+"""As many answers as OpenAI gives to one call."""
 _text = msgspec.json.Decoder(str).decode
 _text_or_null = msgspec.json.Decoder(str | None).decode
 _SWITCH = msgspec.json.Decoder(bool | None)
@@ -98,6 +102,7 @@ def peek(body: bytes) -> Peek:
         value("store"),
         value("audio", False),
         value("prompt_cache_key"),
+        value("n", 1),
     )
 
 
@@ -285,6 +290,14 @@ def _text_if_any(raw: msgspec.Raw) -> str | None:
     return _text(raw) if _starts(raw, b'"') else None
 
 
+def _answers(raw: msgspec.Raw) -> int:
+    """How many; what is no such number is upstream's business."""
+    try:
+        return min(_COUNT.decode(raw) or 1, MOST_ANSWERS)
+    except ValueError:
+        return 1
+
+
 _READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
     "model": _text,
     "stream": _stream,
@@ -295,6 +308,7 @@ _READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
     "store": _store,
     "audio": _is_there,
     "prompt_cache_key": _text_if_any,
+    "n": _answers,
     **dict.fromkeys(_LIMITS, _COUNT.decode),
 }
 

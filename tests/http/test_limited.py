@@ -78,6 +78,16 @@ async def test_tokens_are_reserved_by_estimate_and_settled_by_usage() -> None:
     assert left(first, "tokens") - left(second, "tokens") == 10  # and usage is what was taken
 
 
+async def test_each_of_several_answers_is_reserved() -> None:
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", **limits(each_key={"tokens_per_hour": 1000})) as gateway:
+            one = await chat(gateway)
+            await gateway.recorded(1)
+            four = await chat(gateway, {**BODY, "n": 4})
+    # 10 are what the first has taken, and a few the bytes of n.
+    assert left(one, "tokens") - left(four, "tokens") - 10 - 300 in range(5)
+
+
 async def test_an_error_of_upstreams_costs_no_tokens_and_one_that_never_got_there_nothing_at_all() -> None:
     keys = {"tokens_per_hour": 1000, "requests_per_hour": 10}
     async with WireUpstream(reply(500, [], b"{}"), OK) as upstream:

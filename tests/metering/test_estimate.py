@@ -12,6 +12,8 @@ from gateway.call import Usage
 from gateway.metering.estimate import (
     ATTACHMENT_BYTES,
     FIRST_OUTPUT_TOKENS,
+    LEARNT_FROM_CALLS,
+    LEAST_LEARNT_OUTPUT_TOKENS,
     MAX_INPUT_TOKENS,
     MAX_LEARNT_OUTPUT_TOKENS,
     MAX_OUTPUT_TOKENS,
@@ -34,8 +36,42 @@ def test_a_model_that_is_not_known_takes_a_token_for_four_bytes_and_answers_at_u
     ("stated", "reserved"),
     [(1, 1), (16_000, 16_000), (0, 0), (-5, 0), (10**15, MAX_OUTPUT_TOKENS)],
 )
-def test_a_bound_that_the_call_states_is_what_it_reserves(stated: int, reserved: int) -> None:
-    assert Estimator().estimate(M, 4_000, stated) == (1_001, reserved)
+def test_of_a_model_that_is_not_known_the_bound_that_the_call_states_is_reserved(stated: int, reserved: int) -> None:
+    estimator = Estimator()
+    assert estimator.estimate(M, 4_000, stated) == (1_001, reserved)
+    for _ in range(LEARNT_FROM_CALLS - 1):
+        estimator.learn(M, 4_000, used(1_000, 10))
+    assert estimator.estimate(M, 4_000, stated)[1] == reserved
+
+
+@pytest.mark.parametrize(("stated", "reserved"), [(1, 1), (700, 700), (16_000, 1_000), (0, 0), (None, 500)])
+def test_of_a_model_that_is_known_an_answer_reserves_at_most_twice_what_few_exceed(
+    stated: int | None, reserved: int
+) -> None:
+    estimator = Estimator()
+    for number in range(2_000):
+        estimator.learn(M, 4_000, used(1_000, 500 if number % 10 == 0 else 20))
+    assert estimator.estimate(M, 4_000, stated)[1] == pytest.approx(reserved, rel=0.25)
+
+
+def test_short_answers_never_make_a_reservation_tiny() -> None:
+    estimator = Estimator()
+    for _ in range(2_000):
+        estimator.learn(M, 4_000, used(1_000, 1))
+    assert estimator.estimate(M, 4_000, 16_000)[1] == LEAST_LEARNT_OUTPUT_TOKENS
+    assert estimator.estimate(M, 4_000, 5)[1] == 5
+
+
+@pytest.mark.parametrize("stated", [None, 600])
+def test_several_answers_reserve_and_teach_each_for_itself(stated: int | None) -> None:
+    one, four = Estimator(), Estimator()
+    assert four.estimate(M, 4_000, stated, 4)[1] == 4 * one.estimate(M, 4_000, stated)[1]
+    for _ in range(200):
+        one.learn(M, 4_000, used(1_000, 50))
+        four.learn(M, 4_000, used(1_000, 200), 4)
+    assert four.estimate(M, 4_000, stated) == one.estimate(M, 4_000, stated)
+    assert four.estimate(M, 4_000, stated, 4)[1] == 4 * one.estimate(M, 4_000, stated)[1]
+    assert four.estimate(M, 4_000, 10**15, 128)[1] <= MAX_OUTPUT_TOKENS
 
 
 def test_a_huge_body_reserves_no_more_than_any_model_takes() -> None:

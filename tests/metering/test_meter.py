@@ -28,6 +28,7 @@ CHAT, RESPONSES = route("chat/completions"), route("responses")
 @dataclass
 class Sized:
     prompt_bytes: int
+    answers: int = 1
 
 
 @dataclass

@@ -57,7 +57,7 @@ def test_everything_that_policy_needs_is_read() -> None:
     body = (
         b'{"model":"gpt-5.2","messages":[],"stream":true,"stream_options":{"include_usage":true,"x":1},'
         b'"background":true,"previous_response_id":"resp_1","conversation":"conv_1","max_tokens":7,'
-        b'"store":false,"audio":{"voice":"alloy"},"prompt_cache_key":"k"}'
+        b'"store":false,"audio":{"voice":"alloy"},"prompt_cache_key":"k","n":3}'
     )
     assert peek(body) == Peek(
         prompt_bytes=len(body),
@@ -71,6 +71,7 @@ def test_everything_that_policy_needs_is_read() -> None:
         store=False,
         audio=True,
         prompt_cache_key="k",
+        n=3,
     )
 
 
@@ -110,6 +111,18 @@ def test_whatever_upstream_may_read_as_true_means_that_it_stores(value: str) -> 
 @pytest.mark.parametrize("value", ["1", "[]", '{"a": "b"}'])
 def test_a_prompt_cache_key_that_is_no_text_is_upstreams_business(value: str) -> None:
     assert peek(f'{{"prompt_cache_key": {value}}}'.encode()).prompt_cache_key is None
+
+
+@pytest.mark.parametrize(
+    ("value", "n"), [("128", 128), ("129", 128), ("99999999999999999999", 1), ("0", 1), ("-2", 1), ("null", 1)]
+)
+def test_no_call_asks_for_more_answers_than_there_may_be_or_for_less_than_one(value: str, n: int) -> None:
+    assert peek(f'{{"n": {value}}}'.encode()).n == n
+
+
+@pytest.mark.parametrize("value", ["1.5", '"3"', "true", "[]", '{"a": [1]}'])
+def test_a_number_of_answers_that_is_none_is_upstreams_business(value: str) -> None:
+    assert peek(f'{{"n": {value}}}'.encode()).n == 1
 
 
 def test_an_image_route_may_use_background_for_a_colour() -> None:
