@@ -7,7 +7,7 @@ import asyncio
 import random
 
 from gateway.limits.connection import opened
-from gateway.limits.plan import Ask, Planner, Policy
+from gateway.limits.plan import Ask, Planner, Policy, actual
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
 from gateway.terms import NO_BUDGETS, Budgets, Limits, Quota
@@ -35,20 +35,23 @@ def _used(server: Server) -> int:
     return total
 
 
-async def _measure(server: Server, key: Limits, budgets: Budgets, *, keys: int = KEYS) -> tuple[int, int]:
-    """Bytes while one call of each key is under way, and after all have ended."""
+async def _measure(
+    server: Server, key: Limits, budgets: Budgets, *, keys: int = KEYS, calls: int = 1
+) -> tuple[int, int]:
+    """Bytes while so many calls of each key are under way, and after all have ended, for less than they reserved."""
     server.command("FLUSHALL")
     limiter = RedisLimiter(opened(server.url), timing=Timing(budget_s=10))
     planner, team = Planner(Policy()), _id("team")
     demands = []
     for number in range(keys):
         quota = Quota(team, _id("key"), key=key, key_budgets=budgets)
-        demand = planner.demand(f"req_{number:032x}", quota, Ask("m", 1_000, 1_000), NOW_S)
-        assert (await limiter.admit(demand)).admitted
-        demands.append(demand)
+        for call in range(calls):
+            demand = planner.demand(f"req_{number * calls + call:032x}", quota, Ask("m", 1_000, 1_000), NOW_S)
+            assert (await limiter.admit(demand)).admitted
+            demands.append(demand)
     open_bytes = _used(server)
     for demand in demands:
-        limiter.settle(demand, {})
+        limiter.settle(demand, actual(demand, tokens=600, cost_microusd=600))
     await limiter.flush()
     idle_bytes = _used(server)
     await limiter.close()
@@ -63,6 +66,8 @@ async def main() -> None:
     for name, (key, budgets) in kinds.items():
         open_bytes, idle_bytes = await _measure(server, key, budgets)
         print(f"{name}: {idle_bytes / KEYS:.0f} bytes a key, {(open_bytes - idle_bytes) / KEYS:.0f} more a call")
+    _, idle_bytes = await _measure(server, RATES, NO_BUDGETS, calls=2)
+    print(f"2 rates, of calls that overlapped: {idle_bytes / KEYS:.0f} bytes a key")
     _, alone = await _measure(server, RATES, MONEY, keys=1)
     print(f"a team of one key, all included: {alone} bytes")
     server.close()
