@@ -39,7 +39,7 @@ class Ledger:
     """Notes calls from `start` to `close`. Use it on one event loop. `now` is Unix time in seconds.
 
     `drained`, `lost` and `held_bytes` are how many records came into the database by this process, how many never will,
-    and how much waits in memory; `drained_at_s` is when the journal was last seen empty.
+    and how much waits in memory; `waiting_since_s` is when the first of those came that wait now, None if none does.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Ledger:
         self.drained = 0
         self.lost = 0
         self.held_bytes = 0
-        self.drained_at_s = now()
+        self.waiting_since_s: float | None = None
 
     def __repr__(self) -> str:
         waiting = f"{self._journal.pending_bytes} bytes in the journal, {self.held_bytes} in memory"
@@ -112,7 +112,7 @@ class Ledger:
             if not self.lost:
                 _log.exception("A call cannot be written to the ledger on a bug, and its record is lost.")
             self.lost += 1
-        self._noted.set()
+        self._wake()
 
     async def drain(self) -> None:
         """Write all that waits to the database. Raises `StoreUnavailable` or OSError."""
@@ -125,13 +125,18 @@ class Ledger:
                 some = self._held[:200]
                 await self._write(some)
                 self._unhold(len(some))
-            self.drained_at_s = self._now()
+            self.waiting_since_s = None
 
     async def _write(self, lines: list[bytes]) -> None:
         kept_since_us = 0 if not self._kept_days else int(self._now() * 1e6) - self._kept_days * _DAY_US
         written = await self._writer.write(lines, kept_since_us=kept_since_us)
         self.drained += written.new
         self.lost += written.lost
+
+    def _wake(self) -> None:
+        if self.waiting_since_s is None:
+            self.waiting_since_s = self._now()
+        self._noted.set()
 
     def _hold(self, line: bytes, reason: str) -> None:
         """Keep a line in memory, which the journal does not take."""
@@ -175,7 +180,7 @@ class Ledger:
         while True:
             with contextlib.suppress(OSError):  # nobody can be adopted from what cannot be read
                 if self._journal.adopt():
-                    self._noted.set()
+                    self._wake()
             await asyncio.sleep(_ADOPT_EVERY_S)
 
     async def _could_drain(self) -> bool:

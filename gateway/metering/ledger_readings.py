@@ -17,16 +17,17 @@ def readings_of_ledger(ledger: Ledger, now: Callable[[], float] = time.time) -> 
         return {("journal",): ledger.pending_bytes, ("memory",): ledger.held_bytes}
 
     def age_s() -> dict[tuple[str, ...], float]:
-        is_idle = not ledger.pending_bytes and not ledger.held_bytes
-        return {_ALONE: 0.0 if is_idle else max(0.0, now() - ledger.drained_at_s)}
+        since_s = ledger.waiting_since_s
+        return {_ALONE: 0.0 if since_s is None else max(0.0, now() - since_s)}
 
     yield Gauged("ledger_backlog_bytes", "Records of calls on their way to the database.", ("where",), waiting)
-    yield Gauged("ledger_backlog_age_seconds", "Time since no record waited; 0 if none does.", _ALONE, age_s)
+    yield Gauged("ledger_backlog_age_seconds", "How long the oldest record has waited.", (), age_s, "max")
     yield Gauged(
         "ledger_journal_up",
         "Whether the journal takes records.",
         (),
         lambda: {_ALONE: float(ledger.is_journal_writable)},
+        "min",
     )
     yield Counted("ledger_records", "Records that came into the database.", (), lambda: {_ALONE: ledger.drained})
     yield Counted("ledger_lost_records", "Records that never will.", (), lambda: {_ALONE: ledger.lost})
