@@ -122,6 +122,8 @@ class Principal:
     """Unix time from which on the secret that was sent is no longer good: of the key, or of a rotation's grace."""
     is_in_grace: bool = False
     """Whether that secret is one from before a rotation, which is good for calls alone."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What the key's calls are to be found under, whatever their clients say."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

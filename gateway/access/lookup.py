@@ -18,6 +18,9 @@ from gateway.terms import Budgets, Grants, Limits, Quota, Role
 
 _log = logging.getLogger(__name__)
 
+_TAG_NAME, _TAG_VALUE = 64, 200
+"""A tag of more characters is not put on calls."""
+
 _PRINCIPALS = (
     select(
         secrets.c.digest,
@@ -35,6 +38,7 @@ _PRINCIPALS = (
         teams.c.model_limits,
         keys.c.budgets.label("key_budgets"),
         teams.c.budgets.label("team_budgets"),
+        keys.c.tags,
     )
     .join_from(secrets, keys, secrets.c.key_id == keys.c.id)
     .join(teams, keys.c.team_id == teams.c.id)
@@ -66,6 +70,7 @@ def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:
             key_budgets=msgspec.convert(row.key_budgets, Budgets),
             team_budgets=msgspec.convert(row.team_budgets, Budgets),
         )
+        tags = _fitting(msgspec.convert(row.tags, dict[str, str]))
     except msgspec.ValidationError:
         _log.exception("The terms of key %s cannot be read, so it does not work.", row.key_id)
         return None
@@ -79,7 +84,12 @@ def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:
         quota=quota,
         expires_at_s=_earliest(row.expires_at, row.valid_until),
         is_in_grace=row.valid_until is not None,
+        tags=tags,
     )
+
+
+def _fitting(tags: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if len(name) <= _TAG_NAME and len(value) <= _TAG_VALUE}
 
 
 def _earliest(*times_s: int | None) -> int | None:

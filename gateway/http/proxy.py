@@ -42,6 +42,7 @@ from gateway.relay.mask import without_keys
 from gateway.relay.objects import WITH_ITEMS
 from gateway.relay.receipt import receipt
 from gateway.relay.relay import Relay
+from gateway.relay.tags import tags_of_body
 from gateway.relay.tool_models import tool_models
 from gateway.settings import Settings
 from gateway.upstream.request_writer import serialise_head
@@ -97,6 +98,7 @@ class Proxy:
         self._max_body_bytes = settings.server.max_body_bytes
         self._max_upload_bytes = settings.server.max_upload_bytes
         self._include_usage = settings.streams.include_usage
+        self._tags_from_body = settings.access.tags_from_body
         self._drains = settings.upstream.on_client_disconnect == "drain"
         self.begin_trace: Callable[[Iterable[tuple[bytes, bytes]]], TraceContext] | None = None
         """Gives a call with these headers its place in a trace, where traces are on."""
@@ -142,6 +144,7 @@ class Proxy:
         head = Head(scope["headers"], scope["http_version"]) if known is None else known.head
         principal = self._directory.known(head.authorization) or await self._directory.look_up(head.authorization)
         call.principal = principal
+        call.tags = {**head.tags, **principal.tags} if principal.tags else head.tags
         if principal.grants:
             self._check_grants(principal, match, head, scope)
         if match.route.owned:
@@ -278,6 +281,8 @@ class Proxy:
             check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
         if principal.grants and not allows_model(principal.grants, ()):
             self._check_tools(principal, body)
+        if self._tags_from_body:
+            call.tags = {**tags_of_body(body), **call.tags}
         call.in_doubt = self._objects.in_doubt(principal, body, seen, items=match.route.group in WITH_ITEMS)
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
         if seen.prompt_cache_key and self._headers.namespaces_keys:

@@ -8,6 +8,8 @@ from typing import Any
 
 from gateway.errors import BadRequest, RequestTooLarge, UnsupportedMediaType
 from gateway.relay.encoding import decode_body
+from gateway.relay.tags import HEADER as TAGS
+from gateway.relay.tags import NO_TAGS, read_tags
 
 _DECODED_INLINE_BYTES = 4 * 1024
 """A larger compressed body is decoded in a thread: it may hold a thousand times as much, and others must not wait."""
@@ -25,7 +27,7 @@ class ClientLeft(Exception):
 class Head:
     """The few headers that decide what happens to a request."""
 
-    __slots__ = ("authorization", "content_encoding", "content_length", "fields", "headers")
+    __slots__ = ("authorization", "content_encoding", "content_length", "fields", "headers", "tags")
 
     def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
         self.headers = headers
@@ -38,6 +40,7 @@ class Head:
         self.content_encoding = fields.get(b"content-encoding")
         length = fields.get(b"content-length")
         self.content_length = None if length is None else int(length)
+        self.tags = read_tags(fields[TAGS]) if TAGS in fields else NO_TAGS
 
 
 def _check_framing(fields: Mapping[bytes, bytes], http_version: str) -> None:
@@ -51,7 +54,7 @@ def _check_framing(fields: Mapping[bytes, bytes], http_version: str) -> None:
 
 def _refuse_ambiguous(headers: list[tuple[bytes, bytes]]) -> None:
     """Of the headers that decide something there must be one: whoever reads on might take the other."""
-    for name in (b"authorization", b"content-encoding", b"content-length", b"content-type", b"host"):
+    for name in (b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", TAGS):
         if sum(1 for key, _ in headers if key == name) > 1:
             raise BadRequest(f"The header {name.decode()} came more than once; send it once.")
 

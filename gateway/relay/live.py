@@ -5,7 +5,6 @@ knows the task that carries the call, so that a leaving client or a shutdown can
 """
 
 import time
-from collections.abc import Mapping, Sequence
 from os import urandom
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.call import CallRecord, Outcome, Principal, Route, TraceContext, Usage
 from gateway.errors import GatewayError
 from gateway.metering.meter import NOTHING, Measured
+from gateway.relay.tags import NO_TAGS
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from gateway.access.ownership import Owner
     from gateway.relay.allowance import Asked
@@ -26,7 +27,6 @@ ENDPOINT = "upstream"
 """The one endpoint that there is."""
 
 _NONE: list[str] = []
-_NO_TAGS: Mapping[str, str] = {}
 _NO_HEADERS: list[tuple[bytes, bytes]] = []
 
 
@@ -114,7 +114,7 @@ class LiveCall:
         self.route: Route | None = None
         self.principal: Principal | None = None
         self.model: str | None = None
-        self.tags = _NO_TAGS
+        self.tags = NO_TAGS
         self.body = b""
         """The request's, as far as it is held."""
         self.asked: Asked | None = None

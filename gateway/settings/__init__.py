@@ -224,6 +224,10 @@ class Access(_Section):
         default=True,
         description="Keep teams' Idempotency-Key and prompt_cache_key apart upstream, by a keyed hash.",
     )
+    tags_from_body: bool = Field(
+        default=False,
+        description="Tag calls with metadata and user of their bodies too, beside x-gateway-tags and the key's own tags.",
+    )
 
 
 class Admin(_Section):

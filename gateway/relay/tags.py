@@ -1,0 +1,71 @@
+"""What a client wants its call to be found under: names and values, from a header or from the body.
+
+Pure. A header is refused if it cannot be read, for whoever sends one counts on it. What a body holds is meant for
+upstream too, so that what of it does not fit is left out.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.errors import BadRequest
+
+HEADER = b"x-gateway-tags"
+MAX_TAGS, MAX_LENGTH = 10, 64
+NO_TAGS: Mapping[str, str] = {}
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VALUE = re.compile(r"[A-Za-z0-9._:/@+-]{1,64}")
+_USER = "user"
+
+
+class _Body(msgspec.Struct):
+    metadata: Any = None
+    user: Any = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def read_tags(header: bytes) -> Mapping[str, str]:
+    """The tags of an `x-gateway-tags` header: `name=value`, separated by commas. Raises `BadRequest`."""
+    tags: dict[str, str] = {}
+    for entry in header.decode("latin-1").split(","):
+        name, _, value = (part.strip(" \t") for part in entry.partition("="))
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name in tags:
+            raise _bad()
+        tags[name] = value
+    if len(tags) > MAX_TAGS:
+        raise _bad()
+    return tags
+
+
+def tags_of_body(body: bytes) -> dict[str, str]:
+    """Those of `metadata` and `user` in a JSON body that may be tags, `MAX_TAGS` at most. Never raises."""
+    try:
+        found = _BODY.decode(body)
+    except (ValueError, RecursionError):
+        return {}
+    members = found.metadata if isinstance(found.metadata, dict) else {}
+    named = {**members, _USER: found.user}
+    fitting = [(name, value) for name, value in named.items() if _is_tag(name, value)]
+    return dict(fitting[:MAX_TAGS])
+
+
+def _is_tag(name: Any, value: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, str)
+        and _NAME.fullmatch(name) is not None
+        and 0 < len(value) <= MAX_LENGTH
+        and value.isprintable()
+    )
+
+
+def _bad() -> BadRequest:
+    return BadRequest(
+        f"The header x-gateway-tags must be name=value, separated by commas: at most {MAX_TAGS}, each name once and of"
+        f" letters, digits and ._- and each value of these and :/@+, {MAX_LENGTH} characters at most."
+    )

@@ -1,0 +1,80 @@
+"""Tags of a call: a header that is understood or refused, and what of a body may be one."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest
+from gateway.relay.tags import MAX_TAGS, read_tags, tags_of_body
+
+TEN = {f"n{number}": str(number) for number in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("header", "tags"),
+    [
+        (b"feature=search", {"feature": "search"}),
+        (b"a=1,b=2", {"a": "1", "b": "2"}),
+        (b" a = 1 ,\tb=2 ", {"a": "1", "b": "2"}),
+        (b"path=/v1/x:y@z+1", {"path": "/v1/x:y@z+1"}),
+        (b"a-b._1=" + b"x" * 64, {"a-b._1": "x" * 64}),
+        (",".join(f"{name}={value}" for name, value in TEN.items()).encode(), TEN),
+    ],
+)
+def test_a_header_is_names_and_values(header: bytes, tags: Mapping[str, str]) -> None:
+    assert read_tags(header) == tags
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"a",
+        b"a=",
+        b"=1",
+        b"a=1,",
+        b"a=1,a=2",
+        b"a=1=2",
+        b"a=x y",
+        b'a="x"',
+        b"a=\xe9",
+        b"\xe9=a",
+        b"a=" + b"x" * 65,
+        b"x" * 65 + b"=a",
+        b",".join(b"n%d=1" % number for number in range(11)),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_refused_with_what_to_do(header: bytes) -> None:
+    with pytest.raises(BadRequest, match="must be name=value"):
+        read_tags(header)
+
+
+@pytest.mark.parametrize(
+    ("body", "tags"),
+    [
+        ({"metadata": {"a": "1"}, "user": "ann"}, {"a": "1", "user": "ann"}),
+        ({"metadata": {"a": "two words", "b": 1, "c": None, "d": "", "e": "x" * 65, "f f": "1"}}, {"a": "two words"}),
+        ({"metadata": {"user": "1"}, "user": "ann"}, {"user": "ann"}),
+        ({"metadata": [], "user": {}}, {}),
+        ({}, {}),
+        ([], {}),
+    ],
+)
+def test_of_a_body_what_fits_is_taken(body: object, tags: Mapping[str, str]) -> None:
+    assert tags_of_body(json.dumps(body).encode()) == tags
+
+
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.integers() | st.text(max_size=70), lambda inner: st.dictionaries(st.text(max_size=70), inner)
+)
+
+
+@given(anything, anything)
+def test_tags_of_a_body_are_bounded_and_safe_whatever_is_in_it(metadata: object, user: object) -> None:
+    tags = tags_of_body(json.dumps({"metadata": metadata, "user": user}).encode())
+    assert len(tags) <= MAX_TAGS
+    assert all(len(name) <= 64 and len(value) <= 64 and value.isprintable() for name, value in tags.items())
