@@ -290,7 +290,7 @@ async def test_streams_that_clients_abort_at_random_points_leave_no_slot_taken(
     async with fleet(kind, tmp_path) as running:
         data = stream_with(running.key.secret, "chunks=30; chunk-delay=0.001", max_tokens=1)
         async with connected(running.ports[0]) as client:
-            client.send(stream_with(running.key.secret, "stall=100"))
+            client.send(stream_with(running.key.secret, "stall=1000"))
             await client.head()
             assert ((await running.left())["parallel"], running.leases()) == (999, len(running.gateways) - 1)
 
