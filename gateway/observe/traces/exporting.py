@@ -15,6 +15,7 @@ MAX_WAITING = 4096
 BATCH = 256
 _INTERVAL_S = 2.0
 _AFTER_ABORT_S = 1.0
+_LAST_TRY_S = 0.2
 
 _log = logging.getLogger("gateway")
 
@@ -67,10 +68,13 @@ class Exporting:
             self._wake.set()
 
     def close(self, within_s: float) -> None:
-        """Send what waits, and no more. Blocks for as long at most, and a second for what is under way then."""
+        """Send what waits, and no more. Blocks for as long at most, and a second for what is under way then.
+
+        A collector that is away already is given up sooner.
+        """
         self._is_closing = True
         self._wake.set()
-        self._thread.join(within_s)
+        self._thread.join(min(within_s, _LAST_TRY_S) if self._is_failing else within_s)
         self._collector.abort()
         self._thread.join(_AFTER_ABORT_S)
         self._collector.close()
