@@ -36,7 +36,7 @@ from gateway.limits.redis_options import Timing
 from gateway.limits.spend import Spend
 from gateway.metering.estimate import Estimator
 from gateway.metering.meter import Meter
-from gateway.metering.prices import load_prices
+from gateway.metering.price_book import PriceBook, readings_of_prices
 from gateway.observe.families import Counted, Family, Gauged
 from gateway.relay.allowance import Allowance
 from gateway.relay.live import ENDPOINT
@@ -121,10 +121,11 @@ class Bounds:
         self._spend = Spend(store, alerts=self._alerts)
         self.limiter = _limiter(settings, self._spend)
         self.planner = Planner(_policy(settings))
-        prices = load_prices(None if settings.prices.file is None else Path(settings.prices.file))
+        self._prices = PriceBook(None if settings.prices.file is None else Path(settings.prices.file))
+        meter = Meter(self._prices, Estimator())
         self.overview = Overview(self.planner, self.limiter, self._spend, endpoints=(ENDPOINT,))
         self.allowance = Allowance(
-            self.planner, self.limiter, Meter(prices, Estimator()), self._spend, max_wait_s=settings.limits.max_wait_s
+            self.planner, self.limiter, meter, self._spend, max_wait_s=settings.limits.max_wait_s
         )
 
     def readings(self, team_names: Mapping[str, str]) -> Iterator[Family]:
@@ -132,6 +133,7 @@ class Bounds:
         yield from readings_of_decisions(self.allowance.tally, self.overview, lambda: self.allowance.room.waiting)
         yield from readings_of_redis(self.limiter)
         yield from readings_of_money(self._spend, self._alerts, team_names)
+        yield from readings_of_prices(self._prices)
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -140,9 +142,11 @@ class Bounds:
             if self._alerts is not None:
                 self._alerts.start()
             self._spend.start()
+            self._prices.start()
             self.limiter.start()
             yield
         finally:
+            await self._prices.close()
             await self.limiter.close()
             await self._spend.close()
             if self._alerts is not None:
