@@ -80,13 +80,13 @@ def hand_out(settings: Settings, port: int, admin_secret: str, *, has_other: boo
 def remind_of_admin(found: Inventory) -> None:
     """Say which admin key there is, which was shown before, and what to do if it is lost."""
     if found.has_declared_admin:
-        typer.echo("Admin key: the one that the settings hold.")
+        typer.echo("Its admin key is the one that the settings hold.")
     elif found.admin is not None:
         cure = f"{program()} keys rotate {shlex.quote(found.admin)}"
-        typer.echo(f"Admin key: {found.admin}, shown when it was made. Lost? {cure}")
+        typer.echo(f"Its admin key ({found.admin}) was shown when it was made. Lost? {cure}")
     else:
         command = f"{program()} keys create --team {ADMINS} --name NAME --role admin"
-        typer.echo(f"Admin key: none that works. Make one: {command}")
+        typer.echo(f"No admin key works any more. Make one: {command}")
 
 
 def warn_of_unpriced_budgets(settings: Settings, found: Inventory, prices: PriceList) -> None:

@@ -153,17 +153,17 @@ def test_a_later_start_says_which_admin_key_there_is_and_how_to_get_another_that
         until_curl(process)
     line = first_lines()[2]
     cure = "gmi-gateway keys rotate admins/admin"
-    assert line == f"Admin key: admins/admin, shown when it was made. Lost? {cure}\n"
+    assert line == f"Its admin key (admins/admin) was shown when it was made. Lost? {cure}\n"
     assert is_well_formed(json.loads(call(*cure.split()[1:], "--json").stdout)["secret"])
 
 
 def test_a_later_start_names_the_admin_key_of_the_settings_or_says_that_none_works() -> None:
-    assert first_lines(GATEWAY_ADMIN_KEY=OWN_KEY)[2] == "Admin key: the one that the settings hold.\n"
+    assert first_lines(GATEWAY_ADMIN_KEY=OWN_KEY)[2] == "Its admin key is the one that the settings hold.\n"
     line = first_lines()[2]
     cure = "gmi-gateway keys create --team admins --name NAME --role admin"
-    assert line == f"Admin key: none that works. Make one: {cure}\n"
+    assert line == f"No admin key works any more. Make one: {cure}\n"
     assert call(*cure.split()[1:]).exit_code == 0
-    assert first_lines()[2].startswith("Admin key: admins/NAME, ")
+    assert first_lines()[2].startswith("Its admin key (admins/NAME) ")
 
 
 def test_a_start_says_in_full_where_all_is_kept(tmp_path: Path) -> None:
