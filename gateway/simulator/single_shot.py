@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.simulator.answer import Answer, Prompt, answer, cached_tokens, tokens_of
 from gateway.simulator.call import CREATED, EVENT_STREAM, MODELS, Call, Json, Reply, json_reply, require_model
+from gateway.simulator.chat import StreamOptions
 from gateway.simulator.multipart import file_field, read_form, text_field
 from gateway.simulator.refusals import invalid, missing, unknown_model
 from gateway.simulator.sse import DONE, data_event
@@ -102,6 +103,7 @@ class CompletionRequest(msgspec.Struct):
     max_tokens: int | None = 16
     stop: str | list[str] | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
 
 
 def completions(call: Call) -> Reply:
@@ -114,23 +116,28 @@ def completions(call: Call) -> Reply:
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     prompt = Prompt(model, tuple(texts), last=" ".join(texts), stop=stop, max_tokens=request.max_tokens)
     said = answer(prompt, call.faults)
-    if request.stream:
-        return Reply(_completion_events(call, model, said), content_type=EVENT_STREAM)
-    reason = "length" if said.cut_short else "stop"
-    body = _completion(call, model, said.speech.text, reason)
     usage = {
         "prompt_tokens": prompt.tokens,
         "completion_tokens": said.tokens,
         "total_tokens": prompt.tokens + said.tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens(prompt.tokens)},
     }
-    return json_reply({**body, "usage": usage})
+    if request.stream:
+        options = request.stream_options or StreamOptions()
+        events = _completion_events(call, model, said, usage if options.include_usage else None)
+        return Reply(events, content_type=EVENT_STREAM)
+    reason = "length" if said.cut_short else "stop"
+    return json_reply({**_completion(call, model, said.speech.text, reason), "usage": usage})
 
 
-def _completion_events(call: Call, model: str, said: Answer) -> Iterator[bytes]:
+def _completion_events(call: Call, model: str, said: Answer, usage: Json | None) -> Iterator[bytes]:
+    """The chunks; where `usage` is asked for, a null in each of them and one chunk more with it."""
+    asked = {} if usage is None else {"usage": None}
     for piece in said.speech.pieces():
-        yield data_event(_completion(call, model, piece, None))
-    yield data_event(_completion(call, model, "", "length" if said.cut_short else "stop"))
+        yield data_event({**_completion(call, model, piece, None), **asked})
+    yield data_event({**_completion(call, model, "", "length" if said.cut_short else "stop"), **asked})
+    if usage is not None:
+        yield data_event({**_completion(call, model, "", None), "choices": [], "usage": usage})
     yield DONE
 
 
