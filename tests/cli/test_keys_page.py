@@ -32,7 +32,7 @@ class Block:
 
     @property
     def is_curl(self) -> bool:
-        return self.code.startswith("curl ")
+        return re.search(r"^(?:\w+=\$\()?curl ", self.code) is not None
 
 
 def blocks() -> list[Block]:

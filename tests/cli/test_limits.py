@@ -87,6 +87,7 @@ def test_the_store_alone_knows_nothing_of_limits_in_memory_and_the_cure_is_said(
     assert "--url http://127.0.0.1:8080" in result.stderr
 
 
+@pytest.mark.usefixtures("priced")
 def test_limits_in_redis_are_seen_and_reset_without_asking_a_gateway(run: Run) -> None:
     redis = {"GATEWAY_REDIS_URL": shared_server("valkey").url}
     done(run("teams", "create", "--name", "engines", "--rpm", "5", "--budget-usd", "5/day"))
