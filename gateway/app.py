@@ -34,6 +34,7 @@ from gateway.observe.families import Family, Gauged
 from gateway.observe.metrics import CallMetrics
 from gateway.observe.slots import slots_folder
 from gateway.relay.headers import RequestHeaders
+from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
 from gateway.relay.relay import Relay
@@ -119,7 +120,7 @@ def build_app(
         title="GMI gateway",
         lifespan=lifespan,
     )
-    calls = CallMetrics(settings.models.aliases.values())
+    calls = CallMetrics(settings.models.aliases.values(), (ENDPOINT,))
     families = (*_traffic(app, transport), *doorkeepers.readings(), *bounds.readings(calls.team_names))
     board = Board(calls, families, metrics_folder)
     token = None if settings.metrics.token is None else settings.metrics.token.get_secret_value()

@@ -149,6 +149,20 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """How long a sound was, of models that are billed by that; such a reply reports no tokens."""
 
 
+UpstreamErrorKind = Literal[
+    "connect",
+    "pool",
+    "broken",
+    "protocol",
+    "key_refused",
+    "timeout_connect",
+    "timeout_headers",
+    "timeout_first_byte",
+    "timeout_stream",
+    "timeout_total",
+]
+"""What can go wrong on the way to upstream; `key_refused` is the account's key."""
+
 UsageSource = Literal["none", "reported", "estimated", "due", "unknown"]
 """Where a call's usage is from: it used nothing; upstream reported it; estimated from what was delivered (calls that
 were cut); another record will tell (responses in the background); it used something that nobody knows."""

@@ -1,6 +1,7 @@
 """What docker-compose.yml and config/nginx.conf say, held against the gateway's settings. Nothing runs here."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import yaml
 from gateway.settings import Server, Settings
 
 ROOT = Path(__file__).parents[1]
-SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-NGINX = (ROOT / "config" / "nginx.conf").read_text(encoding="utf-8")
+CONFIG = ROOT / "config"
+FILE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+SERVICES: dict[str, Any] = yaml.safe_load(FILE)["services"]
+NGINX = (CONFIG / "nginx.conf").read_text(encoding="utf-8")
 
 
 def seconds(text: str) -> float:
@@ -25,9 +28,54 @@ def directive(name: str, block: str = NGINX) -> str:
     return str(value)
 
 
-def test_only_nginx_is_published_and_that_to_this_machine_alone() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["nginx"]
-    assert SERVICES["nginx"]["ports"] == ["127.0.0.1:${PUBLISHED_PORT:-8080}:8080"]
+def test_only_nginx_is_published_and_whoever_watches_and_that_to_this_machine_alone() -> None:
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "nginx": ["127.0.0.1:${PUBLISHED_PORT:-8080}:8080"],
+        "prometheus": ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
+    }
+
+
+def test_prometheus_and_grafana_come_when_they_are_asked_for() -> None:
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        "prometheus": ["observe"],
+        "grafana": ["observe"],
+    }
+    variables = set(re.findall(r"(?<!\$)\$\{(\w+):\?", FILE))
+    assert variables == {"POSTGRES_PASSWORD"}, "Compose asks for these whether or not the profile is wanted"
+
+
+def test_grafana_does_not_start_with_a_password_that_everybody_knows() -> None:
+    grafana = SERVICES["grafana"]
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_ADMIN_PASSWORD:-}"
+    *command, script = grafana["entrypoint"]
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo started")
+    for password, status in (("", 2), ("chosen", 0)):
+        environment = {"GF_SECURITY_ADMIN_PASSWORD": password}
+        done = subprocess.run([*command, script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status
+        assert ("started" in done.stdout) == bool(password)
+
+
+def test_prometheus_asks_every_gateway_where_it_listens() -> None:
+    config = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    (job, _) = config["scrape_configs"]
+    (discovery,) = job["dns_sd_configs"]
+    assert (discovery["names"], discovery["type"], discovery["port"]) == (["gateway"], "A", Server().port)
+    assert "networks" not in SERVICES["prometheus"], "the gateways are on the default network"
+    assert "default" in SERVICES["gateway"]["networks"]
+
+
+def test_grafana_finds_its_data_source_and_dashboards() -> None:
+    provisioning = CONFIG / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text("utf-8"))["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "gateway.yml").read_text("utf-8"))["providers"]
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    assert mounts["./config/grafana/dashboards"] == provider["options"]["path"]
+    assert mounts["./config/grafana/provisioning"] == "/etc/grafana/provisioning"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (CONFIG / "grafana" / "dashboards" / Path(home).name).is_file()
 
 
 def test_the_stores_are_on_a_network_that_only_the_gateways_share() -> None:

@@ -8,7 +8,7 @@ import httpx2
 
 from gateway import errors
 from gateway.access.directory import LookUpResult
-from gateway.call import Outcome
+from gateway.call import Outcome, UpstreamErrorKind
 from gateway.errors import GatewayError
 from gateway.observe.logs import _fields
 from tests.observe.test_metrics import RECORD
@@ -41,6 +41,10 @@ def test_every_field_of_a_log_line_is_described_and_no_other() -> None:
 
 def test_every_outcome_is_described_and_no_other() -> None:
     assert named("outcome") == set(get_args(Outcome))
+
+
+def test_every_kind_of_upstream_error_is_described_and_no_other() -> None:
+    assert named("upstream error") == set(get_args(UpstreamErrorKind))
 
 
 def test_every_error_code_of_the_gateway_is_described() -> None:

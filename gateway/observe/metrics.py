@@ -7,8 +7,9 @@ the settings, and models that upstream has answered for. The sets are capped; th
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import starmap
+from typing import get_args
 
-from gateway.call import CallRecord, Principal, Usage
+from gateway.call import CallRecord, Principal, UpstreamErrorKind, Usage
 from gateway.observe.families import PREFIX, Buckets, Counts, Labels, Reading
 
 MAX_MODELS = 200
@@ -106,9 +107,13 @@ class _Line:
 
 
 class CallMetrics:
-    """Observes call records. `models` are those whose names are known before upstream has answered for them."""
+    """Observes call records.
 
-    def __init__(self, models: Iterable[str] = ()) -> None:
+    `models` are those whose names are known before upstream has answered for them. Errors of `endpoints` are counted
+    from 0: of a count that begins with 1 nobody could tell that it has grown.
+    """
+
+    def __init__(self, models: Iterable[str] = (), endpoints: Iterable[str] = ()) -> None:
         self._models = set(models)
         self._most_models = len(self._models) + MAX_MODELS
         self.team_names: dict[str, str] = {}
@@ -118,7 +123,9 @@ class CallMetrics:
         self._times: dict[tuple[str, str, bool], _Times] = {}
         self._overheads: dict[str, Buckets] = {}
         self._used: dict[tuple[str, str], _Used] = {}
-        self._upstream_errors: dict[Labels, int] = {}
+        self._upstream_errors: dict[Labels, int] = {
+            (kind, endpoint): 0 for endpoint in endpoints for kind in get_args(UpstreamErrorKind)
+        }
 
     def observe(self, record: CallRecord, _detail: str = "") -> None:
         """Count one call."""

@@ -1,10 +1,12 @@
 """Metrics out of call records."""
 
+from typing import get_args
+
 import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.call import CallRecord, Principal, Usage
+from gateway.call import CallRecord, Principal, UpstreamErrorKind, Usage
 from gateway.http.routes import ROUTES
 from gateway.observe import metrics as limits
 from gateway.observe.metrics import MAX_MODELS, MAX_TEAMS, CallMetrics
@@ -122,6 +124,11 @@ def test_upstream_errors_are_counted_by_kind_and_endpoint() -> None:
     name = "gmi_gateway_upstream_errors_total"
     assert value(metrics, name, kind="timeout_stream", endpoint="upstream") == 1
     assert value(metrics, name, kind="timeout_stream", endpoint="none") == 1
+
+
+def test_upstream_errors_are_there_before_the_first_one_so_that_it_is_a_rise() -> None:
+    kinds = {dict(labels)["kind"] for _, labels in samples(CallMetrics((), ["upstream"]))}
+    assert kinds == set(get_args(UpstreamErrorKind))
 
 
 def test_streams_and_plain_replies_are_timed_apart() -> None:
