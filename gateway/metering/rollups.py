@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Literal
 
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.metering.bulk import BulkInsert
 from gateway.metering.ledger_line import Line
 from gateway.store.tables import COUNTS, USAGE, usage_days
-from gateway.store.upsert import insert_into
 
 FAILED = ("upstream_error", "failed", "cut", "drained")
 """Outcomes of calls that a client would want to have ended otherwise, and that are no refusal of its own making."""
@@ -63,8 +64,8 @@ def date_of(day: int) -> date:
     return date.fromordinal(_EPOCH + day)
 
 
-def sums(lines: Iterable[Line], days: Days) -> list[dict[str, Any]]:
-    """What the lines add to rows of `usage_days`, in the order of its primary key."""
+def sums(lines: Iterable[Line], days: Days) -> list[tuple[Any, ...]]:
+    """What the lines add to rows of `usage_days`, in the order of its columns, and of its primary key."""
     found: dict[_Place, list[int]] = {}
     for line in lines:
         place = (days.of(line.started_at), line.team_id, line.key_id, line.model or "", line.route)
@@ -73,7 +74,7 @@ def sums(lines: Iterable[Line], days: Days) -> list[dict[str, Any]]:
             amounts = found[place] = [0] * len(_SUMS)
         _add(amounts, line)
     # In one order on all nodes, so that no two transactions wait for each other.
-    return [dict(zip((*_PLACE, *_SUMS), (*place, *found[place]), strict=True)) for place in sorted(found)]
+    return [(*place, *found[place]) for place in sorted(found)]
 
 
 def _add(amounts: list[int], line: Line) -> None:
@@ -92,11 +93,17 @@ def _add(amounts: list[int], line: Line) -> None:
             amounts[at] += min(count, _MOST)
 
 
-async def add(
-    connection: AsyncConnection, dialect: Literal["sqlite", "postgresql"], rows: list[dict[str, Any]]
-) -> None:
-    """Add `rows` to `usage_days`, in the transaction of `connection`."""
-    statement = insert_into(usage_days, dialect)
+def _grown(statement: sqlite.Insert) -> sqlite.Insert:
     new = statement.excluded
     grown = {name: usage_days.c[name] + new[name] for name in _SUMS}
-    await connection.execute(statement.on_conflict_do_update(index_elements=list(_PLACE), set_=grown), rows)
+    return statement.on_conflict_do_update(index_elements=list(_PLACE), set_=grown)
+
+
+_GROWING = BulkInsert(usage_days, _grown)
+
+
+async def add(
+    connection: AsyncConnection, dialect: Literal["sqlite", "postgresql"], rows: list[tuple[Any, ...]]
+) -> None:
+    """Add `rows` to `usage_days`, in the transaction of `connection`."""
+    await _GROWING.run(connection, dialect, rows)
