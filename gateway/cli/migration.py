@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.api import NoStore, Refused
 from gateway.cli.settings import ConfigOption, load_or_exit
+from gateway.configuration import variable_of
 from gateway.errors import StoreUnavailable
 from gateway.settings import Settings
 
@@ -45,10 +46,11 @@ def existing(settings: Settings) -> str:
         return shown(url)
     file = file_of(url)
     if not file.exists():
-        setting = "server.state_dir" if settings.database.url is None else "database.url"
+        place = ("server", "state_dir") if settings.database.url is None else ("database", "url")
         raise NoStore(
-            f"There is no database at {file}, where {setting} says. Run this in the folder that the gateway was started"
-            " in, name its settings with --config, or ask it with --url; gmi-gateway migrate makes a new one."
+            f"There is no database at {file}, where {'.'.join(place)} says. Run this in the folder that the gateway was"
+            f" started in, set {variable_of(place)} as its start printed it, or ask it with --url; gmi-gateway migrate"
+            " makes a new one."
         )
     return str(file)
 

@@ -26,8 +26,8 @@ def test_a_command_where_there_is_no_database_makes_none_and_says_where_it_looke
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
         f"There is no database at {tmp_path}/data/gateway.db, where server.state_dir says. Run this in the folder that"
-        " the gateway was started in, name its settings with --config, or ask it with --url; gmi-gateway migrate"
-        " makes a new one.\n"
+        " the gateway was started in, set GATEWAY_SERVER_STATE_DIR as its start printed it, or ask it with --url;"
+        " gmi-gateway migrate makes a new one.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -36,6 +36,7 @@ def test_the_setting_that_names_the_missing_database_is_said(tmp_path: Path) -> 
     result = call("keys", "list", GATEWAY_DATABASE_URL="sqlite:///else/where.db")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"There is no database at {tmp_path}/else/where.db, where database.url says. ")
+    assert "set GATEWAY_DATABASE_URL as" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
