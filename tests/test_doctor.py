@@ -238,13 +238,14 @@ def test_a_port_that_is_taken_by_what_speaks_no_http_is_bad() -> None:
     assert finding.cure.startswith("choose another with --port")
 
 
-def test_the_address_of_administration_is_looked_at_too(free_port: int) -> None:
-    environ = {"GATEWAY_ADMIN_LISTEN": f"127.0.0.1:{free_port}"}
+@pytest.mark.parametrize("section", ["admin", "metrics"])
+def test_an_address_of_their_own_is_looked_at_too(free_port: int, section: str) -> None:
+    environ = {f"GATEWAY_{section.upper()}_LISTEN": f"127.0.0.1:{free_port}"}
     assert Finding(Mark.GOOD, f"127.0.0.1:{free_port} is free") in findings(environ)
     with create_server(("127.0.0.1", free_port)):
         (finding,) = bad(findings(environ, timeout_s=0.2))
     assert finding.text == f"cannot listen on 127.0.0.1:{free_port}: Address already in use"
-    assert finding.cure.startswith("choose another as admin.listen")
+    assert finding.cure.startswith(f"choose another as {section}.listen")
 
 
 @pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])

@@ -64,11 +64,12 @@ class _Used:
 
     @property
     def totals(self) -> dict[str, int]:
-        return {"input": self.input, "output": self.output}
+        return {"input": self.input, "output": self.output} if self.input or self.output else {}
 
     def add(self, record: CallRecord) -> None:
         usage, source = record.usage, record.usage_source
-        self.sources[source] = self.sources.get(source, 0) + 1
+        if source != "none":
+            self.sources[source] = self.sources.get(source, 0) + 1
         if record.cost_microusd is not None:
             self.microusd += record.cost_microusd
         elif usage is not None:
@@ -226,8 +227,10 @@ class CallMetrics:
         yield _counter("tokens", _TOKENS, (*of, "kind"), _by_kind((who, used.totals) for who, used in every))
         yield _counter("token_details", _DETAILS, (*of, "kind"), _by_kind((who, used.details) for who, used in every))
         yield _counter("usage_records", _SOURCES, (*of, "source"), _by_kind((who, used.sources) for who, used in every))
-        yield _counter("cost_usd", _COST, of, {who: used.microusd for who, used in every}, divisor=_MICROUSD)
-        yield _counter("unpriced_requests", _UNPRICED, of, {who: used.unpriced for who, used in every})
+        yield _counter(
+            "cost_usd", _COST, of, {who: used.microusd for who, used in every if used.microusd}, divisor=_MICROUSD
+        )
+        yield _counter("unpriced_requests", _UNPRICED, of, {who: used.unpriced for who, used in every if used.unpriced})
 
 
 _REQUEST = ("method", "route", "model", "team", "status", "outcome")

@@ -24,6 +24,8 @@ from gateway.observe.families import Reading, growing, merged
 
 _LOCK = ".lock"
 _READINGS = ".readings"
+_REST = 50
+"""So many times as long as writing took is the least pause after it: calls wait meanwhile, a fiftieth of the time."""
 
 _log = logging.getLogger("gateway")
 _decoder = msgspec.msgpack.Decoder(list[Reading])
@@ -145,9 +147,13 @@ class Slots:
             return []
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = self._every_s
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(pause_s)
+            began_s = loop.time()
             self.write()
+            pause_s = max(self._every_s, _REST * (loop.time() - began_s))
 
 
 def _open(path: Path) -> int:

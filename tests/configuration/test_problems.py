@@ -54,6 +54,17 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
         ("admin: {listen: '127.0.0.1:8081', enabled: no}", "admin.listen: is set while admin.enabled is false"),
         ("admin: {listen: '127.0.0.1:8080'}", "admin.listen: is the address of the calls; choose another port"),
         ("admin: {listen: '0.0.0.0:8080'}", "admin.listen: is the address of the calls"),
+        (
+            "metrics: {token: short}",
+            "metrics.token: must be 16 or more visible ASCII characters; make one with: openssl",
+        ),
+        ("metrics: {listen: 9100}", "metrics.listen: must be host:port, such as 127.0.0.1:8081 or [::1]:8081"),
+        ("metrics: {listen: '127.0.0.1:9100', enabled: no}", "metrics.listen: is set while metrics.enabled is false"),
+        ("metrics: {listen: '0.0.0.0:8080'}", "metrics.listen: is the address of the calls; choose another port"),
+        (
+            "{metrics: {listen: '0.0.0.0:8081'}, admin: {listen: '127.0.0.1:8081'}}",
+            "metrics.listen: is the address of administration; choose another port",
+        ),
         ("database: {timeout_s: 0}", "database.timeout_s: is not more than 0"),
         ("database: {pool_size: 0}", "database.pool_size: is less than 1"),
         ("database: {url: gateway.db}", "database.url: must start with postgresql:// or sqlite:///"),

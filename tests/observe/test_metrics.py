@@ -101,6 +101,8 @@ def test_calls_are_counted_by_how_their_usage_is_known() -> None:
     )
     sources = ("reported", "estimated", "unknown")
     assert [value(metrics, "gmi_gateway_usage_records_total", source=source) for source in sources] == [1, 1, 2]
+    metrics.observe(replace(RECORD, usage_source="none", usage=None, cost_microusd=0))
+    assert value(metrics, "gmi_gateway_usage_records_total") == 4, "what used nothing is in none"
     assert value(metrics, "gmi_gateway_unpriced_requests_total") == 1, "unknown usage is not the price list's fault"
 
 
