@@ -130,4 +130,4 @@ def _rounded(microusd: int, rounding: str) -> str:
     """To the cent, and where it is less than a dollar, to the second digit that is not 0."""
     amount = Decimal(microusd) / 1_000_000
     places = 2 if amount >= 1 else min(1 - amount.adjusted(), 6)
-    return f"${amount.quantize(Decimal(1).scaleb(-places), rounding):,}"
+    return dollars(int(amount.quantize(Decimal(1).scaleb(-places), rounding) * 1_000_000))
