@@ -5,7 +5,7 @@ usage that upstream has not reported. How usage is read is `gateway.metering.usa
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.call import Dialect, Outcome, Reply, Route, Usage, UsageSource
 from gateway.metering.cost import cost_microusd, is_priced
@@ -47,7 +47,8 @@ class Ended(Protocol):
     usage: Usage | None
     """As upstream reported it."""
     cost_microusd: int | None
-    """Of `usage`, where that was computed already."""
+    """Of `usage`, if `is_costed`: then it was computed already."""
+    is_costed: bool
     is_free: bool
     """Upstream refused it, or never got all of it."""
     is_background: bool
@@ -62,17 +63,12 @@ class Ended(Protocol):
         """What was reserved for it, if limits bind it."""
 
 
-class Measured(NamedTuple):
-    """As in `CallRecord`."""
+Measured = tuple[Usage | None, UsageSource, int | None]
+"""Usage, where it is from, and micro-dollars, as in `CallRecord`."""
 
-    usage: Usage | None
-    source: UsageSource
-    cost_microusd: int | None
-
-
-NOTHING = Measured(None, "none", 0)
-_DUE = Measured(None, "due", 0)
-_UNKNOWN = Measured(None, "unknown", None)
+NOTHING: Measured = (None, "none", 0)
+_DUE: Measured = (None, "due", 0)
+_UNKNOWN: Measured = (None, "unknown", None)
 
 
 class Meter:
@@ -84,10 +80,12 @@ class Meter:
 
     def measure(self, call: Ended) -> Measured:
         """What `call` used. Asked once of each call; never raises."""
-        if call.usage is not None:
-            self._learn(call, call.usage)
-            cost = call.cost_microusd
-            return Measured(call.usage, "reported", self.cost_of(call.model, call.usage) if cost is None else cost)
+        usage = call.usage
+        if usage is not None:
+            if (call.streamed or call.asked is not None) and usage.total_tokens:
+                self._learn(call, usage)
+            cost = call.cost_microusd if call.is_costed else self.cost_of(call.model, usage)
+            return usage, "reported", cost
         route = call.route
         if route is None or call.sent_at is None or call.is_free or call.upstream_error in NEVER_SENT:
             return NOTHING
@@ -104,9 +102,8 @@ class Meter:
 
     def _learn(self, call: Ended, usage: Usage) -> None:
         """Where something is made of it: of calls that limits bind, and of streams, which are cut at times."""
-        if usage.total_tokens and (call.streamed or call.asked is not None):
-            answers = 1 if call.asked is None else call.asked.answers
-            self.estimator.learn(call.model or "", _prompt_bytes(call), usage, answers)
+        answers = 1 if call.asked is None else call.asked.answers
+        self.estimator.learn(call.model or "", _prompt_bytes(call), usage, answers)
 
     def _estimated(self, call: Ended, route: Route) -> Measured:
         """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""
@@ -115,7 +112,7 @@ class Meter:
         input_tokens, _ = self.estimator.estimate(call.model or "", _prompt_bytes(call), 0)
         output_tokens = _delivered(call) if answers_in_text(route) else 0
         usage = Usage(input_tokens, output_tokens, input_tokens + output_tokens)
-        return Measured(usage, "estimated", self.cost_of(call.model, usage))
+        return usage, "estimated", self.cost_of(call.model, usage)
 
 
 def answers_in_text(route: Route) -> bool:

@@ -74,6 +74,7 @@ class LiveCall:
         "id",
         "in_doubt",
         "is_background",
+        "is_costed",
         "is_free",
         "left",
         "limit_headers",
@@ -149,7 +150,8 @@ class LiveCall:
         self.usage: Usage | None = None
         """As upstream reported it."""
         self.cost_microusd: int | None = None
-        """Of that."""
+        """Of that, if `is_costed`."""
+        self.is_costed = False
         self.sample: Sequence[bytes] = ()
         """The first blocks of its stream, from which one that was cut is estimated."""
         self.error: str | None = None
@@ -188,6 +190,7 @@ class LiveCall:
     def record(self, measured: Measured = NOTHING) -> CallRecord:
         """The finished record, with what was used."""
         now = perf_counter()
+        usage, source, cost_microusd = measured
         return CallRecord(
             id=self.id.decode(),
             upstream_request_id=self.upstream_request_id,
@@ -203,11 +206,11 @@ class LiveCall:
             first_byte_s=None if self.first_byte_at is None else self.first_byte_at - self.started_at,
             overhead_s=None if self.first_write_at is None else self.overhead_s(self.first_write_at),
             sent_bytes=self.sent_bytes,
-            usage=measured.usage,
+            usage=usage,
             error=self.error,
             upstream_error=self.upstream_error,
-            usage_source=measured.source,
-            cost_microusd=measured.cost_microusd,
+            usage_source=source,
+            cost_microusd=cost_microusd,
             endpoint=None if self.sent_at is None else ENDPOINT,
             queue_s=self.queue_s,
             tags=self.tags,

@@ -10,9 +10,10 @@ import logging
 from collections.abc import Mapping
 from time import perf_counter
 
-from gateway.call import Outcome, Reply
+from gateway.call import Outcome, Reply, Usage
 from gateway.errors import GatewayError
 from gateway.metering.meter import Meter
+from gateway.metering.usage import usage_of_reply
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import KEY_REFUSED, as_gateway_error, error_code, kind_of
 from gateway.relay.live import LiveCall
@@ -57,8 +58,9 @@ class PlainRelay:
         """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
         self._masked = MaskedStream(mask)
         self._is_error = reply.status >= 400
-        metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
-        self._reported = Reported(fields) if metered else None
+        self._is_metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
+        self._fields = fields
+        self._reported: Reported | None = None
         self._new_ids = None if self._is_error else call.new_ids
         self._is_whole = False
 
@@ -78,7 +80,12 @@ class PlainRelay:
     async def _pump(self) -> None:
         left = self._length
         piece = await self._first_piece()
-        if max_bytes := self._most_to_hold(piece):
+        if self._is_metered:
+            if len(piece) == left and self._new_ids is None and b"content-encoding" not in self._fields:
+                self._note_usage(usage_of_reply(piece))  # what a reply mostly is: short, and there at once
+            else:
+                self._reported = Reported(self._fields)
+        if not self._is_whole and (max_bytes := self._most_to_hold(piece)):
             piece = await self._held(piece, max_bytes)
         while piece:
             left -= len(piece)
@@ -127,11 +134,12 @@ class PlainRelay:
                     _log.warning("a reply that names a new object is over %d bytes: nobody will see it", max_bytes)
                 return body
         self._is_whole = True
-        text = body if self._reported is None else await self._reported.text_of(body)
+        text = body
+        if self._reported is not None:
+            text = await self._reported.text_of(body) if self._reported.is_coded else body
+            self._note_usage(self._reported.usage_of(text))
         if self._new_ids is not None:
             self._new_ids.read(text)
-        if self._reported is not None:
-            self._note_usage(self._reported, text)
         return body
 
     async def _joined(self, first: bytes, max_bytes: int) -> bytes:
@@ -148,10 +156,13 @@ class PlainRelay:
             self._call.upstream_error = KEY_REFUSED
             self._call.detail = "upstream refuses the account's key; no client can mend this: gmi-gateway doctor"
 
-    def _note_usage(self, reported: Reported, text: bytes) -> None:
-        usage = self._call.usage = reported.usage_of(text)
+    def _note_usage(self, usage: Usage | None) -> None:
+        """All of the reply is there, and says this."""
+        self._is_whole = True
+        self._call.usage = usage
         if usage is not None:
             self._call.cost_microusd = self._meter.cost_of(self._call.model, usage)
+            self._call.is_costed = True
 
     async def _end(self, rest: bytes) -> None:
         await self._client.write(rest + self._masked.flush(), more=False)

@@ -14,11 +14,10 @@ _MILLION = 1_000_000
 
 def receipt(call: LiveCall, now: float) -> Headers:
     """The headers of a reply whose head is written `now` (`perf_counter`); of usage, where it is known already."""
-    queued = call.queue_s
-    overhead_us = int(call.overhead_s(now) * _MILLION)
+    queue_s = call.queue_s
     headers = [
-        (b"x-gateway-overhead-ms", b"%d.%03d" % divmod(overhead_us, 1000)),
-        (b"x-gateway-queue-ms", b"%d" % round(queued * 1000)) if queued else _NOT_QUEUED,
+        (b"x-gateway-overhead-ms", b"%.3f" % (call.overhead_s(now) * 1000)),
+        (b"x-gateway-queue-ms", b"%d" % round(queue_s * 1000)) if queue_s else _NOT_QUEUED,
     ]
     if call.sent_at is not None:
         headers.append(_UPSTREAM)

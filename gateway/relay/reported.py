@@ -18,20 +18,22 @@ _DECODED_INLINE_BYTES = 16 * 1024
 """A larger reply is decoded in a thread, since others must not wait."""
 
 _NO_DOCUMENTS = (b"audio/", b"video/", b"image/", b"application/octet-stream", b"text/event-stream")
+_JSON = b"application/json"
 _EVENTS = b"text/event-stream"
 
 
 class Reported:
     """Reads usage out of one reply, whose headers are `fields`."""
 
-    __slots__ = ("_coding", "_is_stream", "_kept", "_kept_bytes", "_tail", "is_document")
+    __slots__ = ("_coding", "_is_stream", "_kept", "_kept_bytes", "_tail", "is_coded", "is_document")
 
     def __init__(self, fields: Mapping[bytes, bytes]) -> None:
-        content_type = fields.get(b"content-type", b"").lower()
-        self.is_document = not content_type.startswith(_NO_DOCUMENTS)
+        content_type = fields.get(b"content-type", b"")
+        self.is_document = content_type == _JSON or not content_type.lower().startswith(_NO_DOCUMENTS)
         """It is of use only when it is whole."""
-        self._is_stream = content_type.startswith(_EVENTS)
+        self._is_stream = not self.is_document and content_type.lower().startswith(_EVENTS)
         self._coding = fields.get(b"content-encoding")
+        self.is_coded = self._coding is not None
         self._kept: list[bytes] | None = [] if self.is_document or self._is_stream else None
         self._kept_bytes = 0
         self._tail = b""
@@ -57,7 +59,7 @@ class Reported:
         return usage_of_stream(text) if self._is_stream else usage_of_reply(text)
 
     async def text_of(self, body: bytes) -> bytes:
-        """A whole reply, decoded; b"" where that is not possible."""
+        """A whole reply, decoded; b"" where that is not possible. Only what `is_coded` need be asked about."""
         if self._coding is None:
             return body
         try:
