@@ -1,0 +1,73 @@
+"""A budget that no call can draw on is not set in silence, whoever's prices they are."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.pricing import may_overlap, unpriced
+from tests.cli.conftest import Run, done
+
+PRICE = (
+    "unit: microusd_per_million_tokens\nmodels:\n  a/b: {looked_up: 2026-11-22, input: 1000, output: 1000}\n  c: null\n"
+)
+NO_PRICES = (
+    "! no model has a price, so that no call draws on a budget; write prices into config/prices.yaml (docs/prices.md)\n"
+)
+
+
+def test_a_budget_without_any_price_is_set_with_a_warning(run: Run) -> None:
+    for words in ("teams create --name engines", "teams update engines", "keys create --team engines --name ada"):
+        result = run(*words.split(), "--budget-usd", "5/day")
+        assert (result.exit_code, result.stderr) == (0, NO_PRICES)
+        assert "$5.00/day" in result.stdout
+    update = "keys update ada --budget-usd"
+    assert run(*update.split(), "6/month", "--json").stderr == NO_PRICES
+
+
+@pytest.mark.parametrize("words", ["--rpm 5", "--budget-usd none/day"])
+def test_what_is_no_budget_is_set_without_a_word(run: Run, words: str) -> None:
+    done(run("teams", "create", "--name", "engines", *words.split()))
+
+
+def test_a_budget_of_models_that_have_no_price_is_set_with_a_warning(run: Run) -> None:
+    Path("p.yaml").write_text(PRICE)
+    prices = {"GATEWAY_PRICES_FILE": "p.yaml"}
+    done(run("teams", "create", "--name", "engines", "--budget-usd", "5/day", **prices))
+    done(run("teams", "update", "engines", "--models", "a/*,z", "--budget-usd", "5/day", **prices))
+    result = run("teams", "update", "engines", "--models", "c,z/*", "--budget-usd", "5/day", **prices)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "! none of the models that engines may use has a price, so that no call draws on its budget;"
+        " write prices into p.yaml (docs/prices.md)\n"
+    )
+
+
+def test_a_list_of_prices_that_cannot_be_read_is_told_when_a_budget_is_set(run: Run) -> None:
+    Path("p.yaml").write_text("unit: dollars\n")
+    result = run("teams", "create", "--name", "engines", "--budget-usd", "5/day", GATEWAY_PRICES_FILE="p.yaml")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("! prices cannot be read: p.yaml:1: unit: ")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("*", "b", True),
+        ("a/*", "a/b", True),
+        ("a/*", "b/*", False),
+        ("a/*", "a/b*", True),
+        ("*-mini", "a/*", True),
+        ("*-mini", "*-pro", False),
+        ("a*c", "a/b", False),
+    ],
+)
+def test_whether_two_patterns_may_mean_one_model(one: str, other: str, may: bool) -> None:
+    assert (may_overlap(one, other), may_overlap(other, one)) == (may, may)
+
+
+def test_an_alias_has_the_price_of_what_it_stands_for() -> None:
+    record = {"name": "ada", "grants": {"models": ["short"]}}
+    assert unpriced(record, ("vendor/long",), {"short": "vendor/long"}) is None
+    assert unpriced(record, ("vendor/long",), {}) is not None
