@@ -2,8 +2,8 @@
 
 Knows the order of things: who may, is it legal, does it fit what is there; and that a change, its audit entry and its
 number are one transaction. Knows nothing of HTTP or of terminals. Every method takes the actor first and raises
-`BadRequest`, `Forbidden`, `NotFound`, `Conflict`, `PreconditionFailed`, `InvalidKey` (the actor's key died meanwhile)
-or `StoreUnavailable`; a change that is refused leaves no trace.
+`BadRequest`, `Forbidden`, `NotFound`, `Conflict`, `PreconditionFailed`, `InvalidKey` (the actor's key or secret died
+meanwhile) or `StoreUnavailable`; a change that is refused leaves no trace.
 """
 
 import contextlib
@@ -41,9 +41,6 @@ from gateway.store.engine import Store
 from gateway.store.tables import audit, keys, teams
 
 _Kind = TypeVar("_Kind", bound=Change)
-
-HERE = Actor("here", "admin")
-"""Whoever holds the machine, for questions that any key may ask about itself."""
 
 
 class Administration:
@@ -219,17 +216,24 @@ class Administration:
             rules.require_admin(change.authority)
             await change.note_reset(subject, before, after)
 
-    async def me(self, key_id: str) -> tuple[Key, Team]:
-        """The key that a call was made with, and its team."""
-        async with self._viewing(HERE) as view:
-            key = await view.key(key_id)
-            return key, await view.team(key.team_id)
+    async def check_lives(self, actor: Actor) -> str:
+        """The actor's role now. Raises `InvalidKey` if their key or secret has died, `Forbidden` in its grace."""
+        async with self._viewing(actor) as view:
+            return view.authority.role
+
+    async def me(self, actor: Actor) -> tuple[Key, Team]:
+        """The actor's own key, and its team."""
+        async with self._viewing(actor) as view:
+            key, team = view.authority.key, view.authority.team
+        if key is None or team is None:
+            raise BadRequest("This is asked with a key, about that key. Send yours.")
+        return key, team
 
     async def rotate_me(self, actor: Actor, *, grace_s: int = 0, version: int | None = None) -> Issued:
         """Give the actor's own key a new secret."""
-        if actor.key is None:
+        if actor.key_id is None:
             raise BadRequest("This is done with a key, and rotates that key. Send yours.")
-        return await self.rotate_key(actor, actor.key.id, grace_s=grace_s, version=version)
+        return await self.rotate_key(actor, actor.key_id, grace_s=grace_s, version=version)
 
     async def export(self, actor: Actor) -> dict[str, object]:
         """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended."""

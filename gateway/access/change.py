@@ -14,11 +14,12 @@ from sqlalchemy import Column, Select, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.access import rules
+from gateway.access.grants import check_address
 from gateway.access.records import Actor, Key, Team
 from gateway.access.rows import key_of, key_values, select_keys, select_teams, team_of, team_values
 from gateway.access.rules import Authority
 from gateway.access.validity import is_plain
-from gateway.errors import InvalidKey, PreconditionFailed
+from gateway.errors import Forbidden, InvalidKey, PreconditionFailed
 from gateway.store.changes import bump
 from gateway.store.tables import audit, keys, revision, secrets, teams
 
@@ -41,7 +42,7 @@ class View:
 
     @classmethod
     async def open(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
-        """Raises `InvalidKey` if the actor's key has died since it was looked up."""
+        """Raises `InvalidKey` if the actor's key or secret has died, `Forbidden` in its grace or from elsewhere."""
         return cls(connection, await _authority(connection, actor, now), now)
 
     async def team(self, id_or_name: str) -> Team:
@@ -202,17 +203,39 @@ def _audited(record: Team | Key) -> dict[str, Any]:
 
 
 async def _authority(connection: AsyncConnection, actor: Actor, now: int) -> Authority:
-    """What the actor may do now: the caller's knowledge of their key may be a second old, or more."""
-    if actor.key is None:
-        return Authority(actor.role, actor.team_id)
-    row = (await connection.execute(select_keys(now).where(keys.c.id == actor.key.id))).first()
+    """What the actor may do now: what the caller knows of their key is as old as their request's head, or older."""
+    if actor.key_id is None:
+        return Authority(actor.role)
+    row = (await connection.execute(_with_secret(actor, now))).first()
     key = None if row is None else key_of(row)
-    if key is None or key.state != "active" or (key.expires_at is not None and key.expires_at <= now):
+    if row is None or key is None or key.state != "active" or _is_over(key.expires_at, now) or _is_over(row.ends, now):
         raise _dead()
     team = team_of((await connection.execute(select_teams().where(teams.c.id == key.team_id))).one())
     if team.state != "active":
         raise _dead()
+    check_address((key.grants, team.grants), actor.address)
+    if row.ends is not None:
+        raise _in_grace()
     return Authority(key.role, team.id, key, team)
+
+
+def _with_secret(actor: Actor, now: int) -> Select[Any]:
+    """The actor's key, if the secret that they sent is one of its own, and when that ends."""
+    sent = secrets.alias("sent")
+    is_sent = (sent.c.key_id == keys.c.id) & (sent.c.digest == actor.digest)
+    query = select_keys(now).add_columns(sent.c.valid_until.label("ends"))
+    return query.join(sent, is_sent).where(keys.c.id == actor.key_id)
+
+
+def _is_over(until: int | None, now: int) -> bool:
+    return until is not None and until <= now
+
+
+def _in_grace() -> Forbidden:
+    """Or whoever still has an old secret could rotate the key, and so take it from whoever has the new one."""
+    return Forbidden(
+        "This secret was replaced, and works for calls alone until it ends. Send the newest secret of this key."
+    )
 
 
 def _dead() -> InvalidKey:

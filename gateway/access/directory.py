@@ -234,6 +234,11 @@ def _bearer_token(authorization: bytes | None) -> bytes:
     return token
 
 
+def digest_of(authorization: bytes | None) -> bytes:
+    """The SHA-256 of the secret that an Authorization header's value holds. Raises `MissingKey`."""
+    return digest(_bearer_token(authorization))
+
+
 def _invalid() -> InvalidKey:
     return InvalidKey(f"This API key is not valid here. {_HOW}, or ask whoever runs this gateway for one.")
 

@@ -85,13 +85,20 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who administers. `key` is None for whoever holds the machine: the command line, the settings, the first start."""
+    """Who administers. `key_id` is None for whoever holds the machine: the command line, the settings, the first start.
+
+    Of whoever came with a key, `role` is what was known when they came: what they may is looked up with each question.
+    """
 
     name: str
     role: Role
-    team_id: str | None = None
-    key: Key | None = None
+    key_id: str | None = None
+    digest: bytes | None = None
+    """The SHA-256 of the secret that they came with: of a key, only the newest secret administers."""
     address: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Actor({self.name})"
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Table, func, select
 from gateway.access.administration import Administration
 from gateway.access.drafts import KeyDraft, TeamDraft
 from gateway.access.keys import digest
-from gateway.access.records import Actor, Issued, Key, Team
+from gateway.access.records import Actor, Issued, Team
 from gateway.store.engine import Store
 from gateway.store.tables import audit, changes, keys, metadata, revision, secrets, teams
 
@@ -40,7 +40,7 @@ class Desk:
 
     async def as_key(self, name: str = "alice", team: str = "research", **members: Any) -> Actor:
         """Whoever has a new key."""
-        return actor_of((await self.key(name, team, **members)).key)
+        return actor_of(await self.key(name, team, **members))
 
     async def trace(self) -> tuple[Any, ...]:
         """All that a change would leave; equal before and after a refused one."""
@@ -77,9 +77,9 @@ class Desk:
         return found.valid_until is None or bool(found.valid_until > self.now)
 
 
-def actor_of(key: Key, address: str | None = None) -> Actor:
-    """Whoever has this key."""
-    return Actor(key.id, key.role, key.team_id, key, address)
+def actor_of(issued: Issued, address: str | None = None) -> Actor:
+    """Whoever has this key, and came with this secret."""
+    return Actor(issued.key.id, issued.key.role, issued.key.id, digest(secret_of(issued).encode()), address)
 
 
 def secret_of(issued: Issued) -> str:

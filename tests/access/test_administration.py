@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import URL
 
@@ -152,7 +153,7 @@ async def test_no_key_of_a_disabled_team_works(desk: Desk) -> None:
     await desk.do.disable_team(ROOT, "research")
     assert not await desk.works(secret_of(issued))
     with pytest.raises(InvalidKey):
-        await desk.do.teams(actor_of(issued.key))
+        await desk.do.teams(actor_of(issued))
     await desk.do.enable_team(ROOT, "research")
     assert await desk.works(secret_of(issued))
 
@@ -298,7 +299,7 @@ async def test_whoever_has_lost_their_key_meanwhile_does_nothing_more(desk: Desk
     for end in (desk.do.disable_key, desk.do.revoke_key):
         admin = await desk.as_key(f"admin {end.__name__}", role="admin")
         await desk.key(f"other {end.__name__}", role="admin")
-        await end(ROOT, admin.key.id if admin.key else "")
+        await end(ROOT, admin.name)
         with pytest.raises(InvalidKey):
             await desk.do.create_team(admin, TeamDraft("x"))
     demoted = await desk.as_key("demoted", role="admin")
@@ -318,6 +319,37 @@ async def test_a_key_that_died_meanwhile_is_refused_as_every_bad_key_is(desk: De
         await directory.look_up(b"Bearer junk")
     await directory.close()
     assert dead.value.body() == junk.value.body()
+
+
+async def test_of_a_key_only_the_newest_secret_administers(desk: Desk) -> None:
+    await desk.team()
+    issued = await desk.key(role="admin")
+    old = actor_of(issued)
+    assert await desk.do.check_lives(old) == "admin"
+    for grace_s, refusal in ((60, Forbidden), (0, InvalidKey)):
+        new = actor_of(await desk.do.rotate_key(ROOT, issued.key.id, grace_s=grace_s))
+        before = await desk.trace()
+        for asked in (
+            desk.do.check_lives(old),
+            desk.do.me(old),
+            desk.do.rotate_me(old),
+            desk.do.create_team(old, TeamDraft("x")),
+            desk.do.import_(old, {"teams": []}, dry_run=True),
+        ):
+            with pytest.raises(refusal):
+                await asked
+        assert await desk.trace() == before
+        assert await desk.do.check_lives(new) == "admin"
+        old = new
+
+
+async def test_a_secret_is_believed_for_its_own_key_alone(desk: Desk) -> None:
+    await desk.team()
+    alice, root = await desk.as_key("alice"), await desk.as_key("root", role="admin")
+    for digest in (None, b"", alice.digest):
+        with pytest.raises(InvalidKey):
+            await desk.do.teams(msgspec.structs.replace(root, digest=digest))
+    assert str(alice.digest) not in repr(alice)
 
 
 async def test_a_create_that_is_asked_for_again_makes_nothing_again(desk: Desk) -> None:
@@ -351,14 +383,15 @@ async def test_an_idempotency_key_is_its_actors_own_and_ends_after_a_day(desk: D
 async def test_me_is_the_key_and_its_team_and_rotates_itself(desk: Desk) -> None:
     team = await desk.team()
     issued = await desk.key()
-    me = actor_of(issued.key)
-    assert await desk.do.me(issued.key.id) == (issued.key, team)
+    me = actor_of(issued)
+    assert await desk.do.me(me) == (issued.key, team)
     rotated = await desk.do.rotate_me(me, grace_s=60)
     assert (rotated.key.id, rotated.key.version) == (issued.key.id, 2)
     assert await desk.works(secret_of(rotated))
     assert (await desk.do.audit(ROOT, AuditFilters(actor=me.name))).items[0].action == "key.rotate"
-    with pytest.raises(BadRequest):
-        await desk.do.rotate_me(ROOT)
+    for asked in (desk.do.rotate_me(ROOT), desk.do.me(ROOT)):
+        with pytest.raises(BadRequest):
+            await asked
 
 
 async def _outcomes(*calls: Any) -> list[str]:

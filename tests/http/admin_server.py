@@ -1,6 +1,7 @@
 """The admin API alone, on loopback, on a store of its own: a thread, a loop, uvicorn as in production.
 
-Keys are looked up afresh for each request, so that a change is in force for the next one.
+Keys are looked up afresh for each request, so that a change is in force for the next one; where it is asked for, they
+are remembered instead, and nobody tells of changes: a node that has not heard of them yet.
 """
 
 import asyncio
@@ -81,8 +82,9 @@ def _named(headers: dict[str, str]) -> dict[str, str]:
 class AdminServer:
     """`secret` is the admin key of the first start; `admin` asks with it."""
 
-    def __init__(self, url: URL, listener: socket.socket) -> None:
+    def __init__(self, url: URL, listener: socket.socket, *, remembers: bool = False) -> None:
         self.database = url
+        self._remembers = remembers
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.secret = ""
         self.uses: dict[str, int] = {}
@@ -96,10 +98,11 @@ class AdminServer:
         store = Store(self.database)
         groups = frozenset(route.group for route in ROUTES)
         administration = Administration(store, on_change=None, route_groups=groups)
+        remembering = KeyDirectory(store)
 
         async def authenticate(request: Request) -> Actor:
-            of_this_request = authenticator(KeyDirectory(store), administration, (), self.uses.__setitem__)
-            return await of_this_request(request)
+            directory = remembering if self._remembers else KeyDirectory(store)
+            return await authenticator(directory, administration, (), self.uses.__setitem__)(request)
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -133,10 +136,13 @@ class AdminServer:
 
 
 @contextlib.contextmanager
-def administered(url: URL) -> Iterator[AdminServer]:
-    """An admin API on the store at `url`, which has the schema and no keys; gone at the end."""
+def administered(url: URL, *, remembers: bool = False) -> Iterator[AdminServer]:
+    """An admin API on the store at `url`, which has the schema; gone at the end.
+
+    `secret` is empty where the store has an admin key already. `remembers`: no key is looked up twice.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = AdminServer(url, listener)
+        server = AdminServer(url, listener, remembers=remembers)
         thread = threading.Thread(target=server.run, name="admin")
         thread.start()
         try:

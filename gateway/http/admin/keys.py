@@ -105,18 +105,18 @@ class MeRoutes:
 
     async def show(self, actor: ActorOf) -> Response:
         """Whoever has a key may ask."""
-        key, team = await self._administration.me(own_key_id(actor))
+        check_has_key(actor)
+        key, team = await self._administration.me(actor)
         return JSONResponse(MeReply(key=key_reply(key), team=team_reply(team)).model_dump())
 
     async def rotate(self, actor: ActorOf, version: Version, body: Rotate | None = None) -> Response:
         """Whoever has a key may replace its secret."""
-        own_key_id(actor)
+        check_has_key(actor)
         grace_s = 0 if body is None else body.grace_s
         return show_issued(await self._administration.rotate_me(actor, grace_s=grace_s, version=version))
 
 
-def own_key_id(actor: Actor) -> str:
-    """The key that asks. Raises `NotFound` for whoever asks without one."""
-    if actor.key is None:
+def check_has_key(actor: Actor) -> None:
+    """Raises `NotFound` for whoever asks without a key."""
+    if actor.key_id is None:
         raise NotFound("Whoever works on the store itself has no key. Ask with --url and a key.")
-    return actor.key.id

@@ -13,7 +13,7 @@ from gateway.access.administration import Administration
 from gateway.access.records import Actor, Key, Team
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.http.admin.authentication import ActorOf, no_query
-from gateway.http.admin.keys import own_key_id
+from gateway.http.admin.keys import check_has_key
 from gateway.http.admin.replies import LimitReply, LimitsReply
 from gateway.http.admin.requests import LimitsQuery, ResetLimits
 from gateway.limits.overview import Overview, full, model_of
@@ -50,7 +50,8 @@ class LimitRoutes:
 
     async def show_own(self, actor: ActorOf) -> Response:
         """Whoever has a key may ask."""
-        key, team = await self._administration.me(own_key_id(actor))
+        check_has_key(actor)
+        key, team = await self._administration.me(actor)
         return await self._reply(self._overview.rules_of_key(_quota(key, team)))
 
     async def reset(self, actor: ActorOf, body: ResetLimits) -> Response:

@@ -1,4 +1,4 @@
-"""Who sent a request to the admin API: the key directory's answer, and what the store says of that key.
+"""Who sent a request to the admin API: whom the key directory knows, and the store confirms.
 
 Knows how a key becomes an actor. What an actor may do, the rules of administration know.
 """
@@ -6,14 +6,13 @@ Knows how a key becomes an actor. What an actor may do, the rules of administrat
 import time
 from collections.abc import Callable
 
+import msgspec
 from fastapi import Request
 
 from gateway.access.administration import Administration
-from gateway.access.directory import KeyDirectory
+from gateway.access.directory import KeyDirectory, digest_of
 from gateway.access.grants import check_address
 from gateway.access.records import Actor
-from gateway.call import Principal
-from gateway.errors import Forbidden
 from gateway.http.admin.authentication import Authenticate
 from gateway.http.client_address import Networks, address_of
 
@@ -31,20 +30,14 @@ def authenticator(
 
     async def authenticate(request: Request) -> Actor:
         headers = request.scope["headers"]
-        principal = await directory.look_up(dict(headers).get(b"authorization"))
+        authorization = dict(headers).get(b"authorization")
+        principal = await directory.look_up(authorization)
         address = address_of(request.scope, headers, trusted)
         check_address(principal.grants, address)
-        _refuse_in_grace(principal)
-        key, _ = await administration.me(principal.key_id)
-        note_use(key.id, int(time.time()))
-        return Actor(key.id, key.role, key.team_id, key, address)
+        actor = Actor(principal.key_id, principal.role, principal.key_id, digest_of(authorization), address)
+        # What is in memory may be older than the last rotation.
+        role = await administration.check_lives(actor)
+        note_use(principal.key_id, int(time.time()))
+        return msgspec.structs.replace(actor, role=role)
 
     return authenticate
-
-
-def _refuse_in_grace(principal: Principal) -> None:
-    """Or whoever still has an old secret could rotate the key, and so take it from whoever has the new one."""
-    if principal.is_in_grace:
-        raise Forbidden(
-            "This secret was replaced, and works for calls alone until it ends. Send the newest secret of this key."
-        )
