@@ -65,10 +65,23 @@ async def until(holds: Callable[[], Awaitable[bool]], within_s: float, told: Cal
 
 
 class Counter:
-    """An upstream's script that counts the streams under way, each of which lasts until `go` is set."""
+    """An upstream's script that counts the streams under way, each of which lasts until `go` is set.
 
-    def __init__(self, go: asyncio.Event) -> None:
-        self.go, self.now, self.most = go, 0, 0
+    That is done by itself when, with those that never came here, `expected` are accounted for.
+    """
+
+    def __init__(self, expected: int = 0) -> None:
+        self.go, self.now, self.most = asyncio.Event(), 0, 0
+        self._expected, self._refused = expected, 0
+
+    def refused(self) -> None:
+        """One of those expected will not come."""
+        self._refused += 1
+        self._look()
+
+    def _look(self) -> None:
+        if self.now + self._refused == self._expected:
+            self.go.set()
 
     async def __call__(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: WireRequest) -> None:
         if b'"stream": true' not in seen.body:
@@ -76,6 +89,7 @@ class Counter:
             return
         self.now += 1
         self.most = max(self.most, self.now)
+        self._look()
         writer.writelines(STREAM[:2])
         await self.go.wait()
         self.now -= 1
@@ -83,18 +97,22 @@ class Counter:
 
 
 @asynccontextmanager
-async def two_nodes(tmp_path: Path, script: Handler) -> AsyncIterator[tuple[WireUpstream, list[GatewayProcess]]]:
+async def two_nodes(
+    tmp_path: Path, script: Handler, *, on_redis_failure: str = "local"
+) -> AsyncIterator[tuple[WireUpstream, list[GatewayProcess]]]:
     """Two gateways, processes of their own, on one store, one Valkey and one upstream."""
     redis_url = shared_server("valkey").url
     async with WireUpstream(script) as upstream:
-        base_url = f"{upstream.url}/v1"
-        async with nodes(fresh_sqlite_url(tmp_path), redis_url=redis_url, GMI_BASE_URL=base_url) as running:
+        base_url, store = f"{upstream.url}/v1", fresh_sqlite_url(tmp_path)
+        async with nodes(
+            store, redis_url=redis_url, GMI_BASE_URL=base_url, GATEWAY_LIMITS_ON_REDIS_FAILURE=on_redis_failure
+        ) as running:
             yield upstream, running
 
 
 async def test_of_500_streams_at_once_upstream_sees_no_more_than_the_10_that_may_run(tmp_path: Path) -> None:
-    counter = Counter(asyncio.Event())
-    async with two_nodes(tmp_path, counter) as (upstream, running):
+    counter = Counter(500)
+    async with two_nodes(tmp_path, counter, on_redis_failure="closed") as (upstream, running):
         ports = [node.port for node in running]
         key = await Admin(ports[0]).make_key(limits={"parallel": 10})
         refused: list[Answer] = []
@@ -103,16 +121,18 @@ async def test_of_500_streams_at_once_upstream_sees_no_more_than_the_10_that_may
             answer = await ask(port, stream_with(key.secret), within_s=30)
             if answer.status != 200:
                 refused.append(answer)
-                if len(refused) == 490:
-                    counter.go.set()
+                counter.refused()
             return answer
 
         answers = await asyncio.gather(*(call_once(ports[number % 2]) for number in range(500)))
-        assert (counter.most, len(upstream.requests)) == (10, 10)
-        assert sorted(answer.status for answer in answers) == [200] * 10 + [429] * 490
+        assert counter.most == len(upstream.requests) <= 10
+        late = sum(answer.status == 503 for answer in refused)  # a machine that does other things is late for Redis
+        assert late or counter.most == 10
         for answer in refused:
-            _tells_when_to_come_back(answer)
-        await asyncio.sleep(_retry_after_s(refused[-1]))
+            if answer.status != 503:
+                _tells_when_to_come_back(answer)
+        assert sorted({answer.status for answer in answers}) == [200, 429, *([503] if late else [])]
+        await asyncio.sleep(max(map(_retry_after_s, refused)))
         again = await asyncio.gather(*(ask(ports[number % 2], stream_with(key.secret)) for number in range(10)))
         assert [answer.status for answer in again] == [200] * 10
 
@@ -131,11 +151,10 @@ def _retry_after_s(answer: Answer) -> float:
 async def test_clients_that_call_until_all_are_through_are_never_more_than_10_upstream(
     tmp_path: Path, is_long: bool
 ) -> None:
-    go = asyncio.Event()
-    go.set()
-    counter = Counter(go)
+    counter = Counter()
+    counter.go.set()
     count = 5_000 if is_long else 500
-    async with two_nodes(tmp_path, counter) as (upstream, running):
+    async with two_nodes(tmp_path, counter, on_redis_failure="closed") as (upstream, running):
         ports = [node.port for node in running]
         key = await Admin(ports[0]).make_key(limits={"parallel": 10})
         refused = 0
@@ -147,7 +166,7 @@ async def test_clients_that_call_until_all_are_through_are_never_more_than_10_up
                 while done < count // 20:
                     client.send(stream_with(key.secret))
                     status = (await client.answer(within_s=30)).status
-                    assert status in (200, 429)
+                    assert status in (200, 429, 503)
                     done, refused = done + (status == 200), refused + (status == 429)
 
         await asyncio.gather(*(lane(number) for number in range(20)))
@@ -160,7 +179,7 @@ async def test_clients_that_call_until_all_are_through_are_never_more_than_10_up
 
 
 async def test_slots_of_a_killed_node_are_back_after_the_life_of_a_lease_and_other_nodes_go_on(tmp_path: Path) -> None:
-    counter = Counter(asyncio.Event())
+    counter = Counter()
     async with two_nodes(tmp_path, counter) as (_, (killed, other)):
         admin = Admin(other.port)
         key, steady = await admin.make_key(limits={"parallel": 60}), await admin.make_key(limits={"parallel": 1})

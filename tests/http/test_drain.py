@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.relay.plain import MAX_RECEIPT_BYTES
 from tests.faults.face import (
     CHAT,
     RESPONSES,
@@ -241,7 +242,8 @@ async def _again(client: Client) -> Answer:
 @BOTH
 async def test_stuck_calls_are_cut_at_the_deadline_with_an_honest_error(transport: str) -> None:
     stuck = [*sse([{"n": 1}], end=False), Stall()]
-    plain: list[Step] = [reply(200, [(b"Content-Length", b"9")], b"half"), Stall()]
+    too_large_to_hold = str(2 * MAX_RECEIPT_BYTES).encode()
+    plain: list[Step] = [reply(200, [(b"Content-Length", too_large_to_hold)], b"half"), Stall()]
     async with WireUpstream(stuck, stuck, plain, [Stall()]) as upstream:
         section = {"server": {"drain_s": 0.5}, "upstream": {"transport": transport}}
         with running_gateway(f"{upstream.url}/v1", **section) as gateway:
