@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
-from gateway.call import Body, CallRecord, Dialect, Principal, Reply, Route, TraceContext
+from gateway.call import Body, CallRecord, Dialect, Makes, Principal, Reply, Route, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.errors import send_error
@@ -30,12 +30,13 @@ from gateway.http.requests import (
     stream_body,
     too_large,
 )
-from gateway.http.routes import Match, RouteTable
+from gateway.http.routes import ROUTES, Match, RouteTable
 from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
+from gateway.relay.late_record import late_record
 from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
 from gateway.relay.mask import without_keys
@@ -90,7 +91,12 @@ class Proxy:
         self._objects = relay.objects
         self._base_path = base_path
         self._observers: tuple[Observer, ...] = ()
+        self.note_late: Callable[[CallRecord], None] | None = None
+        """Is told whenever a reply says what a response in the background has used; it may say so often."""
         self._routes = RouteTable()
+        self._responses = next(
+            route for route in ROUTES if route.reply is Reply.USAGE and route.makes is Makes.RESPONSE
+        )
         self.repeated = RepeatedHeads()
         self._ids = CallIds()
         self._trusted_proxies = compile_networks(settings.server.trusted_proxies)
@@ -349,6 +355,10 @@ class Proxy:
             self._allowance.settle(call, record)
         for observe in self._observers:
             observe(record, call.detail)
+        if call.late is not None and self.note_late is not None:
+            late = late_record(record, call.late, call.owner, self._responses, self._allowance.meter)
+            if late is not None:
+                self.note_late(late)
 
 
 _BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."

@@ -5,7 +5,7 @@ only those are added to the sums.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -44,6 +44,8 @@ class Drain:
     """Writes lines into `store`, whose days are `days`."""
 
     def __init__(self, store: Store, days: Days) -> None:
+        self.written: Callable[[Iterable[str]], None] | None = None
+        """Is told the ids of records that are new, once they are in the database."""
         self._store = store
         self._days = days
 
@@ -78,6 +80,8 @@ class Drain:
             if new:
                 await _add_tags(connection, self._store.dialect, new)
                 await rollups.add(connection, self._store.dialect, rollups.sums(new, self._days))
+        if self.written is not None:
+            self.written([line.id for line in new])
         return len(new)
 
     async def _insert(self, connection: AsyncConnection, lines: dict[str, Line]) -> list[Line]:

@@ -59,6 +59,10 @@ class Ended(Protocol):
     """The first blocks of its stream, as `SAMPLE_BYTES` says."""
 
     @property
+    def late(self) -> object:
+        """Usage of a response in the background, which has a record of its own; None: its reply tells of none."""
+
+    @property
     def asked(self) -> Estimated | None:
         """What was reserved for it, if limits bind it."""
 
@@ -81,7 +85,7 @@ class Meter:
     def measure(self, call: Ended) -> Measured:
         """What `call` used. Asked once of each call; never raises."""
         usage = call.usage
-        if usage is not None:
+        if usage is not None and call.late is None:
             if (call.streamed or call.asked is not None) and usage.total_tokens:
                 self._learn(call, usage)
             cost = call.cost_microusd if call.is_costed else self.cost_of(call.model, usage)

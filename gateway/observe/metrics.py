@@ -153,6 +153,10 @@ class CallMetrics:
             labels = (record.upstream_error, record.endpoint or NONE)
             self._upstream_errors[labels] = self._upstream_errors.get(labels, 0) + 1
 
+    def observe_late(self, record: CallRecord) -> None:
+        """Count what was used by a call that was counted before that was known."""
+        self._line_of(self._key_of(record)).used.add(record)
+
     def _key_of(self, record: CallRecord) -> _Key:
         """The labels of a call, in which nothing is left that its client could have made up."""
         route = record.route

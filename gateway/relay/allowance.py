@@ -125,6 +125,19 @@ class Allowance:
         self.limiter.settle(asked.demand, actual(asked.demand, tokens=tokens, cost_microusd=cost))
         self.room.released(asked.demand)
 
+    def note_late(self, record: CallRecord) -> None:
+        """Write down what was spent by a call that was settled before that was known.
+
+        What it had reserved stands in the limiter. Of a key that is not the one which asked, only the team is known.
+        """
+        principal, cost = record.principal, record.cost_microusd
+        if principal is None or principal.quota is None or self._spend is None or not cost:
+            return
+        is_own = principal.key_id == principal.quota.key_id
+        for rule in self.planner.rules(principal.quota, time.time()):
+            if rule.dimension == "budget" and (is_own or rule.whose == "team"):
+                self._spend.note(rule, cost)
+
 
 def _amounts(record: CallRecord) -> tuple[int | None, int | None]:
     """Tokens and micro-dollars to settle with; None where nobody knows, so that what was reserved stands."""

@@ -9,7 +9,7 @@ from os import urandom
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.call import CallRecord, Outcome, Principal, Route, TraceContext, Usage
+from gateway.call import CallRecord, Makes, Outcome, Principal, Reply, Route, TraceContext, Usage
 from gateway.errors import GatewayError
 from gateway.metering.meter import NOTHING, Measured
 from gateway.relay.tags import NO_TAGS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.access.ownership import Owner
+    from gateway.metering.late import Late
     from gateway.relay.allowance import Asked
     from gateway.relay.new_ids import NewIds
 
@@ -76,6 +77,7 @@ class LiveCall:
         "is_background",
         "is_costed",
         "is_free",
+        "late",
         "left",
         "limit_headers",
         "longest_gap_s",
@@ -152,12 +154,24 @@ class LiveCall:
         self.cost_microusd: int | None = None
         """Of that, if `is_costed`."""
         self.is_costed = False
+        self.late: Late | None = None
+        """What a response in the background has used, of which this call's reply tells."""
         self.sample: Sequence[bytes] = ()
         """The first blocks of its stream, from which one that was cut is estimated."""
         self.error: str | None = None
         self.detail = ""
         self.upstream_error: str | None = None
         self.upstream_request_id: str | None = None
+
+    @property
+    def may_tell_late(self) -> bool:
+        """Whether its reply may tell what a response in the background has used."""
+        route = self.route
+        return (
+            route is not None
+            and route.makes is Makes.RESPONSE
+            and (self.is_background or route.reply is not Reply.USAGE)
+        )
 
     def client_left(self) -> None:
         """The client's connection is gone: end the call, unless it is over or is to outlive its client."""

@@ -12,6 +12,7 @@ from time import perf_counter
 
 from gateway.call import Outcome, Reply, Usage
 from gateway.errors import GatewayError
+from gateway.metering.late import late_usage
 from gateway.metering.meter import Meter
 from gateway.metering.usage import usage_of_reply
 from gateway.relay.client import ClientReply
@@ -140,6 +141,8 @@ class PlainRelay:
             self._note_usage(self._reported.usage_of(text))
         if self._new_ids is not None:
             self._new_ids.read(text)
+            if self._call.may_tell_late:
+                self._call.late = late_usage(text)
         return body
 
     async def _joined(self, first: bytes, max_bytes: int) -> bytes:

@@ -11,6 +11,7 @@ from time import perf_counter
 from gateway.call import Dialect, Reply
 from gateway.errors import GatewayError
 from gateway.metering.delivered import SAMPLE_BYTES
+from gateway.metering.late import LateScanner
 from gateway.metering.usage import UsageScanner
 from gateway.relay.client import ClientReply
 from gateway.relay.events import EventCutter, data_of, ends_response, sequence_number_after, split_events
@@ -47,6 +48,7 @@ class EventRelay:
         self._cutter = EventCutter(streams.max_event_bytes)
         metered = call.route is not None and call.route.reply is Reply.USAGE
         self._scanner = UsageScanner() if metered else None
+        self._late = LateScanner() if call.may_tell_late else None
         self._sample: list[bytes] = []
         self._call.sample = self._sample
         self._remover = UsageRemover() if call.removes_usage else None
@@ -81,6 +83,8 @@ class EventRelay:
             self._call.pieces, self._call.longest_gap_s = self._pieces, self._longest_gap_s
             if self._scanner is not None:
                 self._call.usage = self._scanner.usage
+            if self._late is not None:
+                self._call.late = self._late.found
 
     async def _pump(self) -> None:
         while True:
@@ -121,6 +125,8 @@ class EventRelay:
         """Look at a block of whole events, and take out of it what the client must not see."""
         if self._scanner is not None:
             self._scanner.feed(block)
+        if self._late is not None:
+            self._late.feed(block)
         self._last = block
         if self._remover is not None:
             block = self._remover.feed(block)

@@ -50,6 +50,7 @@ class Call:
     body: bytes = b"x" * 400
     sample: Sequence[bytes] = ()
     asked: Sized | None = None
+    late: object = None
 
 
 def meter(prices: Mapping[str, Price | None] | None = None) -> Meter:
@@ -111,7 +112,15 @@ def test_a_batch_is_unknown_since_upstream_runs_it_later_and_tells_nobody() -> N
 def test_what_a_response_in_the_background_used_is_due() -> None:
     for outcome in ("done", "cut", "client_left"):
         assert meter().measure(Call(route=RESPONSES, is_background=True, outcome=outcome)) == DUE
-    assert meter().measure(Call(route=RESPONSES, is_background=True, usage=USAGE))[1] == "reported"
+    told_at_once = Call(route=RESPONSES, is_background=True, usage=USAGE)
+    assert meter().measure(told_at_once)[1] == "reported"
+    told_at_once.late = USAGE  # and so by everyone who asks again
+    assert meter().measure(told_at_once) == DUE
+
+
+def test_to_be_told_of_usage_is_not_to_use() -> None:
+    polled = Call(route=route("responses/{response_id}", "GET"), late=USAGE)
+    assert meter().measure(polled) == NOTHING
 
 
 @pytest.mark.parametrize("outcome", ["cut", "client_left", "drained", "failed"])

@@ -1,0 +1,104 @@
+"""Usage that is known only after the call that caused it: of responses that are made in the background.
+
+Whoever asks for such a response when it is finished, by itself or by its stream, is told what it used, and so is
+everyone who asks again, on any node. So there is one record of it, whose id follows from the response's: the ledger
+keeps that once, and says when it is new; only then it counts for metrics and budgets too.
+
+Knows what of a response object says so (OpenAI API reference), and nothing of calls.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.call import CallRecord, Usage
+from gateway.metering.usage import data_of_events, usage_of_reply
+
+PREFIX = "late_"
+_LONGEST_ID = 90
+_FINISHED = ("completed", "incomplete", "failed", "cancelled")
+_MOST_WAITING = 1000
+"""Records that the ledger has known for long wait in vain to be new; the oldest make room."""
+
+
+class Late(NamedTuple):
+    """What a response that was made in the background has used."""
+
+    response_id: str
+    model: str | None
+    usage: Usage
+
+
+class _Response(msgspec.Struct):
+    id: str
+    status: str
+    background: bool | None = None
+    model: str | None = None
+
+
+class _Event(msgspec.Struct):
+    response: msgspec.Raw
+
+
+_RESPONSE = msgspec.json.Decoder(_Response)
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+def late_usage(body: bytes) -> Late | None:
+    """What the response object `body` says; None if it is not finished, or was not made in the background."""
+    try:
+        response = _RESPONSE.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    if not response.background or response.status not in _FINISHED or not 0 < len(response.id) <= _LONGEST_ID:
+        return None
+    usage = usage_of_reply(body)
+    return None if usage is None else Late(response.id, response.model, usage)
+
+
+class LateScanner:
+    """Feed blocks of whole events; `found` is what the last of them says."""
+
+    def __init__(self) -> None:
+        self.found: Late | None = None
+
+    def feed(self, block: bytes) -> None:
+        """Look at `block`. Never raises."""
+        if block.find(b'"background"') < 0 or block.find(b'"usage"') < 0:
+            return
+        for data in data_of_events(block):
+            try:
+                event = _EVENT.decode(data)
+            except (ValueError, RecursionError):
+                continue
+            self.found = late_usage(bytes(event.response)) or self.found
+
+
+class LateRecords:
+    """Hands records to the ledger, by `note_in_ledger`, and those that are new there to its followers."""
+
+    def __init__(self, note_in_ledger: Callable[[CallRecord], None]) -> None:
+        self._note_in_ledger = note_in_ledger
+        self._followers: tuple[Callable[[CallRecord], None], ...] = ()
+        self._waiting: OrderedDict[str, CallRecord] = OrderedDict()
+
+    def follow(self, follower: Callable[[CallRecord], None]) -> None:
+        """Tell `follower` of records that are new, from now on."""
+        self._followers += (follower,)
+
+    def note(self, record: CallRecord) -> None:
+        """Somebody was told what `record` says; never waits."""
+        self._waiting[record.id] = record
+        if len(self._waiting) > _MOST_WAITING:
+            self._waiting.popitem(last=False)
+        self._note_in_ledger(record)
+
+    def written(self, ids: Iterable[str]) -> None:
+        """The ledger has not had the records of these ids before."""
+        for each in ids:
+            record = self._waiting.pop(each, None) if each.startswith(PREFIX) else None
+            if record is not None:
+                for follow in self._followers:
+                    follow(record)

@@ -1,0 +1,45 @@
+"""The record of usage that one call was told of and another one caused."""
+
+from gateway.access.ownership import Owner
+from gateway.call import CallRecord, Principal, Route
+from gateway.metering.late import PREFIX, Late
+from gateway.metering.meter import Meter
+from gateway.relay.live import ENDPOINT
+
+_LONGEST_NAME = 200
+
+
+def late_record(told: CallRecord, late: Late, owner: Owner | None, route: Route, meter: Meter) -> CallRecord | None:
+    """What `late` says, as a call of whoever made the response by `route`; `told` is the call that heard of it."""
+    if told.principal is None:
+        return None
+    model = None if late.model is None else late.model[:_LONGEST_NAME]
+    return CallRecord(
+        id=PREFIX + late.response_id,
+        upstream_request_id=None,
+        principal=_maker(told.principal, owner),
+        route=route,
+        method=route.method,
+        model=model,
+        status=200,
+        outcome="done",
+        streamed=False,
+        started_at_s=told.started_at_s,
+        duration_s=0.0,
+        first_byte_s=None,
+        overhead_s=None,
+        sent_bytes=0,
+        usage=late.usage,
+        error=None,
+        upstream_error=None,
+        usage_source="reported",
+        cost_microusd=meter.cost_of(model, late.usage),
+        endpoint=ENDPOINT,
+    )
+
+
+def _maker(asking: Principal, owner: Owner | None) -> Principal:
+    """Whoever asks is of the same team, and knows of another key of it no more than its id."""
+    if owner is None or owner.key_id == asking.key_id:
+        return asking
+    return Principal(owner.key_id, asking.team, owner.key_id, owner.team_id, quota=asking.quota)
