@@ -60,7 +60,12 @@ class Doorkeepers:
         self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
         self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
         self._pruning = Pruning(self.store)
-        self._administration = Administration(self.store, on_change=self._watcher.publish, route_groups=ROUTE_GROUPS)
+        self._administration = Administration(
+            self.store,
+            on_change=self._watcher.publish,
+            route_groups=ROUTE_GROUPS,
+            defaults=_key_defaults(settings),
+        )
         trusted = compile_networks(settings.server.trusted_proxies)
         self._authenticate = authenticator(self.directory, self._administration, trusted, self.last_used.note)
 
@@ -194,6 +199,11 @@ def _policy(settings: Settings) -> Policy:
         zone=ZoneInfo(limits.time_zone),
         shadow=frozenset(limits.shadow),
     )
+
+
+def _key_defaults(settings: Settings) -> Limits:
+    limits = settings.limits
+    return msgspec.structs.replace(_limits(limits.each_key), max_wait_s=int(limits.max_wait_s))
 
 
 def _limits(table: Mapping[Any, int]) -> Limits:

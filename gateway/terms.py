@@ -65,6 +65,24 @@ class Budgets(msgspec.Struct, frozen=True, omit_defaults=True):
     total_microusd: int | None = None
 
 
+_KINDS = (
+    ("requests_per_minute", "requests_per_hour", "requests_per_day"),
+    ("tokens_per_minute", "tokens_per_hour", "tokens_per_day"),
+    ("parallel",),
+)
+
+
+def with_defaults(own: Limits, defaults: Limits) -> Limits:
+    """`own`, and of each kind (requests, tokens, parallel calls) that it says nothing of, what the defaults say."""
+    missing = {
+        member: getattr(defaults, member)
+        for members in _KINDS
+        if all(getattr(own, member) is None for member in members)
+        for member in members
+    }
+    return msgspec.structs.replace(own, **missing)
+
+
 EVERYTHING = Grants()
 NO_LIMITS = Limits()
 NO_BUDGETS = Budgets()

@@ -39,6 +39,7 @@ from gateway.access.virtual_keys import make_key, revise_key, revoke, rotate, se
 from gateway.errors import BadRequest
 from gateway.store.engine import Store
 from gateway.store.tables import audit, keys, teams
+from gateway.terms import NO_LIMITS, Limits
 
 _Kind = TypeVar("_Kind", bound=Change)
 
@@ -47,8 +48,8 @@ class Administration:
     """All that can be asked and changed.
 
     `on_change` is awaited with the revision after each change is in the database, before whoever asked for it is told;
-    None: this process keeps nothing of keys in memory. `route_groups` are the groups that the route table has, `now` is
-    the clock in Unix seconds.
+    None: this process keeps nothing of keys in memory. `route_groups` are the groups that the route table has,
+    `defaults` what keys are held to that say nothing of limits and waiting, `now` is the clock in Unix seconds.
 
     `version`, where it is given, is that of the object as the caller knows it: if it has changed since, the change is
     refused with `PreconditionFailed`.
@@ -64,11 +65,13 @@ class Administration:
         *,
         on_change: Callable[[int], Awaitable[None]] | None,
         route_groups: frozenset[str],
+        defaults: Limits = NO_LIMITS,
         now: Callable[[], int] = unix_time,
     ) -> None:
         self._store = store
         self._on_change = on_change
         self._route_groups = route_groups
+        self._defaults = defaults
         self._now = now
 
     async def create_team(self, actor: Actor, draft: TeamDraft, *, idempotency_key: str | None = None) -> MadeTeam:
@@ -249,7 +252,7 @@ class Administration:
         entries = entries_of(document)
         if dry_run:
             async with self._store.reading() as connection:
-                trial = await Batch.open(connection, actor, self._now())
+                trial = await Batch.open(connection, actor, self._now(), self._defaults)
                 return without_secrets(await apply_entries(trial, entries, self._route_groups))
         async with self._changing(actor, Batch) as batch:
             imported = await apply_entries(batch, entries, self._route_groups)
@@ -270,12 +273,12 @@ class Administration:
     @contextlib.asynccontextmanager
     async def _viewing(self, actor: Actor) -> AsyncIterator[View]:
         async with self._store.reading() as connection:
-            yield await View.open(connection, actor, self._now())
+            yield await View.open(connection, actor, self._now(), self._defaults)
 
     @contextlib.asynccontextmanager
     async def _changing(self, actor: Actor, kind: type[_Kind]) -> AsyncIterator[_Kind]:
         async with self._store.writing() as connection:
-            change = await kind.begin(connection, actor, self._now())
+            change = await kind.begin(connection, actor, self._now(), self._defaults)
             yield change
         if change.revision is not None and self._on_change is not None:
             await self._on_change(change.revision)

@@ -22,6 +22,7 @@ from gateway.access.validity import is_plain
 from gateway.errors import Forbidden, InvalidKey, PreconditionFailed
 from gateway.store.changes import bump
 from gateway.store.tables import audit, keys, revision, secrets, teams
+from gateway.terms import NO_LIMITS, Limits
 
 _BASE62 = string.digits + string.ascii_letters
 _NOT_AUDITED = ("last_used_at",)
@@ -41,9 +42,12 @@ class View:
         self.now = now
 
     @classmethod
-    async def open(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
-        """Raises `InvalidKey` if the actor's key or secret has died, `Forbidden` in its grace or from elsewhere."""
-        return cls(connection, await _authority(connection, actor, now), now)
+    async def open(cls, connection: AsyncConnection, actor: Actor, now: int, defaults: Limits = NO_LIMITS) -> Self:
+        """`defaults` are those of keys that say nothing.
+
+        Raises `InvalidKey` if the actor's key or secret has died, `Forbidden` in its grace or from elsewhere.
+        """
+        return cls(connection, await _authority(connection, actor, now, defaults), now)
 
     async def team(self, id_or_name: str) -> Team:
         """A team that the actor sees. Raises `NotFound`."""
@@ -101,17 +105,17 @@ class Change(View):
     """The newest number given out, None while nothing has changed."""
 
     @classmethod
-    async def open(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
+    async def open(cls, connection: AsyncConnection, actor: Actor, now: int, defaults: Limits = NO_LIMITS) -> Self:
         """As of a view; others may change what is read here at any time."""
-        change = await super().open(connection, actor, now)
+        change = await super().open(connection, actor, now, defaults)
         change.actor = actor
         return change
 
     @classmethod
-    async def begin(cls, connection: AsyncConnection, actor: Actor, now: int) -> Self:
+    async def begin(cls, connection: AsyncConnection, actor: Actor, now: int, defaults: Limits = NO_LIMITS) -> Self:
         """Wait for all other changes to end: what is read from now on is true until this one ends."""
         await connection.execute(select(revision.c.value).with_for_update())
-        return await cls.open(connection, actor, now)
+        return await cls.open(connection, actor, now, defaults)
 
     async def add_team(self, team: Team) -> Team:
         """Store a new team."""
@@ -202,7 +206,7 @@ def _audited(record: Team | Key) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in _NOT_AUDITED}
 
 
-async def _authority(connection: AsyncConnection, actor: Actor, now: int) -> Authority:
+async def _authority(connection: AsyncConnection, actor: Actor, now: int, defaults: Limits) -> Authority:
     """What the actor may do now: what the caller knows of their key is as old as their request's head, or older."""
     if actor.key_id is None:
         return Authority(actor.role)
@@ -216,7 +220,7 @@ async def _authority(connection: AsyncConnection, actor: Actor, now: int) -> Aut
     check_address((key.grants, team.grants), actor.address)
     if row.ends is not None:
         raise _in_grace()
-    return Authority(key.role, team.id, key, team)
+    return Authority(key.role, team.id, key, team, defaults)
 
 
 def _with_secret(actor: Actor, now: int) -> Select[Any]:

@@ -11,7 +11,7 @@ import msgspec
 from gateway.access.grants import is_within
 from gateway.access.records import Key, Team
 from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
-from gateway.terms import EVERYTHING, ROLES, Budgets, Grants, Limits, Role
+from gateway.terms import EVERYTHING, NO_LIMITS, ROLES, Budgets, Grants, Limits, Role, with_defaults
 
 LONGEST_GRACE_S = 30 * 86_400
 _OF_TEAM_ADMINS = ("tags",)
@@ -19,12 +19,17 @@ _OF_TEAM_ADMINS = ("tags",)
 
 
 class Authority(msgspec.Struct, frozen=True):
-    """Who acts, as the store has it at this moment. `key` and `team` are None for whoever holds the machine."""
+    """Who acts, as the store has it at this moment. `key` and `team` are None for whoever holds the machine.
+
+    `defaults` are what the settings hold keys to that say nothing themselves, admins' keys too; but an admin may put
+    something else in their place, for anybody.
+    """
 
     role: Role
     team_id: str | None = None
     key: Key | None = None
     team: Team | None = None
+    defaults: Limits = NO_LIMITS
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -129,7 +134,7 @@ def check_hands_out(authority: Authority, terms: Terms, before: Terms | None = N
     _check_grants(terms.grants, authority.key.grants, before.grants if before else None)
     if authority.team is not None:
         _check_grants(_inherited(terms), authority.team.grants, _inherited(before) if before else None)
-    _check_amounts("limits", terms.limits, authority.key.limits, before.limits if before else None)
+    _check_limits(terms.limits, authority, authority.key.limits, before.limits if before else None)
     _check_wait(terms.limits, authority, before.limits if before else None)
     _check_amounts("budgets", terms.budgets, authority.key.budgets, before.budgets if before else None)
     _check_expiry(terms, authority.key, before)
@@ -179,6 +184,14 @@ def _only(grants: Grants, member: str) -> Grants:
     return Grants(**{member: getattr(grants, member)})
 
 
+def _check_limits(limits: Limits, authority: Authority, own: Limits, before: Limits | None) -> None:
+    _check_amounts("limits", limits, own, before)
+    if authority.role != "admin":
+        # Any limit of a kind takes the place of all defaults of that kind: it must not be a way past them.
+        held = [with_defaults(each, authority.defaults) for each in (limits, own, before or NO_LIMITS)]
+        _check_amounts("limits", held[0], held[1], None if before is None else held[2])
+
+
 def _check_amounts(
     what: str, amounts: Limits | Budgets, own: Limits | Budgets, before: Limits | Budgets | None
 ) -> None:
@@ -195,11 +208,15 @@ def _check_amounts(
 
 
 def _check_wait(limits: Limits, authority: Authority, before: Limits | None) -> None:
-    """Whoever says nothing of their own waits as their team says, and has just that to hand out."""
+    """Whoever says nothing of their own waits as their team says, or the settings, and has just that to hand out."""
     if authority.key is None:
         return
     own = authority.key.limits.max_wait_s
-    most = authority.team.limits.max_wait_s if own is None and authority.team is not None else own
+    most = own
+    if most is None and authority.team is not None:
+        most = authority.team.limits.max_wait_s
+    if most is None and authority.role != "admin":
+        most = authority.defaults.max_wait_s
     wanted, had = limits.max_wait_s, None if before is None else before.max_wait_s
     if most is None or (wanted is None and (own is None or (before is not None and had is None))):
         return

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.limits.rules import Charge, Demand, Dimension, Period, Rule, Whose
 from gateway.limits.windows import WindowPeriod, window
-from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits, Quota, matches
+from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits, Quota, matches, with_defaults
 
 _RATES: tuple[tuple[str, Dimension, Period], ...] = (
     ("requests_per_minute", "requests", "minute"),
@@ -28,11 +28,6 @@ _BUDGETS: tuple[tuple[str, WindowPeriod], ...] = (
     ("week_microusd", "week"),
     ("month_microusd", "month"),
     ("total_microusd", "total"),
-)
-_DIMENSIONS = (
-    tuple(member for member, dimension, _ in _RATES if dimension == "requests"),
-    tuple(member for member, dimension, _ in _RATES if dimension == "tokens"),
-    ("parallel",),
 )
 _MOST_KEYS = 10_000
 _MOST_RULES = 100_000
@@ -162,8 +157,8 @@ class Planner:
         return compiled
 
     def _compile(self, quota: Quota) -> _Compiled:
-        key = _with_defaults(quota.key, self._policy.key)
-        team = _with_defaults(quota.team, self._policy.team)
+        key = with_defaults(quota.key, self._policy.key)
+        team = with_defaults(quota.team, self._policy.team)
         base = _joined(
             self._binding(f"{quota.team_id}/{quota.key_id}", "key", key),
             self._binding(quota.team_id, "team", team),
@@ -264,14 +259,3 @@ def _joined(*bindings: _Binding) -> _Binding:
         tuple(charge for binding in bindings for charge in binding.ones),
         tuple(rule for binding in bindings for rule in binding.tokens),
     )
-
-
-def _with_defaults(own: Limits, defaults: Limits) -> Limits:
-    """`own`, and of each dimension that it says nothing of, what the defaults say."""
-    missing = {
-        member: getattr(defaults, member)
-        for members in _DIMENSIONS
-        if all(getattr(own, member) is None for member in members)
-        for member in members
-    }
-    return msgspec.structs.replace(own, **missing)

@@ -24,9 +24,11 @@ def key(key_id: str = "key_1", team_id: str = "team_1", **members: Any) -> Key:
     return msgspec.structs.replace(plain, **members)
 
 
-def authority(role: Role = "team_admin", home: Grants = EVERYTHING, **members: Any) -> Authority:
+def authority(
+    role: Role = "team_admin", home: Grants = EVERYTHING, defaults: Limits = NO_LIMITS, **members: Any
+) -> Authority:
     own = key("key_own", role=role, **members)
-    return Authority(role, own.team_id, own, team(own.team_id, grants=home))
+    return Authority(role, own.team_id, own, team(own.team_id, grants=home), defaults)
 
 
 def terms(role: Role = "member", home: Grants = EVERYTHING, **members: Any) -> Terms:
@@ -141,6 +143,36 @@ def test_a_wider_key_is_not_raised_to_a_higher_role_by_one_who_has_less() -> Non
         rules.check_hands_out(narrow, terms("team_admin"), terms("member"))
 
 
+DEFAULTS = Limits(requests_per_minute=5, parallel=2, max_wait_s=0)
+ESCAPES = {
+    "requests_per_minute": Limits(requests_per_day=10**9),
+    "requests_per_hour": Limits(requests_per_minute=6),
+    "parallel": Limits(parallel=3),
+    "max_wait_s": Limits(max_wait_s=600),
+}
+
+
+@pytest.mark.parametrize("limits", ESCAPES.values(), ids=ESCAPES)
+def test_a_team_admin_who_is_held_to_defaults_puts_no_limit_of_anybodys_in_their_place(limits: Limits) -> None:
+    bound = authority(defaults=DEFAULTS)
+    for before in (None, terms()):
+        with pytest.raises(Forbidden):
+            rules.check_hands_out(bound, terms(limits=limits), before)
+        rules.check_hands_out(bound, terms(), before)
+        within = Limits(requests_per_minute=5, requests_per_day=10**9, parallel=1, max_wait_s=0)
+        rules.check_hands_out(bound, terms(limits=within), before)
+    rules.check_hands_out(bound, terms(limits=limits), terms(limits=limits))
+    rules.check_hands_out(authority("admin", defaults=DEFAULTS), terms(limits=limits))
+
+
+def test_a_team_admin_whose_own_limits_are_above_the_defaults_hands_out_up_to_their_own() -> None:
+    raised = authority(defaults=DEFAULTS, limits=Limits(requests_per_minute=60, max_wait_s=30))
+    rules.check_hands_out(raised, terms(limits=Limits(requests_per_minute=60, max_wait_s=30)))
+    for more in (Limits(requests_per_minute=61, max_wait_s=30), Limits(requests_per_minute=60, max_wait_s=31)):
+        with pytest.raises(Forbidden):
+            rules.check_hands_out(raised, terms(limits=more))
+
+
 def _waiting(own: int | None, of_team: int | None) -> Authority:
     who = authority(limits=Limits(max_wait_s=own))
     return msgspec.structs.replace(who, team=team(limits=Limits(max_wait_s=of_team)))
@@ -219,7 +251,7 @@ some_grants = st.builds(
     routes=st.none() | st.lists(st.sampled_from(ROUTES), max_size=2).map(tuple),
     networks=st.none() | st.lists(st.sampled_from(["10.0.0.0/8", "10.1.0.0/16", "192.0.2.1"]), max_size=2).map(tuple),
 )
-some_limits = st.builds(Limits, requests_per_minute=amount, parallel=amount)
+some_limits = st.builds(Limits, requests_per_minute=amount, requests_per_day=amount, parallel=amount)
 some_budgets = st.builds(Budgets, day_microusd=amount)
 some_terms = st.builds(Terms, st.sampled_from(ROLES), some_grants, some_limits, some_budgets, amount, some_grants)
 
@@ -232,10 +264,20 @@ def like(draw: st.DrawFn, other: Terms) -> Terms:
     return msgspec.structs.replace(other, **{member: getattr(new, member) for member in changed})
 
 
-def powers(worth: Terms) -> set[object]:
+def held_to(limits: Limits, defaults: Limits) -> dict[str, int | None]:
+    own, default = msgspec.structs.asdict(limits), msgspec.structs.asdict(defaults)
+    kinds = [[name for name in own if name.startswith(kind)] for kind in ("requests", "tokens", "parallel")]
+    return {
+        name: own[name] if any(own[other] is not None for other in kind) else default[name]
+        for kind in kinds
+        for name in kind
+    }
+
+
+def powers(worth: Terms, defaults: Limits) -> set[object]:
     """All that a key of these terms can do, one by one: the oracle knows nothing of how grants are compared."""
     grants = (worth.grants, worth.home)
-    amounts = {**msgspec.structs.asdict(worth.limits), **msgspec.structs.asdict(worth.budgets), "end": worth.expires_at}
+    amounts = {**held_to(worth.limits, defaults), **msgspec.structs.asdict(worth.budgets), "end": worth.expires_at}
     return (
         {("model", name) for name in MODELS if allows_model(grants, (name,))}
         | {("route", group) for group in ROUTES if allows_route(grants, group)}
@@ -246,19 +288,22 @@ def powers(worth: Terms) -> set[object]:
 
 
 @settings(max_examples=1000, deadline=None)
-@given(data=st.data(), own=some_terms)
+@given(data=st.data(), own=some_terms, defaults=st.just(NO_LIMITS) | some_limits)
 def test_whatever_is_allowed_a_key_can_do_no_more_than_its_giver_or_than_it_could(
-    data: st.DataObject, own: Terms
+    data: st.DataObject, own: Terms, defaults: Limits
 ) -> None:
     wanted = data.draw(like(own))
     before = data.draw(st.none() | like(wanted))
-    giver = authority(
-        own.role, own.home, grants=own.grants, limits=own.limits, budgets=own.budgets, expires_at=own.expires_at
-    )
+    members = {"grants": own.grants, "limits": own.limits, "budgets": own.budgets, "expires_at": own.expires_at}
+    giver = authority(own.role, own.home, defaults, **members)
     if before is not None:
         before = msgspec.structs.replace(before, home=wanted.home)
     try:
         rules.check_hands_out(giver, wanted, before)
     except GatewayError:
         return
-    assert powers(wanted) <= powers(own) | (powers(before) if before is not None else set())
+    if own.role == "admin":
+        # Whoever runs the gateway may say something else than its defaults.
+        defaults = NO_LIMITS
+    could = set() if before is None else powers(before, defaults)
+    assert powers(wanted, defaults) <= powers(own, defaults) | could

@@ -139,6 +139,24 @@ def test_whoever_asks_sees_what_their_role_lets_them_see(idle: World) -> None:
     assert idle.admin.get("/audit", action="limits").json()["data"] == []
 
 
+def test_a_team_admin_frees_nobody_of_the_defaults_by_a_limit_that_takes_their_place(idle: World) -> None:
+    boss = made(idle.admin.post("/keys", {"team": "engines", "name": "boss", "role": "team_admin"}))
+    lead, free = idle.as_key(boss["secret"]), {"limits": {"requests_per_day": 10**9}}
+    document = json.dumps({"teams": [{"name": "engines", "keys": [{"name": "new", **free}]}]}).encode()
+    for refused in (
+        lead.patch(f"/keys/{boss['id']}", free),
+        lead.patch(f"/keys/{idle.key['id']}", free),
+        lead.post("/keys", {"team": "engines", "name": "new", **free}),
+        lead.send("POST", "/import", document, content_type="application/json"),
+    ):
+        assert "requests_per_minute must be set, to 60 at most" in assert_refused(refused, 403, "forbidden")
+    waits = lead.patch(f"/keys/{boss['id']}", {"limits": {"max_wait_s": 600}})
+    assert_refused(waits, 403, "forbidden", "limits.max_wait_s")
+    assert lead.patch(f"/keys/{boss['id']}", {"limits": {"requests_per_minute": 59}}).status_code == 200
+    assert lead.post("/keys", {"team": "engines", "name": "new"}).status_code == 403
+    assert idle.admin.patch(f"/keys/{boss['id']}", free).status_code == 200
+
+
 @pytest.mark.parametrize("named", [{}, {"key": "k", "team": "t"}, {"team": "t", "endpoint": "upstream"}])
 def test_one_owner_of_limits_is_named_no_less_and_no_more(idle: World, named: dict[str, str]) -> None:
     assert "one of key and team" in assert_refused(idle.admin.get("/limits", **named), 400)
