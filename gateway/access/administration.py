@@ -206,11 +206,6 @@ class Administration:
         async with self._viewing(actor) as view:
             rules.require_admin(view.authority)
 
-    async def check_team_admin(self, actor: Actor) -> None:
-        """Raises `Forbidden` unless the actor runs a team or the gateway."""
-        async with self._viewing(actor) as view:
-            rules.require_team_admin(view.authority)
-
     async def note_reset(
         self, actor: Actor, subject: Key | Team, *, before: Mapping[str, int], after: Mapping[str, int]
     ) -> None:

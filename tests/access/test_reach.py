@@ -75,7 +75,7 @@ async def desk(store_url: URL) -> AsyncIterator[Desk]:
 
 def test_every_method_of_administration_is_tried() -> None:
     methods = {name for name in dir(Administration) if not name.startswith("_")}
-    tried = {*ON_KEYS, *ON_TEAMS, *FOR_ADMINS, *LISTS, *OF_ONESELF, "import_", "check_team_admin"} - {"import"}
+    tried = {*ON_KEYS, *ON_TEAMS, *FOR_ADMINS, *LISTS, *OF_ONESELF, "import_"} - {"import"}
     assert methods == tried
 
 
@@ -162,12 +162,6 @@ async def test_a_team_admin_takes_no_name_that_the_settings_may_put_keys_under(d
     with pytest.raises(Forbidden):
         await desk.do.update_team(actor, "research", {"name": name})
     assert await desk.trace() == before
-
-
-async def test_whoever_runs_no_team_is_told_so_before_they_are_listened_to(desk: Desk) -> None:
-    await desk.do.check_team_admin(await desk.as_key("alice", role="team_admin"))
-    with pytest.raises(Forbidden):
-        await desk.do.check_team_admin(await desk.as_key("carol"))
 
 
 async def test_a_team_admin_touches_no_admins_key_in_their_team_though_they_see_it(desk: Desk) -> None:

@@ -289,12 +289,12 @@ def test_a_bad_member_is_400_and_named(admin: Client, body: object, param: str |
         (b"{", "application/json", 400, None),
         (b'{"name": "x"', "application/json", 400, None),
         (b"\xff", "application/json", 400, None),
-        (b"[" * 100_000, "application/json", 400, None),
+        (b"[" * 60_000, "application/json", 400, None),
         (b'{"name": 1e400}', "application/json", 400, None),
         (b'{"name": ' + b"9" * 5000 + b"}", "application/json", 400, None),
         (b'{"name": "x"}', "text/plain", 415, "unsupported_media_type"),
         (b'{"name": "x"}', "", 415, "unsupported_media_type"),
-        (b" " * 1_048_577, "application/json", 413, "request_too_large"),
+        (b" " * 65_537, "application/json", 413, "request_too_large"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused(

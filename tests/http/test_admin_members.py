@@ -70,9 +70,11 @@ def test_members_that_are_not_writable_are_refused_one_by_one(scene: Scene, mode
     before = scene.all_there_is()
     refused = MEMBERS - set(model.model_fields)
     assert {"id", "source", "version", "created_at"} <= refused
+    # Who makes no teams at all is told so before their body is read.
+    status, code = (403, "forbidden") if (model, who) == (TeamCreate, "team_admin") else (400, None)
     for member in sorted(refused):
         for value in ("x", None, before[1][0].get(member)):
-            assert_refused(send(getattr(scene, who), scene, model, {member: value}), 400)
+            assert_refused(send(getattr(scene, who), scene, model, {member: value}), status, code)
     assert scene.all_there_is() == before
 
 

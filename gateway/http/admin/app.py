@@ -8,13 +8,13 @@ from typing import Any, Protocol
 from fastapi import APIRouter
 
 from gateway.access.administration import Administration
-from gateway.http.admin.authentication import PREFIX, Authenticate, describe_key, route_class
+from gateway.http.admin.authentication import MAX_BODY_BYTES, PREFIX, Authenticate, describe_key, route_class
 from gateway.http.admin.keys import KeyRoutes, MeRoutes
 from gateway.http.admin.limits import LimitRoutes
 from gateway.http.admin.log import AuditRoutes
 from gateway.http.admin.replies import ErrorReply
 from gateway.http.admin.teams import TeamRoutes
-from gateway.http.admin.transfer import TransferRoutes
+from gateway.http.admin.transfer import MAX_DOCUMENT_BYTES, TransferRoutes
 from gateway.http.pages import OwnPages
 from gateway.limits.overview import Overview
 
@@ -42,7 +42,9 @@ def admin_router(
         "transfer": TransferRoutes(administration),
     }
     for name, group in groups.items():
-        part = APIRouter(tags=[f"admin: {name}"], route_class=route_class(authenticate))
+        most_bytes = MAX_DOCUMENT_BYTES if name == "transfer" else MAX_BODY_BYTES
+        guarded = route_class(authenticate, max_body_bytes=most_bytes)
+        part = APIRouter(tags=[f"admin: {name}"], route_class=guarded)
         group.add_to(part)
         router.include_router(part)
     return router

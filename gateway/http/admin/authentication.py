@@ -1,6 +1,7 @@
-"""Who administers is settled before anything of a request but its head is read.
+"""Who administers is settled before anything of a request but its head is read, and how much is read is bounded.
 
-Knows where in the way of a request that is; who a key belongs to, the injected `Authenticate` knows.
+Knows where in the way of a request that is; who a key belongs to, the injected `Authenticate` knows. All of it runs on
+the loop that calls run on, and any key may ask: so what a body can cost is bounded before it is known whose it is.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from gateway.access import rules
 from gateway.access.records import Actor
 from gateway.errors import BadRequest, RequestTooLarge, UnsupportedMediaType
 
@@ -23,7 +25,9 @@ Authenticate = Callable[[Request], Awaitable[Actor]]
 """Finds who sent a request. Raises `MissingKey`, `InvalidKey`, `NetworkNotAllowed` or `StoreUnavailable`."""
 
 _ACTOR = "gateway.actor"
-_MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024
+_MOST_MEMBERS = 256
+"""Of one object: more than any has that would be taken."""
 _LONGEST_SHOWN = 100
 
 describe_key = Depends(HTTPBearer(scheme_name="key", auto_error=False))
@@ -38,18 +42,40 @@ async def _actor_of(request: Request) -> Actor:
 ActorOf = Annotated[Actor, Depends(_actor_of)]
 
 
-def route_class(authenticate: Authenticate) -> type[APIRoute]:
+async def for_team_admins(request: Request) -> None:
+    """For routes that members never have. As a dependency of a route it is asked before the body is read."""
+    rules.require_team_admin(_authority(request))
+
+
+async def for_admins(request: Request) -> None:
+    """As `for_team_admins`, for routes that team admins have not either."""
+    rules.require_admin(_authority(request))
+
+
+def _authority(request: Request) -> rules.Authority:
+    actor: Actor = request.scope[_ACTOR]
+    return rules.Authority(actor.role)
+
+
+_BEFORE_THE_BODY = (for_team_admins, for_admins)
+
+
+def route_class(authenticate: Authenticate, *, max_body_bytes: int = MAX_BODY_BYTES) -> type[APIRoute]:
     """Routes that ask `authenticate` first, and only then read the body, of a bounded size."""
 
     class AdminRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
             takes_json = self.body_field is not None
+            asked = {each.dependency for each in self.dependencies}
+            roles = [each for each in _BEFORE_THE_BODY if each in asked]
 
             async def guarded(request: Request) -> Response:
                 request.scope[_ACTOR] = await authenticate(request)
+                for may in roles:
+                    await may(request)
                 _check_query(request)
-                body = await _read_body(request)
+                body = await _read_body(request, max_body_bytes)
                 if takes_json and body:
                     _check_is_json(request)
                     _check_members_come_once(body)
@@ -62,13 +88,13 @@ def route_class(authenticate: Authenticate) -> type[APIRoute]:
     return AdminRoute
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(request: Request, most_bytes: int) -> bytes:
     body = bytearray()
     try:
         async for piece in request.stream():
             body += piece
-            if len(body) > _MAX_BODY_BYTES:
-                raise RequestTooLarge(f"The body is over {_MAX_BODY_BYTES} bytes. Send it in several requests.")
+            if len(body) > most_bytes:
+                raise RequestTooLarge(f"The body is over {most_bytes} bytes. Send it in several requests.")
     except ClientDisconnect:
         raise BadRequest("The client left before its request was complete.") from None
     return bytes(body)
@@ -101,6 +127,8 @@ def _check_members_come_once(body: bytes) -> None:
 
 
 def _members_once(members: list[tuple[str, object]]) -> None:
+    if len(members) > _MOST_MEMBERS:
+        raise BadRequest(f"The body has an object of over {_MOST_MEMBERS} members. See /docs for those that there are.")
     seen = set()
     for name, _ in members:
         if name in seen:

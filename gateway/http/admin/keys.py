@@ -10,7 +10,7 @@ from gateway.access.administration import Administration
 from gateway.access.drafts import KeyDraft, KeyFilters
 from gateway.access.records import Actor
 from gateway.errors import NotFound
-from gateway.http.admin.authentication import PREFIX, ActorOf, no_body, no_query
+from gateway.http.admin.authentication import PREFIX, ActorOf, for_team_admins, no_body, no_query
 from gateway.http.admin.conditions import IdempotencyKey, Version
 from gateway.http.admin.replies import (
     IssuedReply,
@@ -37,12 +37,13 @@ class KeyRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
         plain, bare = [Depends(no_query)], [Depends(no_query), Depends(no_body)]
+        leads = [Depends(for_team_admins), *plain]
         one: dict[str, Any] = {"response_model": KeyReply}
         issued: dict[str, Any] = {"response_model": IssuedReply}
         router.get("/keys", summary="List keys", response_model=ListReply[KeyReply])(self.list)
-        router.post("/keys", summary="Make a key", status_code=201, dependencies=plain, **issued)(self.create)
+        router.post("/keys", summary="Make a key", status_code=201, dependencies=leads, **issued)(self.create)
         router.get(_ONE, summary="Show a key", dependencies=plain, **one)(self.show)
-        router.patch(_ONE, summary="Change a key", dependencies=plain, **one)(self.update)
+        router.patch(_ONE, summary="Change a key", dependencies=leads, **one)(self.update)
         router.post(f"{_ONE}/rotate", summary="Replace a secret", dependencies=plain, **issued)(self.rotate)
         router.post(f"{_ONE}/disable", summary="Stop a key", dependencies=bare, **one)(self.disable)
         router.post(f"{_ONE}/enable", summary="Let it work again", dependencies=bare, **one)(self.enable)

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from gateway.access.administration import Administration
 from gateway.access.records import Actor, Key, Team
 from gateway.errors import BadRequest, Conflict, NotFound
-from gateway.http.admin.authentication import ActorOf, no_query
+from gateway.http.admin.authentication import ActorOf, for_admins, no_query
 from gateway.http.admin.keys import check_has_key
 from gateway.http.admin.replies import LimitReply, LimitsReply
 from gateway.http.admin.requests import LimitsQuery, ResetLimits
@@ -31,8 +31,9 @@ class LimitRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
         plain: dict[str, Any] = {"response_model": LimitsReply, "dependencies": [Depends(no_query)]}
+        admins = {**plain, "dependencies": [Depends(for_admins), Depends(no_query)]}
         router.get("/limits", summary="Show what is left of limits", response_model=LimitsReply)(self.show)
-        router.post("/limits/reset", summary="Make all of a limit available again", **plain)(self.reset)
+        router.post("/limits/reset", summary="Make all of a limit available again", **admins)(self.reset)
         router.get("/me/limits", summary="Show what is left of my limits", **plain)(self.show_own)
 
     async def show(self, actor: ActorOf, query: Annotated[LimitsQuery, Query()]) -> Response:

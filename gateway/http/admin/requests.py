@@ -4,7 +4,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.http.admin.terms import Budgets, Grants, Limits, Name, Strict, Tags, UnixTime
+from gateway.http.admin.terms import (
+    Budgets,
+    ChangedModelLimits,
+    ChangedTags,
+    Grants,
+    Limits,
+    ModelLimits,
+    Name,
+    Strict,
+    Tags,
+    UnixTime,
+)
 from gateway.limits.rules import Dimension
 from gateway.terms import Role, State
 
@@ -25,7 +36,6 @@ KeySort = Literal[
     "expires_at",
     "-expires_at",
 ]
-ChangedTags = dict[str, str | None]
 
 
 class TeamCreate(Strict):
@@ -42,7 +52,7 @@ class TeamCreate(Strict):
     name: Name
     grants: Grants = Field(default_factory=Grants)
     limits: Limits = Field(default_factory=Limits)
-    model_limits: dict[str, Limits] = Field(
+    model_limits: ModelLimits = Field(
         default_factory=dict, description="Limits of single models within the team, `*` for any run of characters."
     )
     budgets: Budgets = Field(default_factory=Budgets)
@@ -57,7 +67,7 @@ class TeamUpdate(Strict):
     name: Name = ""
     grants: Grants | None = None
     limits: Limits | None = None
-    model_limits: dict[str, Limits | None] | None = None
+    model_limits: ChangedModelLimits | None = None
     budgets: Budgets | None = None
     tags: ChangedTags | None = None
 

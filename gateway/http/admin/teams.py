@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from gateway.access.administration import Administration
 from gateway.access.drafts import TeamDraft, TeamFilters
-from gateway.http.admin.authentication import PREFIX, ActorOf, no_body, no_query
+from gateway.http.admin.authentication import PREFIX, ActorOf, for_admins, for_team_admins, no_body, no_query
 from gateway.http.admin.conditions import IdempotencyKey, Version
 from gateway.http.admin.replies import ListReply, TeamReply, show, show_page, team_reply
 from gateway.http.admin.requests import TeamCreate, TeamsQuery, TeamUpdate
@@ -24,11 +24,12 @@ class TeamRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
         plain, bare = [Depends(no_query)], [Depends(no_query), Depends(no_body)]
+        leads, admins = [Depends(for_team_admins), *plain], [Depends(for_admins), *plain]
         one: dict[str, Any] = {"response_model": TeamReply}
         router.get("/teams", summary="List teams", response_model=ListReply[TeamReply])(self.list)
-        router.post("/teams", summary="Make a team", status_code=201, dependencies=plain, **one)(self.create)
+        router.post("/teams", summary="Make a team", status_code=201, dependencies=admins, **one)(self.create)
         router.get(_ONE, summary="Show a team", dependencies=plain, **one)(self.show)
-        router.patch(_ONE, summary="Change a team", dependencies=plain, **one)(self.update)
+        router.patch(_ONE, summary="Change a team", dependencies=leads, **one)(self.update)
         router.post(f"{_ONE}/disable", summary="Stop all keys of a team", dependencies=bare, **one)(self.disable)
         router.post(f"{_ONE}/enable", summary="Let them work again", dependencies=bare, **one)(self.enable)
 

@@ -15,7 +15,10 @@ _MOST = 2**53 - 1
 Count = Annotated[int, Field(ge=1, le=_MOST)]
 WaitS = Annotated[int, Field(ge=0, le=MOST_WAIT_S)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-Tags = Annotated[dict[str, str], Field(max_length=32)]
+Names = Annotated[list[str], Field(fail_fast=True)]
+"""As those below that fail fast: what is wrong a thousand times costs no more than what is wrong once."""
+Tags = Annotated[dict[str, str], Field(max_length=32, fail_fast=True)]
+ChangedTags = Annotated[dict[str, str | None], Field(fail_fast=True)]
 UnixTime = Annotated[int, Field(ge=0, le=_MOST)]
 
 
@@ -28,13 +31,13 @@ class Strict(BaseModel):
 class Grants(Strict):
     """What may be used. Null stands for everything, an empty list for nothing."""
 
-    models: list[str] | None = Field(
+    models: Names | None = Field(
         default=None, description="Names of models, `*` for any run of characters.", examples=[["openai/*"]]
     )
-    routes: list[str] | None = Field(
+    routes: Names | None = Field(
         default=None, description="Groups of routes, as the tags of this page name them.", examples=[["chat"]]
     )
-    networks: list[str] | None = Field(
+    networks: Names | None = Field(
         default=None, description="Networks that calls may come from.", examples=[["10.0.0.0/8"]]
     )
 
@@ -54,6 +57,10 @@ class Limits(Strict):
         description="How long a call over its limit may wait for its turn, in seconds; 0 refuses it at once. Null: as"
         " the team says, or else `limits.max_wait_s`. Not of single models.",
     )
+
+
+ModelLimits = Annotated[dict[str, Limits], Field(fail_fast=True)]
+ChangedModelLimits = Annotated[dict[str, Limits | None], Field(fail_fast=True)]
 
 
 class Budgets(Strict):

@@ -8,10 +8,12 @@ from fastapi.responses import JSONResponse
 
 from gateway.access.administration import Administration
 from gateway.errors import UnsupportedMediaType
-from gateway.http.admin.authentication import ActorOf, content_type, no_query
+from gateway.http.admin.authentication import ActorOf, content_type, for_team_admins, no_query
 from gateway.http.admin.document import read_document, write_document
 from gateway.http.admin.replies import ImportReply, import_reply
 from gateway.http.admin.requests import ImportQuery
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
 
 _YAML = "application/yaml"
 _TYPES = frozenset((_YAML, "application/x-yaml", "text/yaml", "application/json"))
@@ -40,6 +42,7 @@ class TransferRoutes:
             summary="Make or change teams and keys as YAML says",
             response_model=ImportReply,
             openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
+            dependencies=[Depends(for_team_admins)],
         )(self.import_)
 
     async def export(self, actor: ActorOf) -> Response:
@@ -51,8 +54,6 @@ class TransferRoutes:
         """All or nothing. What the document does not name stays; new keys come with their secrets, this once."""
         if content_type(request) not in _TYPES:
             raise UnsupportedMediaType(f"The body must be YAML. Send it with Content-Type: {_YAML}.")
-        # Before anything is read, which costs more than asking.
-        await self._administration.check_team_admin(actor)
         async with self._reading:
             document = await asyncio.to_thread(read_document, await request.body())
         imported = await self._administration.import_(actor, document, dry_run=query.dry_run)
