@@ -4,7 +4,7 @@ Knows what each term means, which values are legal, and which names a pattern fi
 are enforced, is others' business.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import msgspec
@@ -105,11 +105,17 @@ def matches(pattern: str, name: str) -> bool:
     """Whether `name` fits `pattern`, in which `*` is any run of characters and all else is itself.
 
     Callers remember the answers, each within bounds of its own: whoever calls chooses the names.
-
-    Pieces between stars are looked for from left to right, each as early as it can be, which finds a fit if there is
-    one and never goes back.
     """
-    first, *rest = pattern.split("*")
+    return fits(pattern.split("*"), name)
+
+
+def fits(pieces: Sequence[str], name: str) -> bool:
+    """As `matches`, of a pattern that was taken apart at its stars.
+
+    Pieces are looked for from left to right, each as early as it can be, which finds a fit if there is one and never
+    goes back.
+    """
+    first, *rest = pieces
     if not rest:
         return name == first
     *middle, last = rest

@@ -242,13 +242,15 @@ class Administration:
     async def import_(self, actor: Actor, document: object, *, dry_run: bool = False) -> Imported:
         """Make or change teams and keys, by name, until they are as `document` says; all or nothing.
 
-        What the document does not name stays. New keys come with their secrets. `dry_run` keeps nobody waiting.
+        What the document does not name stays. New keys come with their secrets. `dry_run` keeps nobody waiting, nor
+        does an import that is refused.
         """
         entries = entries_of(document)
+        async with self._store.reading() as connection:
+            trial = await Batch.open(connection, actor, self._now(), self._defaults)
+            tried = await apply_entries(trial, entries, self._route_groups)
         if dry_run:
-            async with self._store.reading() as connection:
-                trial = await Batch.open(connection, actor, self._now(), self._defaults)
-                return without_secrets(await apply_entries(trial, entries, self._route_groups))
+            return without_secrets(tried)
         async with self._changing(actor, Batch) as batch:
             imported = await apply_entries(batch, entries, self._route_groups)
             await batch.write()

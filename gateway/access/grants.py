@@ -1,4 +1,4 @@
-"""What a grant allows, and whether one grant lies within another: pure.
+"""What a grant allows: pure.
 
 Knows how groups and addresses are matched; names are by `gateway.terms`. Which grants a key holds, and which model a
 request names, is for others to find out. Every question here takes time in proportion to its input, whatever patterns
@@ -18,19 +18,6 @@ _LONGEST_SHOWN = 100
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def is_within(inner: Grants, outer: Grants) -> bool:
-    """Whether everything that `inner` allows is allowed by `outer` too.
-
-    Exact for models and networks, several narrow ones that make up a wide one included. Raises ValueError for a
-    network that is none.
-    """
-    return (
-        _models_within(inner.models, outer.models)
-        and _routes_within(inner.routes, outer.routes)
-        and _networks_within(inner.networks, outer.networks)
-    )
 
 
 def allows_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> bool:
@@ -116,38 +103,6 @@ def _parse_address(text: str | None) -> _Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _models_within(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> bool:
-    """A star in a name is only fit by a star, so to match a pattern as if it were a name asks for all of its names."""
-    if outer is None:
-        return True
-    return all(any(matches(wide, narrow) for wide in outer) for narrow in (("*",) if inner is None else inner))
-
-
-def _routes_within(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> bool:
-    return outer is None or (inner is not None and set(inner) <= set(outer))
-
-
-def _networks_within(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> bool:
-    if outer is None or inner is None:
-        return outer is None
-    wide = _merged(outer)
-    return all(any(_is_subnet(network, other) for other in wide) for network in _networks(inner))
-
-
 @lru_cache(_REMEMBERED)
 def _networks(texts: tuple[str, ...]) -> tuple[_Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
-
-
-def _merged(texts: tuple[str, ...]) -> list[_Network]:
-    """Neighbours made one, so that what lies within several lies within one."""
-    networks = _networks(texts)
-    four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
-    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
-    return [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
-
-
-def _is_subnet(inner: _Network, outer: _Network) -> bool:
-    if isinstance(inner, ipaddress.IPv4Network):
-        return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
-    return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gateway.access.grants import is_within
+from gateway.access.containment import is_within
 from gateway.access.records import Key, Team
 from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from gateway.terms import EVERYTHING, NO_LIMITS, ROLES, Budgets, Grants, Limits, Role, with_defaults

@@ -35,7 +35,9 @@ from gateway.store.tables import keys, teams
 VERSION = 1
 MOST_ENTRIES = 500
 """Teams and keys of one import: nobody else changes anything until it ends."""
-_PAUSE_EVERY = 25
+MOST_GRANTS = 5_000
+"""Models, routes and networks that one import grants, of all its teams and keys together: each is compared with all
+that its giver may use."""
 _TERMS = ("grants", "limits", "budgets", "tags")
 _OF_TEAM = ("name", "state", "model_limits", *_TERMS)
 _OF_KEY = ("name", "owner", "role", "state", "expires_at", *_TERMS)
@@ -69,6 +71,12 @@ def entries_of(document: object) -> Sequence[object]:
             f"The document has {count} teams and keys, and {MOST_ENTRIES} are imported at once at most. Send it in"
             " parts: what a part does not name stays as it is."
         )
+    granted = sum(map(_granted, entries)) + sum(_granted(key) for _, held in _named(entries) for key in held)
+    if granted > MOST_GRANTS:
+        raise BadRequest(
+            f"The document grants {granted} models, routes and networks, and {MOST_GRANTS} are imported at once at"
+            " most. Send it in parts, or use wildcards."
+        )
     return entries
 
 
@@ -94,6 +102,13 @@ def _named(entries: Sequence[object]) -> Iterator[tuple[object, Sequence[object]
         if isinstance(entry, Mapping):
             held = entry.get("keys")
             yield entry.get("name"), held if isinstance(held, (list, tuple)) else ()
+
+
+def _granted(entry: object) -> int:
+    """How many models, routes and networks it names. What is wrong is refused when its turn comes, as above."""
+    grants = entry.get("grants") if isinstance(entry, Mapping) else None
+    lists = grants.values() if isinstance(grants, Mapping) else ()
+    return sum(len(each) for each in lists if isinstance(each, (list, tuple)))
 
 
 def _names(entries: Sequence[object]) -> dict[str, list[str]]:
@@ -205,8 +220,7 @@ class _Import:
 
     async def _pause(self) -> None:
         """Nothing here waits for the database: calls would wait for all of it."""
-        if len(self._seen) % _PAUSE_EVERY == 0:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
 
 @contextlib.contextmanager

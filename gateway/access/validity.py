@@ -20,6 +20,8 @@ LARGEST = 2**53 - 1
 _LATEST = 253_402_300_799
 """The end of the year 9999, the last that calendars print."""
 _MOST_TAGS, _MOST_ENTRIES, _MOST_MODELS = 32, 200, 100
+_MOST_STARS = 8
+"""Of one pattern: with more it takes long to say of a name that it does not fit, and nobody means that."""
 _LONGEST_NAME, _LONGEST_OWNER, _LONGEST_MODEL, _LONGEST_TAG, _LONGEST_VALUE = 100, 200, 256, 64, 256
 _ID = re.compile(r"(team|key)_[0-9A-Za-z]{20}")
 _Drafted = TypeVar("_Drafted", TeamDraft, KeyDraft)
@@ -105,6 +107,8 @@ def _model(text: str, member: str) -> str:
     _check_text(model, member, _LONGEST_MODEL)
     if any(character in "?[]{}" for character in model):
         raise BadRequest(f"{member}: the one wildcard is *, for any run of characters.", param=member)
+    if model.count("*") > _MOST_STARS:
+        raise BadRequest(f"{member}: a name has {_MOST_STARS} wildcards at most.", param=member)
     return model
 
 

@@ -241,6 +241,7 @@ async def test_every_change_is_audited_numbered_and_announced(desk: Desk) -> Non
         {"limits": Limits(max_wait_s=True)},
         {"grants": Grants(models=("gpt-?",))},
         {"grants": Grants(models=("",))},
+        {"grants": Grants(models=("*a" * 9,))},
         {"grants": Grants(routes=("admin",))},
         {"grants": Grants(networks=("10.0.0.1/8",))},
         {"grants": Grants(networks=("all",))},

@@ -1,12 +1,14 @@
 """What grants allow, and which lie within which."""
 
 import ipaddress
+import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.access.containment import is_within
 from gateway.access.grants import (
     allows_address,
     allows_model,
@@ -14,7 +16,6 @@ from gateway.access.grants import (
     check_address,
     check_model,
     check_route,
-    is_within,
 )
 from gateway.errors import Forbidden, ModelNotAllowed, NetworkNotAllowed, RouteNotAllowed
 from gateway.terms import EVERYTHING, Grants
@@ -153,3 +154,22 @@ def test_networks_are_within_exactly_if_no_address_is_gained(inner: tuple[str, .
 )
 def test_a_grant_is_within_another_if_each_part_of_it_is(inner: Grants, outer: Grants, within: bool) -> None:
     assert is_within(inner, outer) == within
+
+
+MANY_NAMES = [tuple(f"a{'a' * 200}{key} {number}" for number in range(10)) for key in range(500)]
+
+
+@pytest.mark.parametrize("pattern", ["vendor{}/*", "*" + "a*" * 7 + "{}b"])
+def test_what_a_whole_import_hands_out_is_compared_within_seconds(pattern: str) -> None:
+    wide = Grants(models=(*(pattern.format(number) for number in range(199)), "nothing"))
+    started_s = time.process_time()
+    assert not any(is_within(Grants(models=names), wide) for names in MANY_NAMES)
+    assert time.process_time() - started_s < 3
+
+
+def test_two_hundred_networks_are_compared_with_as_many_in_no_time() -> None:
+    wide = Grants(networks=tuple(f"10.{number}.0.0/17" for number in range(200)))
+    narrow = Grants(networks=tuple(f"10.{number}.0.0/24" for number in range(200)))
+    started_s = time.process_time()
+    assert all(is_within(narrow, wide) for _ in range(25))
+    assert time.process_time() - started_s < 1

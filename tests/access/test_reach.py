@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy import URL
 
 from gateway.access.administration import Administration
+from gateway.access.containment import is_within
 from gateway.access.drafts import AuditFilters, KeyDraft, KeyFilters, TeamDraft, TeamFilters
-from gateway.access.grants import is_within
 from gateway.access.records import Actor, Issued, Key
 from gateway.errors import Conflict, Forbidden, GatewayError, NotFound
 from gateway.terms import EVERYTHING, ROLES, Budgets, Grants, Limits

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from gateway.access.change import Change
 from gateway.access.drafts import KeyFilters
-from gateway.access.transfer import MOST_ENTRIES
+from gateway.access.transfer import MOST_ENTRIES, MOST_GRANTS
 from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError
 from gateway.store.tables import audit, changes
 from gateway.terms import Budgets, Grants, Limits
@@ -120,6 +120,31 @@ async def test_more_than_can_be_imported_at_once_is_refused_before_anybody_waits
             with pytest.raises(BadRequest, match="in parts"):
                 await desk.do.import_(ROOT, document)
     assert await desk.trace() == before
+
+
+async def test_more_grants_than_can_be_judged_at_once_are_refused_before_anybody_waits(desk: Desk) -> None:
+    before = await desk.trace()
+    models = [str(number) for number in range(200)]
+    many = [{"name": str(number), "grants": {"models": models}} for number in range(MOST_GRANTS // 200)]
+    async with asyncio.timeout(2), desk.store.writing() as connection:
+        await Change.begin(connection, ROOT, NOW)
+        for document in (
+            _team(*many, {"name": "one more", "grants": {"routes": ["chat"]}}),
+            _team(*many, grants={"networks": ["10.0.0.0/8"]}),
+        ):
+            with pytest.raises(BadRequest, match="in parts"):
+                await desk.do.import_(ROOT, document)
+    assert await desk.trace() == before
+    await desk.do.update_team(ROOT, "research", {"grants": None})
+    assert len((await desk.do.import_(ROOT, _team(*many))).made_keys) == len(many)
+
+
+async def test_an_import_that_is_refused_waits_for_nobody_who_changes_something(desk: Desk) -> None:
+    actor = await desk.as_key("boss", role="team_admin", limits=Limits(parallel=3))
+    async with asyncio.timeout(2), desk.store.writing() as connection:
+        await Change.begin(connection, ROOT, NOW)
+        with pytest.raises(Forbidden):
+            await desk.do.import_(actor, _team({"name": "carol"}))
 
 
 async def test_each_thing_that_is_imported_is_audited_and_told_to_other_nodes(desk: Desk) -> None:

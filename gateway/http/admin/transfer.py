@@ -26,7 +26,7 @@ class TransferRoutes:
 
     def __init__(self, administration: Administration) -> None:
         self._administration = administration
-        self._reading = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
@@ -54,7 +54,8 @@ class TransferRoutes:
         """All or nothing. What the document does not name stays; new keys come with their secrets, this once."""
         if content_type(request) not in _TYPES:
             raise UnsupportedMediaType(f"The body must be YAML. Send it with Content-Type: {_YAML}.")
-        async with self._reading:
+        # One at a time: each takes a while, of the processor and of a connection to the database.
+        async with self._turn:
             document = await asyncio.to_thread(read_document, await request.body())
-        imported = await self._administration.import_(actor, document, dry_run=query.dry_run)
+            imported = await self._administration.import_(actor, document, dry_run=query.dry_run)
         return JSONResponse(import_reply(imported, dry_run=query.dry_run).model_dump())
