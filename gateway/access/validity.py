@@ -54,6 +54,12 @@ def legal_key(draft: KeyDraft, route_groups: frozenset[str]) -> KeyDraft:
     return msgspec.structs.replace(_legal_terms(draft, route_groups), owner=owner)
 
 
+def check_key_name(name: str) -> None:
+    """Raises `BadRequest` for a name that no key is given any more."""
+    if "/" in name:
+        raise BadRequest("name must hold no slash: commands write a key as team/name.", param="name")
+
+
 def check_ends_later(expires_at: int | None, now: int) -> None:
     """Raises `BadRequest` for a time that has passed."""
     if expires_at is not None and expires_at <= now:

@@ -13,7 +13,7 @@ from gateway.access.change import Change, new_id
 from gateway.access.drafts import KeyDraft
 from gateway.access.keys import digest, new_secret
 from gateway.access.records import Issued, Key, Team
-from gateway.access.validity import check_ends_later, legal_key
+from gateway.access.validity import check_ends_later, check_key_name, legal_key
 from gateway.errors import Conflict
 
 _HINT_LENGTH = 4
@@ -36,6 +36,7 @@ async def make_key(change: Change, draft: KeyDraft, route_groups: frozenset[str]
     rules.require_team_admin(change.authority)
     team = await change.team(draft.team)
     draft = legal_key(draft, route_groups)
+    check_key_name(draft.name)
     check_ends_later(draft.expires_at, change.now)
     secret = new_secret()
     key = new_key(team, draft, secret, change.now)
@@ -58,6 +59,7 @@ async def revise_key(change: Change, before: Key, draft: KeyDraft, route_groups:
     team = await change.team(before.team_id)
     rules.check_hands_out(change.authority, rules.terms_of(after, team), rules.terms_of(before, team))
     if after.name != before.name:
+        check_key_name(after.name)
         await _check_name_is_free(change, after)
     await check_an_admin_key_remains(change, before, after)
     return await change.replace_key(before, after)

@@ -38,11 +38,12 @@ def _is_id(kind: str, text: str) -> bool:
 
 
 async def _keys_like(api: Api, text: str) -> list[dict[str, Any]]:
-    # Both halves may hold slashes.
+    # Names of teams may hold slashes, and those of old keys. Nobody who names their key like another team's gets what
+    # is meant for that one: with a slash, a team is named.
     cuts = [index for index, character in enumerate(text) if character == "/"]
-    parts = [(None, text), *((text[:cut], text[cut + 1 :]) for cut in cuts)]
+    parts: list[tuple[str | None, str]] = [(text[:cut], text[cut + 1 :]) for cut in cuts]
     found = []
-    for team, name in parts:
+    for team, name in parts or [(None, text)]:
         keys = await api.listed("/keys", name=name) if name else []
         found += [key for key in keys if key["name"] == name and team in (None, key["team"])]
     return found

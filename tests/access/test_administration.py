@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, update
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.drafts import AuditFilters, KeyDraft, TeamDraft
@@ -262,6 +262,27 @@ async def test_what_is_not_legal_is_refused_and_leaves_no_trace(desk: Desk, draf
     with pytest.raises(BadRequest):
         await desk.do.update_key(ROOT, key.id, draft)
     assert await desk.trace() == before
+
+
+async def test_a_key_gets_no_name_with_a_slash_and_keeps_one_that_it_has(desk: Desk) -> None:
+    await desk.team("a/b")
+    key = (await desk.key(team="a/b")).key
+    before = await desk.trace()
+    named: list[dict[str, Any]] = [{"name": "x/y"}]
+    for refused in (
+        desk.do.create_key(ROOT, KeyDraft("a/b", "x/y")),
+        desk.do.update_key(ROOT, key.id, {"name": "x/y"}),
+        desk.do.import_(ROOT, {"teams": [{"name": "a/b", "keys": named}]}),
+    ):
+        with pytest.raises(BadRequest, match="slash"):
+            await refused
+    assert await desk.trace() == before
+    async with desk.store.writing() as connection:
+        await connection.execute(update(keys).values(name="x/y"))
+    assert (await desk.do.update_key(ROOT, key.id, {"owner": "Al"})).name == "x/y"
+    named[0]["owner"] = "Ada"
+    assert len((await desk.do.import_(ROOT, {"teams": [{"name": "a/b", "keys": named}]})).changed_keys) == 1
+    assert (await desk.do.update_key(ROOT, key.id, {"name": "x"})).name == "x"
 
 
 async def test_how_long_calls_wait_is_said_of_keys_and_teams_and_not_of_single_models(desk: Desk) -> None:
