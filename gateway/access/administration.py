@@ -214,6 +214,13 @@ class Administration:
             rules.require_admin(change.authority)
             await change.note_reset(subject, before, after)
 
+    async def note_reset_failed(self, actor: Actor, subject: Key | Team) -> None:
+        """Write down that what `note_reset` told of was not done, or not all of it; for whoever could do that."""
+        # The entry is owed, whatever has become of their key meanwhile.
+        owed = Actor(actor.name, "admin", address=actor.address)
+        async with self._changing(owed, Change) as change:
+            await change.note_reset_failed(subject)
+
     async def check_lives(self, actor: Actor) -> str:
         """The actor's role now. Raises `InvalidKey` if their key or secret has died, `Forbidden` in its grace."""
         async with self._viewing(actor) as view:
@@ -233,11 +240,15 @@ class Administration:
             raise BadRequest("This is done with a key, and rotates that key. Send yours.")
         return await self.rotate_key(actor, actor.key_id, grace_s=grace_s, version=version)
 
-    async def export(self, actor: Actor) -> dict[str, object]:
-        """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended."""
+    async def export(self, actor: Actor, team: str | None = None) -> dict[str, object]:
+        """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended.
+
+        `team`, an id or a name: of that one alone.
+        """
         async with self._viewing(actor) as view:
             rules.require_team_admin(view.authority)
-            return await document_of(view, _own(view, teams.c.id))
+            only = [] if team is None else [teams.c.id == (await view.team(team)).id]
+            return await document_of(view, [*_own(view, teams.c.id), *only])
 
     async def import_(self, actor: Actor, document: object, *, dry_run: bool = False) -> Imported:
         """Make or change teams and keys, by name, until they are as `document` says; all or nothing.

@@ -172,6 +172,10 @@ class Change(View):
         was, will_be = ({"name": subject.name, "remaining": dict(left)} for left in (before, after))
         await self._note("limits.reset", subject, was, will_be)
 
+    async def note_reset_failed(self, subject: Team | Key) -> None:
+        """The same of a reset that failed: nothing, or not all, of what its own entry tells was done."""
+        await self._note("limits.reset_failed", subject, None, {"name": subject.name})
+
     async def _trail(self, action: str, before: Team | Key | None, after: Team | Key) -> None:
         await self._note(action, after, None if before is None else _audited(before), _audited(after))
         await self._number(after)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.administering import Desk, check_secrets_can_be_shown, printed
+from gateway.cli.options import said
 from gateway.cli.printing import Record
 
 
@@ -16,9 +17,12 @@ async def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; standard output by default.")
     ] = None,
+    team: Annotated[
+        str | None, typer.Option("--team", help="Name or id of a team: that one alone.", show_default=False)
+    ] = None,
 ) -> None:
     """Print teams and keys as YAML, without secrets. With --json, as JSON."""
-    text = (await desk.api.ask("GET", "/export")).text
+    text = (await desk.api.ask("GET", "/export", params=said(team=team))).text
     if desk.printer.as_json:
         import json  # noqa: PLC0415
 

@@ -60,6 +60,8 @@ LISTS: dict[str, Call] = {
     "import": lambda do, actor, _: do.import_(actor, {"teams": []}),
 }
 
+OF_THE_MACHINE = {"note_reset_failed"}
+"""Asked of nobody: who was let in is noted, whatever has become of their key since."""
 OF_ONESELF = {"check_lives", "me", "rotate_me"}
 
 
@@ -75,7 +77,7 @@ async def desk(store_url: URL) -> AsyncIterator[Desk]:
 
 def test_every_method_of_administration_is_tried() -> None:
     methods = {name for name in dir(Administration) if not name.startswith("_")}
-    tried = {*ON_KEYS, *ON_TEAMS, *FOR_ADMINS, *LISTS, *OF_ONESELF, "import_"} - {"import"}
+    tried = {*ON_KEYS, *ON_TEAMS, *FOR_ADMINS, *LISTS, *OF_ONESELF, *OF_THE_MACHINE, "import_"} - {"import"}
     assert methods == tried
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from gateway.access.change import Change
 from gateway.access.drafts import KeyFilters
 from gateway.access.transfer import MOST_ENTRIES, MOST_GRANTS
-from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError
+from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound
 from gateway.store.tables import audit, changes
 from gateway.terms import Budgets, Grants, Limits
 from tests.access.desk import NOW, ROOT, Desk, opened, secret_of
@@ -265,6 +265,18 @@ async def test_what_the_settings_declare_is_neither_exported_nor_changed(desk: D
     assert "alice" not in str(await desk.do.export(ROOT))
     with pytest.raises(Conflict):
         await desk.do.import_(ROOT, _team({"name": "alice", "owner": "x"}))
+
+
+async def test_of_one_team_that_one_alone_is_exported_if_whoever_asks_sees_it(desk: Desk) -> None:
+    whole = await desk.do.export(ROOT)
+    by_name = [await desk.do.export(ROOT, name) for name in ("empty", "research")]
+    assert [team for document in by_name for team in document["teams"]] == whole["teams"]  # type: ignore[attr-defined]
+    assert await desk.do.export(ROOT, (await desk.do.team(ROOT, "research")).id) == by_name[1]
+    actor = await desk.as_key("boss", role="team_admin")
+    assert (await desk.do.export(actor, "research"))["teams"] != []
+    for name in ("empty", "there is none"):
+        with pytest.raises(NotFound):
+            await desk.do.export(actor, name)
 
 
 async def test_what_has_ended_is_not_exported(desk: Desk) -> None:

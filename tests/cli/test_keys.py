@@ -237,6 +237,8 @@ def test_an_export_can_be_imported_elsewhere(run: Run, tmp_path: Path) -> None:
     done(run("keys", "create", "--team", "engines", "--name", "ada", "--owner", "on"))
     done(run("keys", "export", "--output", "out.yaml"))
     assert done(run("keys", "export")) == (tmp_path / "out.yaml").read_text("utf-8")
+    done(run("teams", "create", "--name", "others"))
+    assert done(run("keys", "export", "--team", "engines")) == (tmp_path / "out.yaml").read_text("utf-8")
     exported = answer(run("keys", "export", "--json"))
     assert exported["teams"][0]["keys"][0]["owner"] == "on"
     (tmp_path / "new.yaml").write_text(f"server: {{state_dir: {tmp_path / 'new'}}}\n")

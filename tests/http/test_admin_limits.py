@@ -6,9 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import URL
 
+from gateway.access.records import Actor
+from gateway.errors import StoreUnavailable
+from gateway.http.admin import admin_app
+from gateway.limits.memory import MemoryLimiter
+from gateway.limits.overview import Overview
+from gateway.limits.plan import Planner, Policy
+from gateway.limits.spend import Spend
+from gateway.terms import Limits
+from tests.access.desk import ROOT, opened
 from tests.faults.face import CHAT, Answer, ask, request
 from tests.http.admin_server import AdminServer, Client, assert_refused, made
 from tests.limits.servers import shared_server
@@ -225,6 +235,31 @@ def test_on_a_store_by_itself_limits_cannot_be_seen_and_the_cure_is_told(server:
         message = assert_refused(refused, 409, "conflict")
         assert "--url http://127.0.0.1:8080" in message
         assert "redis.url" in message
+
+
+class _AwayAtTheReset(Overview):
+    """Can be asked; when it is told to reset, what counts is away."""
+
+    async def reset(self, _: object) -> None:
+        raise StoreUnavailable("Redis is away.")
+
+
+async def test_a_reset_that_fails_is_in_the_audit_log_as_one(tmp_path: Path) -> None:
+    async def authenticate(_: object) -> Actor:
+        return ROOT
+
+    async with opened(fresh_sqlite_url(tmp_path)) as desk:
+        team = await desk.team("engines", limits=Limits(requests_per_hour=5))
+        overview = _AwayAtTheReset(Planner(Policy()), MemoryLimiter(), Spend(desk.store), endpoints=())
+        transport = httpx2.ASGITransport(admin_app(desk.do, authenticate, overview))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost/admin/v1") as client:
+            reply = await client.post("/limits/reset", json={"team": "engines"})
+        assert_refused(reply, 503, "store_unavailable")
+        told = (await desk.do.audit(ROOT)).items[:2]
+    assert [(entry.action, entry.object_id) for entry in told] == [
+        ("limits.reset_failed", team.id),
+        ("limits.reset", team.id),
+    ]
 
 
 def _text(url: URL) -> str:

@@ -3,6 +3,7 @@
 Knows whose limits a request means and how they are written. Where they are counted, `gateway.limits` knows.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.access.administration import Administration
 from gateway.access.records import Actor, Key, Team
-from gateway.errors import BadRequest, Conflict, NotFound
+from gateway.errors import BadRequest, Conflict, NotFound, StoreUnavailable
 from gateway.http.admin.authentication import ActorOf, for_admins, no_query
 from gateway.http.admin.keys import check_has_key
 from gateway.http.admin.replies import LimitReply, LimitsReply
@@ -63,14 +64,19 @@ class LimitRoutes:
             rules = [rule for rule in rules if rule.dimension == body.dimension]
         before = {standing.rule.id: standing.remaining for standing in await self._overview.standings(rules)}
         used = {rule: before[rule.id] for rule in rules if before[rule.id] < full(rule)}
-        # First, so that nothing is reset without a trace.
+        # First, so that nothing is reset without a trace; what then fails leaves another.
         await self._administration.note_reset(
             actor,
             subject,
             before={rule.id: remaining for rule, remaining in used.items()},
             after={rule.id: full(rule) for rule in used},
         )
-        await self._overview.reset(rules)
+        try:
+            await self._overview.reset(rules)
+        except StoreUnavailable:
+            with contextlib.suppress(StoreUnavailable):
+                await self._administration.note_reset_failed(actor, subject)
+            raise
         return await self._reply(rules)
 
     @property

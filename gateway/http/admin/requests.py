@@ -193,6 +193,14 @@ class AuditQuery(_Parameters):
     until: int | None = Field(default=None, ge=0, description="Unix time in seconds; changes before then.")
 
 
+class ExportQuery(BaseModel):
+    """What to export."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    team: str | None = Field(default=None, max_length=100, description="Name or id of a team: that one alone.")
+
+
 class ImportQuery(BaseModel):
     """How to import."""
 

@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse
 
 from gateway.access.administration import Administration
 from gateway.errors import UnsupportedMediaType
-from gateway.http.admin.authentication import ActorOf, content_type, for_team_admins, no_query
+from gateway.http.admin.authentication import ActorOf, content_type, for_team_admins
 from gateway.http.admin.document import read_document, write_document
 from gateway.http.admin.replies import ImportReply, import_reply
-from gateway.http.admin.requests import ImportQuery
+from gateway.http.admin.requests import ExportQuery, ImportQuery
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
 
@@ -35,7 +35,6 @@ class TransferRoutes:
             summary="Teams and keys as YAML",
             response_class=Response,
             responses={200: {"description": "A document for `/import`.", "content": _CONTENT}},
-            dependencies=[Depends(no_query)],
         )(self.export)
         router.post(
             "/import",
@@ -45,9 +44,9 @@ class TransferRoutes:
             dependencies=[Depends(for_team_admins)],
         )(self.import_)
 
-    async def export(self, actor: ActorOf) -> Response:
+    async def export(self, actor: ActorOf, query: Annotated[ExportQuery, Query()]) -> Response:
         """What the actor may see, without secrets and ids; nothing revoked."""
-        document = await self._administration.export(actor)
+        document = await self._administration.export(actor, query.team)
         return Response(await asyncio.to_thread(write_document, document), media_type=_YAML)
 
     async def import_(self, actor: ActorOf, request: Request, query: Annotated[ImportQuery, Query()]) -> Response:
