@@ -18,7 +18,7 @@ from gateway.access.first_start import first_start
 from gateway.access.last_used import LastUsed
 from gateway.access.reconcile import reconcile
 from gateway.call import CallRecord
-from gateway.composition import Bounds, Doorkeepers
+from gateway.composition import Books, Bounds, Doorkeepers
 from gateway.http.metrics import metrics_app, metrics_router
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
@@ -33,6 +33,7 @@ from gateway.observe.board import Board
 from gateway.observe.families import Family, Gauged
 from gateway.observe.metrics import CallMetrics
 from gateway.observe.slots import slots_folder
+from gateway.observe.traces.tracing import tracing
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
@@ -102,14 +103,17 @@ def build_app(
     transport = make_transport(upstream)
     doorkeepers = Doorkeepers(settings)
     bounds = Bounds(settings, doorkeepers.store)
+    books = Books(settings, doorkeepers.store)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(traces_at_work)
             await stack.enter_async_context(board.at_work())
             stack.push_async_callback(transport.close)
             await stack.enter_async_context(doorkeepers.at_work())
             await stack.enter_async_context(bounds.at_work())
+            await stack.enter_async_context(books.at_work())
             for listener, pages in sides:
                 side = SideServer(pages, settings.server, listener)
                 stack.push_async_callback(side.close)
@@ -121,7 +125,12 @@ def build_app(
         lifespan=lifespan,
     )
     calls = CallMetrics(settings.models.aliases.values(), (ENDPOINT,))
-    families = (*_traffic(app, transport), *doorkeepers.readings(), *bounds.readings(calls.team_names))
+    families = (
+        *_traffic(app, transport),
+        *doorkeepers.readings(),
+        *bounds.readings(calls.team_names),
+        *books.readings(),
+    )
     board = Board(calls, families, metrics_folder)
     token = None if settings.metrics.token is None else settings.metrics.token.get_secret_value()
     sides: list[tuple[socket.socket, FastAPI]] = []
@@ -147,14 +156,29 @@ def build_app(
     )
     app.proxy.add_observer(calls.observe)
     app.proxy.add_observer(_use_noter(doorkeepers.last_used))
+    app.proxy.add_observer(books.ledger.note)
+    app.proxy.note_late = books.late.note
+    books.late.follow(calls.observe_late)
+    books.late.follow(bounds.allowance.note_late)
     if log_call is not None:
         app.proxy.add_observer(log_call)
+    traces_at_work = _trace(app.proxy, settings)
     app.include_router(ops_router(lambda: app.is_leaving))
     if settings.metrics.enabled and settings.metrics.listen is None:
         app.include_router(metrics_router(board.collect, token))
     if settings.admin.enabled and settings.admin.listen is None:
         app.include_router(doorkeepers.admin_routes(bounds.overview))
     return app
+
+
+def _trace(proxy: Proxy, settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
+    """Trace the calls of `proxy`, if the settings say so; their traces are sent while what is returned is entered."""
+    traces = tracing(settings)
+    if traces is None:
+        return contextlib.nullcontext()
+    proxy.begin_trace = traces.begin
+    proxy.add_observer(traces.observe)
+    return traces.at_work()
 
 
 def _use_noter(last_used: LastUsed) -> Observer:

@@ -35,8 +35,15 @@ from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
 from gateway.limits.spend import Spend
 from gateway.metering.estimate import Estimator
+from gateway.metering.late import LateRecords
+from gateway.metering.ledger import Ledger
+from gateway.metering.ledger_drain import Drain
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.ledger_readings import readings_of_ledger
+from gateway.metering.ledger_retention import Retention
 from gateway.metering.meter import Meter
 from gateway.metering.price_book import PriceBook, readings_of_prices
+from gateway.metering.rollups import Days
 from gateway.observe.families import Counted, Family, Gauged
 from gateway.relay.allowance import Allowance
 from gateway.relay.live import ENDPOINT
@@ -128,7 +135,13 @@ class Bounds:
         self.planner = Planner(_policy(settings))
         self._prices = PriceBook(None if settings.prices.file is None else Path(settings.prices.file))
         meter = Meter(self._prices, Estimator())
-        self.overview = Overview(self.planner, self.limiter, self._spend, endpoints=(ENDPOINT,))
+        self.overview = Overview(
+            self.planner,
+            self.limiter,
+            self._spend,
+            endpoints=(ENDPOINT,),
+            has_prices=lambda: self._prices.priced > 0,
+        )
         self.allowance = Allowance(
             self.planner, self.limiter, meter, self._spend, max_wait_s=settings.limits.max_wait_s
         )
@@ -156,6 +169,38 @@ class Bounds:
             await self._spend.close()
             if self._alerts is not None:
                 await self._alerts.close()
+
+
+class Books:
+    """What it was: the ledger of calls in the store."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        kept = settings.ledger
+        days = Days(ZoneInfo(settings.limits.time_zone))
+        journal = Journal(Path(settings.server.state_dir), "usage", max_bytes=kept.max_journal_bytes)
+        drain = Drain(store, days)
+        self.ledger = Ledger(journal, drain, kept_days=kept.calls_retention_days)
+        self.late = LateRecords(self.ledger.note)
+        drain.written = self.late.written
+        self.queries = LedgerQueries(store, days)
+        self._retention = Retention(
+            store, days, calls_days=kept.calls_retention_days, sums_days=kept.days_retention_days
+        )
+
+    def readings(self) -> Iterator[Family]:
+        """What is measured of all this."""
+        yield from readings_of_ledger(self.ledger)
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Records of calls are written to the store meanwhile, and those that are too old deleted."""
+        try:
+            await self.ledger.start()
+            self._retention.start()
+            yield
+        finally:
+            await self._retention.close()
+            await self.ledger.close()
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ asks whether the folder of what is kept can be written.
 Each check yields the paths that it looked at, the one to report first.
 """
 
+import importlib.util
 import ipaddress
 import os
 import ssl
@@ -220,6 +221,22 @@ def _is_any(host: str) -> bool:
         return False
 
 
+def _traces_without_the_extra(settings: Settings) -> Iterator[Conflict]:
+    if settings.traces.endpoint is not None and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+        yield Conflict(
+            (("traces", "endpoint"),),
+            "is set, but OpenTelemetry's exporter is not installed",
+            "pip install 'gmi-gateway[otel]', or take it out",
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor the package that it is in
+        return False
+
+
 def _unwritable_state(settings: Settings) -> Iterator[Conflict]:
     folder = settings.server.state_dir
     if (reason := _why_unwritable(folder)) is not None:
@@ -255,5 +272,6 @@ _CHECKS = (
     _unusable_authorities,
     _upstream_without_key,
     _unsigned_alerts,
+    _traces_without_the_extra,
     _workers_that_share_no_limits,
 )

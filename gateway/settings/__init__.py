@@ -226,7 +226,7 @@ class Access(_Section):
     )
     tags_from_body: bool = Field(
         default=False,
-        description="Tag calls with metadata and user of their bodies too, beside x-gateway-tags and the key's own tags.",
+        description="Tag calls with metadata and user of their bodies too, beside x-gateway-tags and their key's tags.",
     )
 
 
@@ -337,6 +337,21 @@ class Prices(_Section):
     )
 
 
+class Ledger(_Section):
+    """Who used what, and what it cost. docs/usage.md says what is kept."""
+
+    calls_retention_days: int = Field(
+        default=90, ge=0, le=36_500, description="How long single calls are kept, in days; 0 for ever."
+    )
+    days_retention_days: int = Field(
+        default=1096, ge=0, le=36_500, description="How long their sums by day are kept, in days; 0 for ever."
+    )
+    max_journal_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+        default=1024 * 1024 * 1024,
+        description="Most that may wait on the disk while the database is away, in bytes.",
+    )
+
+
 class Alerts(_Section):
     """Who is told when 50, 80 and 100 % of a budget are spent."""
 
@@ -363,6 +378,22 @@ class Metrics(_Section):
     token_file: FilePath | None = Field(default=None, description="File that holds the token.")
 
 
+class Traces(_Section):
+    """Traces of calls, by OpenTelemetry; they take the extra, `pip install gmi-gateway[otel]`."""
+
+    endpoint: HttpUrl | None = Field(
+        default=None, description="OTLP/HTTP URL of a collector: http://localhost:4318; by default there are no traces."
+    )
+    sample_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the traces that begin here which is kept, from 0 to 1; clients decide on theirs.",
+    )
+    service_name: Name = Field(default="gmi-gateway", description="What the gateway is called in traces.")
+
+
 class Log(_Section):
     """What is written to standard error."""
 
@@ -386,8 +417,10 @@ class Settings(_Section):
     redis: Redis = Field(default_factory=Redis)
     limits: Limits = Field(default_factory=Limits)
     prices: Prices = Field(default_factory=Prices)
+    ledger: Ledger = Field(default_factory=Ledger)
     alerts: Alerts = Field(default_factory=Alerts)
     metrics: Metrics = Field(default_factory=Metrics)
+    traces: Traces = Field(default_factory=Traces)
     log: Log = Field(default_factory=Log)
 
 

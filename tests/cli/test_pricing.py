@@ -1,11 +1,15 @@
 """A budget that no call can draw on is not set in silence, whoever's prices they are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.cli.pricing import may_overlap, unpriced
-from tests.cli.conftest import Run, done
+from tests.cli.conftest import Run, answer, call, done
+from tests.support.gateway import running_gateway
 
 PRICE = (
     "unit: microusd_per_million_tokens\nmodels:\n  a/b: {looked_up: 2026-11-22, input: 1000, output: 1000}\n  c: null\n"
@@ -13,6 +17,13 @@ PRICE = (
 NO_PRICES = (
     "! no model has a price, so that no call draws on a budget; write prices into config/prices.yaml (docs/prices.md)\n"
 )
+
+
+@contextmanager
+def serving(**sections: Any) -> Iterator[dict[str, str]]:
+    """The variables that reach a running gateway."""
+    with running_gateway("http://127.0.0.1:9/v1", keys=[], **sections) as running:
+        yield {"GATEWAY_URL": running.url, "GATEWAY_ADMIN_KEY": running.admin_secret or ""}
 
 
 def test_a_budget_without_any_price_is_set_with_a_warning(run: Run) -> None:
@@ -47,6 +58,23 @@ def test_a_list_of_prices_that_cannot_be_read_is_told_when_a_budget_is_set(run: 
     result = run("teams", "create", "--name", "engines", "--budget-usd", "5/day", GATEWAY_PRICES_FILE="p.yaml")
     assert result.exit_code == 0
     assert result.stderr.startswith("! prices cannot be read: p.yaml:1: unit: ")
+
+
+def test_a_running_gateway_without_prices_is_told_of_too_and_its_limits_say_so() -> None:
+    with serving() as there:
+        result = call("teams", "create", "--name", "engines", "--budget-usd", "5/day", **there)
+        assert (result.exit_code, result.stderr) == (0, NO_PRICES)
+        shown = done(call("limits", "show", "--team", "engines", **there))
+        assert shown.endswith("\nNo model has a price, so that no call draws on a budget: see docs/prices.md.\n")
+        assert answer(call("limits", "show", "--team", "engines", "--json", **there))["has_prices"] is False
+
+
+def test_a_running_gateway_with_prices_has_its_budgets_set_and_shown_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PRICE)
+    with serving(prices={"file": str(tmp_path / "p.yaml")}) as there:
+        done(call("teams", "create", "--name", "engines", "--budget-usd", "5/day", **there))
+        assert "No model" not in done(call("limits", "show", "--team", "engines", **there))
+        assert answer(call("limits", "show", "--team", "engines", "--json", **there))["has_prices"] is True
 
 
 @pytest.mark.parametrize(
