@@ -88,6 +88,9 @@ class GatewayCycle(RequestResponseCycle):
         self.expected_content_length = 0
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
+        self.holds_end = False
+        """What ends the reply waits for `let_go`."""
+        self._held: tuple[bytes, ...] | None = None
         self.segment: bytes | None = None
         """The whole request, if it came in one piece that may hold nothing else."""
         self.is_ordinary = keep_alive and not expects_100 and scope["method"] != "HEAD"
@@ -164,8 +167,7 @@ class GatewayCycle(RequestResponseCycle):
             return False
         self._start()
         if self.is_ordinary and status not in _BODILESS and length == b"%d" % len(body) and len(body) < _JOINED_BYTES:
-            self.transport.write(b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", body)))
-            self._complete()
+            self._end((b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", body)),))
             return True
         self._head = self._head_of(status, headers)
         self._send_body(body, more=False)
@@ -182,6 +184,7 @@ class GatewayCycle(RequestResponseCycle):
     def abort(self) -> None:
         """As `gateway.relay.live.Wire`."""
         self.disconnected = True
+        self._held = None
         if not self._ends_with_connection:
             self.transport.close()
             return
@@ -222,44 +225,54 @@ class GatewayCycle(RequestResponseCycle):
     def _send_body(self, body: bytes, *, more: bool) -> None:
         if self.scope["method"] == "HEAD":
             body, self.expected_content_length = b"", 0
-        if self.chunked_encoding:
-            self._write_chunk(body, more=more)
+        parts = self._chunk(body, more=more) if self.chunked_encoding else self._plain(body)
+        if more:
+            self._write(parts)
         else:
-            self._write_plain(body)
-        if not more:
-            self._complete()
+            self._end(parts)
 
-    def _write_chunk(self, body: bytes, *, more: bool) -> None:
+    def _chunk(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
         head, self._head = self._head, b""
         end = b"" if more else b"0\r\n\r\n"
         if not body:
-            self._write(head + end)
-        elif len(body) < _JOINED_BYTES:
-            self.transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
-        else:
-            self.transport.writelines((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
+            return (head + end,)
+        if len(body) < _JOINED_BYTES:
+            return (b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end),)
+        return b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end
 
-    def _write_plain(self, body: bytes) -> None:
+    def _plain(self, body: bytes) -> tuple[bytes, ...]:
         head, self._head = self._head, b""
         if not self._ends_with_connection:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("the response is longer than its Content-Length")
         if len(body) < _JOINED_BYTES:
-            self._write(head + body if head else body)
-        else:
-            self.transport.writelines((head, body))
+            return (head + body if head else body,)
+        return head, body
 
-    def _write(self, data: bytes) -> None:
-        if data:
-            self.transport.write(data)
+    def _write(self, parts: tuple[bytes, ...]) -> None:
+        if len(parts) > 1:
+            self.transport.writelines(parts)
+        elif parts[0]:
+            self.transport.write(parts[0])
 
-    def _complete(self) -> None:
+    def _end(self, parts: tuple[bytes, ...]) -> None:
+        """`parts` are the last bytes of the reply."""
         if self.expected_content_length:
             raise RuntimeError("the response is shorter than its Content-Length")
         self.response_complete = True
         self.segment = None
         self.message_event.set()
+        self._held = parts
+        if not self.holds_end:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """As `gateway.relay.live.Wire`."""
+        parts, self._held = self._held, None
+        if parts is None:
+            return
+        self._write(parts)
         if not self.keep_alive:
             self.transport.close()
         self.on_response()

@@ -120,6 +120,7 @@ class Proxy:
         connection: GatewayProtocol = scope["connection"]
         call = LiveCall(self._ids.next(), scope["method"], scope["cycle"])
         call.task = asyncio.current_task(connection.loop)
+        call.on_end, call.wire.holds_end = self._settle, True
         if self.begin_trace is not None:
             # A head that came before has no place in a trace.
             call.trace = self.begin_trace(scope["headers"] if scope["repeated"] is None else ())
@@ -139,7 +140,10 @@ class Proxy:
             await self._refuse(call, InternalError(_BUG, detail=repr(type(error))), send)
         finally:
             connection.unwatch(call.client_left)
-            self._settle(call)
+            self.open_calls.discard(call)
+            if call.on_end is not None:
+                self._settle(call)
+            call.wire.let_go()
 
     async def _answer(self, call: LiveCall, scope: Scope, receive: Receive, send: Send) -> None:
         known: Repeated | None = scope["repeated"]
@@ -349,7 +353,8 @@ class Proxy:
             raise asyncio.CancelledError
 
     def _settle(self, call: LiveCall) -> None:
-        self.open_calls.discard(call)
+        """Once a call, before its client has all of the reply: whoever saw a call end finds it in the ledger."""
+        call.on_end = None
         record = call.record(self._allowance.meter.measure(call))
         if call.asked is not None:
             self._allowance.settle(call, record)
@@ -359,6 +364,7 @@ class Proxy:
             late = late_record(record, call.late, call.owner, self._responses, self._allowance.meter)
             if late is not None:
                 self.note_late(late)
+        call.wire.let_go()
 
 
 _BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."

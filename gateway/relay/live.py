@@ -16,7 +16,7 @@ from gateway.relay.tags import NO_TAGS
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.access.ownership import Owner
     from gateway.metering.late import Late
@@ -42,6 +42,12 @@ class Wire(Protocol):
 
     def write_now(self, piece: bytes) -> bool:
         """Send a further piece of a chunked reply; False if nothing was sent because it must be waited for."""
+
+    holds_end: bool
+    """What ends the reply waits for `let_go`, so that the call can be settled before its client has all of it."""
+
+    def let_go(self) -> None:
+        """Send what ends the reply, if it waits."""
 
     def abort(self) -> None:
         """Drop the connection: the only honest end of a reply that broke off."""
@@ -84,6 +90,7 @@ class LiveCall:
         "method",
         "model",
         "new_ids",
+        "on_end",
         "outcome",
         "outlives_client",
         "owner",
@@ -136,6 +143,8 @@ class LiveCall:
         self.removes_usage = False
         self.left = False
         self.cut_by: GatewayError | None = None
+        self.on_end: Callable[[LiveCall], None] | None = None
+        """Is called when it is known how the call has ended, before its client gets the last of it."""
         self.is_background = False
         """Its answer is made after its reply, and what it used is known then."""
         self.is_free = False
@@ -195,6 +204,8 @@ class LiveCall:
         """State how the call ended; the first word stands."""
         if self.outcome is None:
             self.outcome = "client_left" if self.left else outcome
+            if self.on_end is not None:
+                self.on_end(self)
 
     def fail(self, error: GatewayError) -> None:
         """Note the error that the client is told."""

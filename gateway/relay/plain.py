@@ -169,9 +169,9 @@ class PlainRelay:
 
     async def _end(self, rest: bytes) -> None:
         await self._client.write(rest + self._masked.flush(), more=False)
-        self._call.end("upstream_error" if self._is_error else "done")
         if self._reported is not None and not self._is_whole:
             self._call.usage = await self._reported.usage()
+        self._call.end("upstream_error" if self._is_error else "done")
 
     def _break_off(self, error: GatewayError, outcome: Outcome) -> None:
         if self._call.outcome is not None:

@@ -80,11 +80,15 @@ class EventRelay:
         finally:
             if self._keepalive is not None:
                 self._keepalive.close()
-            self._call.pieces, self._call.longest_gap_s = self._pieces, self._longest_gap_s
-            if self._scanner is not None:
-                self._call.usage = self._scanner.usage
-            if self._late is not None:
-                self._call.late = self._late.found
+            self._tell()
+
+    def _tell(self) -> None:
+        """What the call is to know when it ends."""
+        self._call.pieces, self._call.longest_gap_s = self._pieces, self._longest_gap_s
+        if self._scanner is not None:
+            self._call.usage = self._scanner.usage
+        if self._late is not None:
+            self._call.late = self._late.found
 
     async def _pump(self) -> None:
         while True:
@@ -149,6 +153,7 @@ class EventRelay:
     async def _finish(self, last: bytes) -> None:
         """`last` ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""
         await self._client.write(last, more=False)
+        self._tell()
         self._call.end("done")
         try:
             async with asyncio.timeout(_UPSTREAM_END_S):
@@ -163,6 +168,7 @@ class EventRelay:
         if self._partial is not None:
             out += self._partial.flush()
         await self._client.write(out, more=False)
+        self._tell()
         self._call.end("done")
 
     async def _break_off(self, error: GatewayError) -> None:
@@ -172,6 +178,7 @@ class EventRelay:
             await self._end(b"")  # the client has all of it
             return
         self._call.fail(error)
+        self._tell()
         self._call.end("drained" if error is self._call.cut_by else "cut")
         if self._cutter.at_boundary:
             event = error_event(error, self._dialect, sequence_number_after(self._last))

@@ -105,11 +105,16 @@ class Pieces:
 class FullWire:
     """A client that takes nothing at once, so that all goes by `send`."""
 
+    holds_end = False
+
     def respond_now(self, status: int, headers: RawHeaders, body: bytes, length: bytes | None) -> bool:  # noqa: ARG002
         return False
 
     def write_now(self, piece: bytes) -> bool:  # noqa: ARG002
         return False
+
+    def let_go(self) -> None:
+        """Nothing waits."""
 
     def abort(self) -> None:
         """There is no connection."""
