@@ -31,6 +31,7 @@ from sqlalchemy import or_ as either
 
 from gateway.errors import BadRequest
 from gateway.metering import clocks
+from gateway.metering.late import PREFIX
 from gateway.metering.ledger_query import (
     Call,
     CallsPage,
@@ -180,7 +181,8 @@ def _sum_of(name: str) -> ColumnElement[int]:
         "unpriced_calls": and_(calls.c.cost_microusd.is_(None), calls.c.usage_source.in_(KNOWN)),
     }
     if name == "calls":
-        return literal(1)
+        # Usage that came late is of a call which has a row of its own.
+        return case((calls.c.id.startswith(PREFIX, autoescape=True), 0), else_=1)
     condition = conditions.get(name)
     return calls.c[name] if condition is None else case((condition, 1), else_=0)
 

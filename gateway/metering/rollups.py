@@ -12,6 +12,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.metering.bulk import BulkInsert
+from gateway.metering.late import PREFIX
 from gateway.metering.ledger_line import Line
 from gateway.store.tables import COUNTS, USAGE, usage_days
 
@@ -78,8 +79,8 @@ def sums(lines: Iterable[Line], days: Days) -> list[tuple[Any, ...]]:
 
 
 def _add(amounts: list[int], line: Line) -> None:
-    """In the order of `_SUMS`."""
-    amounts[0] += 1
+    """In the order of `_SUMS`. Usage that came late is of a call which has a line of its own."""
+    amounts[0] += not line.id.startswith(PREFIX)
     amounts[1] += line.outcome == "refused"
     amounts[2] += line.outcome in FAILED
     amounts[3] += line.usage_source == "estimated"

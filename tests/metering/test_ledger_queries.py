@@ -264,6 +264,16 @@ async def test_nothing_comes_to_nothing(store: Store) -> None:
     assert page.totals == Sums(*[0] * len(Sums.__struct_fields__))
 
 
+@pytest.mark.parametrize("since", [FIRST, FIRST + timedelta(minutes=1)], ids=["from sums by day", "from calls"])
+async def test_usage_that_came_late_is_no_call_of_its_own(store: Store, since: datetime) -> None:
+    at_s = (FIRST + timedelta(hours=1)).timestamp()
+    due = record("req_1", started_at_s=at_s, usage=None, usage_source="due", cost_microusd=0)
+    late = record("late_resp_1", started_at_s=at_s)
+    await Drain(store, Days(BERLIN)).write([encode(due), encode(late)])
+    page = await LedgerQueries(store, Days(BERLIN)).usage(UsageQuery(since_us=us(since), until_us=us(LAST)))
+    assert (page.totals.calls, page.totals.output_tokens, page.totals.cost_microusd) == (1, 2, 12)
+
+
 async def single_calls(ledger: LedgerQueries, query: CallsQuery) -> list[str]:
     """The ids of all pages."""
     found: list[str] = []
