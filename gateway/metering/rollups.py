@@ -73,25 +73,35 @@ def sums(lines: Iterable[Line], days: Days) -> list[tuple[Any, ...]]:
         amounts = found.get(place)
         if amounts is None:
             amounts = found[place] = [0] * len(_SUMS)
-        _add(amounts, line)
+        if line.outcome != "done" or line.usage_source != "reported" or line.id.startswith(PREFIX):
+            _add_kind(amounts, line)
+        else:
+            amounts[0] += 1
+        _add_used(amounts, line)
     # In one order on all nodes, so that no two transactions wait for each other.
     return [(*place, *found[place]) for place in sorted(found)]
 
 
-def _add(amounts: list[int], line: Line) -> None:
-    """In the order of `_SUMS`. Usage that came late is of a call which has a line of its own."""
+def _add_kind(amounts: list[int], line: Line) -> None:
+    """Into `COUNTS`. Usage that came late is of a call which has a line of its own."""
     amounts[0] += not line.id.startswith(PREFIX)
     amounts[1] += line.outcome == "refused"
     amounts[2] += line.outcome in FAILED
     amounts[3] += line.usage_source == "estimated"
     amounts[4] += line.usage_source == "unknown"
-    if line.cost_microusd is not None:
-        amounts[-1] += min(line.cost_microusd, _MOST)
-    else:
+
+
+def _add_used(amounts: list[int], line: Line) -> None:
+    """Tokens and the like, and what they cost."""
+    cost = line.cost_microusd
+    if cost is None:
         amounts[5] += line.usage_source in KNOWN
-    for at, count in enumerate((line.usage or ())[: len(USAGE)], len(COUNTS)):
-        if count:
-            amounts[at] += min(count, _MOST)
+    elif cost:
+        amounts[-1] += cost if cost < _MOST else _MOST
+    if line.usage is not None:
+        for at, count in enumerate(line.usage[: len(USAGE)], len(COUNTS)):
+            if count:
+                amounts[at] += count if count < _MOST else _MOST
 
 
 def _grown(statement: sqlite.Insert) -> sqlite.Insert:
