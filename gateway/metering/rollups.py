@@ -97,11 +97,11 @@ def _add_used(amounts: list[int], line: Line) -> None:
     if cost is None:
         amounts[5] += line.usage_source in KNOWN
     elif cost:
-        amounts[-1] += cost if cost < _MOST else _MOST
+        amounts[-1] += min(_MOST, cost)
     if line.usage is not None:
         for at, count in enumerate(line.usage[: len(USAGE)], len(COUNTS)):
             if count:
-                amounts[at] += count if count < _MOST else _MOST
+                amounts[at] += min(_MOST, count)
 
 
 def _grown(statement: sqlite.Insert) -> sqlite.Insert:
