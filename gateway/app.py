@@ -135,7 +135,7 @@ def build_app(
     token = None if settings.metrics.token is None else settings.metrics.token.get_secret_value()
     sides: list[tuple[socket.socket, FastAPI]] = []
     if admin_listener is not None:
-        sides.append((admin_listener, doorkeepers.admin_app(bounds.overview)))
+        sides.append((admin_listener, doorkeepers.admin_app(bounds.overview, books.desk)))
     if metrics_listener is not None:
         sides.append((metrics_listener, metrics_app(board.collect, token)))
     log_call = logs.call_logger(settings.log)
@@ -167,7 +167,7 @@ def build_app(
     if settings.metrics.enabled and settings.metrics.listen is None:
         app.include_router(metrics_router(board.collect, token))
     if settings.admin.enabled and settings.admin.listen is None:
-        app.include_router(doorkeepers.admin_routes(bounds.overview))
+        app.include_router(doorkeepers.admin_routes(bounds.overview, books.desk))
     return app
 
 

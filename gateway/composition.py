@@ -19,7 +19,7 @@ from gateway.access.ownership import Ownership
 from gateway.access.pruning import Pruning
 from gateway.access.reconcile import declared_digests
 from gateway.access.watcher import ChangeWatcher
-from gateway.http.admin import admin_app, admin_router
+from gateway.http.admin import LedgerDesk, admin_app, admin_router
 from gateway.http.admin.principals import authenticator
 from gateway.http.client_address import compile_networks
 from gateway.http.pages import OwnPages
@@ -76,13 +76,13 @@ class Doorkeepers:
         trusted = compile_networks(settings.server.trusted_proxies)
         self._authenticate = authenticator(self.directory, self._administration, trusted, self.last_used.note)
 
-    def admin_routes(self, overview: Overview) -> APIRouter:
+    def admin_routes(self, overview: Overview, desk: LedgerDesk) -> APIRouter:
         """/admin/v1 as a part of the gateway's own application."""
-        return admin_router(self._administration, self._authenticate, overview)
+        return admin_router(self._administration, self._authenticate, overview, desk)
 
-    def admin_app(self, overview: Overview) -> OwnPages:
+    def admin_app(self, overview: Overview, desk: LedgerDesk) -> OwnPages:
         """/admin/v1 as an application of its own."""
-        return admin_app(self._administration, self._authenticate, overview)
+        return admin_app(self._administration, self._authenticate, overview, desk)
 
     def readings(self) -> Iterator[Family]:
         """What is measured of all this."""
@@ -183,6 +183,7 @@ class Books:
         self.late = LateRecords(self.ledger.note)
         drain.written = self.late.written
         self.queries = LedgerQueries(store, days)
+        self.desk = LedgerDesk(store, days, self.queries)
         self._retention = Retention(
             store, days, calls_days=kept.calls_retention_days, sums_days=kept.days_retention_days
         )

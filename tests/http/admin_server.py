@@ -21,10 +21,12 @@ from gateway.access.administration import Administration
 from gateway.access.directory import KeyDirectory
 from gateway.access.first_start import first_start
 from gateway.access.records import Actor
-from gateway.http.admin import PREFIX, admin_app
+from gateway.http.admin import PREFIX, LedgerDesk, admin_app
 from gateway.http.admin.principals import authenticator
 from gateway.http.routes import ROUTES
 from gateway.http.server import server_config
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.rollups import Days
 from gateway.settings import Server
 from gateway.store.engine import Store
 
@@ -110,7 +112,9 @@ class AdminServer:
             yield {"limits": Server()}
             await store.close()
 
-        return admin_app(administration, authenticate, lifespan=lifespan)
+        days = Days()
+        desk = LedgerDesk(store, days, LedgerQueries(store, days))
+        return admin_app(administration, authenticate, desk=desk, lifespan=lifespan)
 
     def run(self) -> None:
         async def main() -> None:

@@ -30,6 +30,8 @@ ROUTES = [
     ("POST", "/limits/reset"),
     ("GET", "/me/limits"),
     ("GET", "/audit"),
+    ("GET", "/usage"),
+    ("GET", "/me/usage"),
     ("GET", "/me"),
     ("POST", "/me/rotate"),
     ("GET", "/export"),

@@ -1,4 +1,4 @@
-"""The admin API below /admin/v1: teams, keys, what was done to them, and one's own key.
+"""The admin API below /admin/v1: teams, keys, what was done to them, what calls used, and one's own key.
 
 Knows HTTP: bodies, query parameters, conditional and repeated requests. Who may do what is decided by
 `gateway.access.administration`.
@@ -6,5 +6,6 @@ Knows HTTP: bodies, query parameters, conditional and repeated requests. Who may
 
 from gateway.http.admin.app import admin_app, admin_router
 from gateway.http.admin.authentication import PREFIX, Authenticate
+from gateway.http.admin.ledger_terms import LedgerDesk
 
-__all__ = ["PREFIX", "Authenticate", "admin_app", "admin_router"]
+__all__ = ["PREFIX", "Authenticate", "LedgerDesk", "admin_app", "admin_router"]

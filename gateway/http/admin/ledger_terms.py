@@ -1,0 +1,196 @@
+"""What all questions to the ledger have in common: which calls, of when, and whose calls the asker may see.
+
+Knows the query parameters and how they become filters; what the answers are is the routes' business.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.access import rules
+from gateway.access.administration import Administration
+from gateway.access.naming import Names, names_of
+from gateway.access.records import Actor, Key, Team
+from gateway.access.validity import is_plain
+from gateway.errors import BadRequest
+from gateway.http.admin.keys import check_has_key
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.ledger_query import Call, CallsPage, CallsQuery, UsagePage, UsageQuery
+from gateway.metering.rollups import Days
+from gateway.store.engine import Store
+
+_DEFAULT_DAYS = 30
+_LONGEST_US = 7_305 * 86_400_000_000
+"""Twenty years: the clocks of a time zone are followed day by day."""
+_AT_ONCE = 2
+"""Questions that may keep the database busy, of whose connections calls need some too."""
+_DAY_ZERO = date(1970, 1, 1).toordinal()
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_SECONDS = re.compile(r"[0-9]{1,11}")
+_ABOUT_TIMES = "Unix time in seconds, or a date (`2026-11-01`), which begins as `limits.time_zone` has it."
+
+
+class OwnFilters(BaseModel):
+    """Which calls, of one key."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    since: str | None = Field(
+        default=None,
+        max_length=20,
+        description=f"{_ABOUT_TIMES} Calls from then on; without it, of thirty days, today's among them.",
+        examples=["2026-11-01"],
+    )
+    until: str | None = Field(
+        default=None, max_length=20, description=f"{_ABOUT_TIMES} Calls before then; without it, all up to now."
+    )
+    model: str | None = Field(default=None, max_length=200, description="As the call named it, aliases resolved.")
+    route: str | None = Field(default=None, max_length=100, description="As `/v1/chat/completions`.")
+    tag: str | None = Field(default=None, max_length=300, description="`name=value`.")
+
+
+class AnyFilters(OwnFilters):
+    """Which calls, of all that the asker may see."""
+
+    team: str | None = Field(default=None, max_length=100, description="Name or id of a team.")
+    key: str | None = Field(default=None, max_length=100, description="Id of a key.")
+
+
+class Whose(msgspec.Struct, frozen=True):
+    """Whose calls are asked for: None is for all of them."""
+
+    team_ids: tuple[str, ...] | None
+    key_ids: tuple[str, ...] | None = None
+
+
+class LedgerDesk:
+    """Answers questions to the ledger in `store`, a few at a time. `days` are the ledger's; `now` is Unix time."""
+
+    def __init__(
+        self, store: Store, days: Days, queries: LedgerQueries, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.days = days
+        self._store = store
+        self._queries = queries
+        self._now = now
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def usage(self, query: UsageQuery) -> tuple[UsagePage, Names]:
+        """A page of sums, and the names of what is in it. Raises `BadRequest`, `StoreUnavailable`."""
+        async with self._turns:
+            page = await self._queries.usage(query)
+            return page, await names_of(self._store, _in_groups(page, "team"), _in_groups(page, "key"))
+
+    async def calls(self, query: CallsQuery) -> tuple[CallsPage, Names]:
+        """A page of calls, and the names of what is in it. Raises `BadRequest`, `StoreUnavailable`."""
+        async with self._turns:
+            page = await self._queries.calls(query)
+            return page, await self._names(*page.calls)
+
+    async def call(self, call_id: str, team_ids: tuple[str, ...] | None) -> tuple[Call | None, Names]:
+        """One call of these teams, and the names of what is in it. Raises `StoreUnavailable`."""
+        async with self._turns:
+            found = await self._queries.call(call_id, team_ids)
+            return found, await self._names(*([] if found is None else [found]))
+
+    def filters(self, asked: OwnFilters, whose: Whose) -> dict[str, Any]:
+        """Members of `gateway.metering.ledger_query.Filters`. Raises `BadRequest`."""
+        _check_plain(asked)
+        until_us = self._until_us(asked.until)
+        since_us = self._since_us(asked.since, until_us)
+        if until_us - since_us > _LONGEST_US:
+            raise BadRequest("The time asked for must be twenty years at most. Ask for a part of it.", param="since")
+        return {
+            "since_us": since_us,
+            "until_us": until_us,
+            "team_ids": whose.team_ids,
+            "key_ids": whose.key_ids,
+            "models": None if asked.model is None else (asked.model,),
+            "routes": None if asked.route is None else (asked.route,),
+            "tags": _tags(asked.tag),
+        }
+
+    async def _names(self, *calls: Call) -> Names:
+        return await names_of(self._store, (call.team_id for call in calls), (call.key_id for call in calls))
+
+    def _until_us(self, text: str | None) -> int:
+        if text is not None:
+            return self._moment_us(text, "until")
+        return self.days.begin_us(self.days.of(int(self._now() * 1e6)) + 1)
+
+    def _since_us(self, text: str | None, until_us: int) -> int:
+        if text is not None:
+            return self._moment_us(text, "since")
+        last = self.days.of(max(until_us - 1, 0))
+        return self.days.begin_us(max(last - _DEFAULT_DAYS + 1, 1))
+
+    def _moment_us(self, text: str, param: str) -> int:
+        latest = BadRequest(f"{param} must be a time between 1970 and 2999: {_ABOUT_TIMES}", param=param)
+        if _SECONDS.fullmatch(text):
+            moment_us = int(text) * 1_000_000
+        elif _DATE.fullmatch(text):
+            try:
+                day = date.fromisoformat(text).toordinal() - _DAY_ZERO
+            except ValueError:
+                raise latest from None
+            if not 0 < day < 365 * 1_029:
+                raise latest
+            moment_us = self.days.begin_us(day)
+        else:
+            raise latest
+        if moment_us > 32_472_000_000_000_000:
+            raise latest
+        return moment_us
+
+
+async def whose_calls(administration: Administration, actor: Actor, asked: AnyFilters) -> Whose:
+    """What `actor` may see of what is asked for. Raises `Forbidden`, or `NotFound` for what is another's."""
+    team_ids, key_ids = await teams_seen(administration, actor), None
+    if asked.team is not None:
+        team_ids = ((await administration.team(actor, asked.team)).id,)
+    if asked.key is not None:
+        key_ids = ((await administration.key(actor, asked.key)).id,)
+    return Whose(team_ids, key_ids)
+
+
+async def teams_seen(administration: Administration, actor: Actor) -> tuple[str, ...] | None:
+    """The team of a team admin, all for an admin. Raises `Forbidden` for members."""
+    if actor.key_id is None:
+        await administration.check_admin(actor)
+        return None
+    key, team = await administration.me(actor)
+    rules.require_team_admin(rules.Authority(key.role))
+    return None if key.role == "admin" else (team.id,)
+
+
+async def own_calls(administration: Administration, actor: Actor) -> tuple[Whose, Key, Team]:
+    """Those of the key that asks. Raises `NotFound` without one."""
+    check_has_key(actor)
+    key, team = await administration.me(actor)
+    return Whose((team.id,), (key.id,)), key, team
+
+
+def _tags(text: str | None) -> Mapping[str, str]:
+    if text is None:
+        return {}
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise BadRequest("tag must be written as name=value.", param="tag")
+    return {name: value}
+
+
+def _check_plain(asked: BaseModel) -> None:
+    """Raises `BadRequest` for what no database takes as text."""
+    for name, value in asked.model_dump(exclude_none=True).items():
+        if isinstance(value, str) and not is_plain(value):
+            raise BadRequest(f"{name} must be printable characters.", param=name)
+
+
+def _in_groups(page: UsagePage, word: str) -> list[str]:
+    return [str(group.group[word]) for group in page.groups if group.group.get(word) is not None]

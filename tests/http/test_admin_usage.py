@@ -1,0 +1,182 @@
+"""What calls used, summed up for whoever may see it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from tests.http.admin_server import Client, assert_refused
+from tests.http.ledger_world import DAY, MODELS, LedgerWorld, ledger_world
+from tests.metering.ledger import NOON_S
+from tests.support.stores import fresh_sqlite_url
+
+BOTH_DAYS = {"since": "2026-11-21", "until": "2026-11-23"}
+
+
+@pytest.fixture
+def both(store_url: URL) -> Iterator[LedgerWorld]:
+    with ledger_world(store_url) as there:
+        yield there
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[LedgerWorld]:
+    with ledger_world(fresh_sqlite_url(tmp_path)) as there:
+        yield there
+
+
+def asked(client: Client, path: str = "/usage", **parameters: Any) -> Any:
+    reply = client.get(path, **{**BOTH_DAYS, **parameters})
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def calls_by(reply: Any, member: str) -> dict[Any, int]:
+    return {row["group"][member]: row["calls"] for row in reply["data"]}
+
+
+def test_usage_is_summed_up_by_whatever_is_asked_for(both: LedgerWorld) -> None:
+    engines, others = both.teams["engines"], both.teams["others"]
+    by_team = asked(both.admin, group_by="team")
+    assert [row["group"] for row in by_team["data"]] == [
+        {"team_id": engines, "team": "engines"},
+        {"team_id": others, "team": "others"},
+    ]
+    assert calls_by(by_team, "team") == {"engines": 3, "others": 2}
+    assert (by_team["object"], by_team["source"], by_team["time_zone"]) == ("list", "days", "UTC")
+    assert calls_by(asked(both.admin, group_by="key"), "key") == {"ada": 2, "lea": 1, "eve": 2}
+    assert calls_by(asked(both.admin, group_by="model"), "model") == {MODELS[0]: 3, MODELS[1]: 1, None: 1}
+    assert calls_by(asked(both.admin, group_by="route"), "route") == {"/v1/chat/completions": 4, "/v1/responses": 1}
+    assert calls_by(asked(both.admin), "day") == {"2026-11-21": 1, "2026-11-22": 4}
+    by_hour = asked(both.admin, group_by="hour", since="2026-11-22")
+    assert (calls_by(by_hour, "hour"), by_hour["source"]) == ({int(NOON_S): 3, int(NOON_S) + 3600: 1}, "calls")
+    by_tag = asked(both.admin, group_by="tag:feature")
+    assert {row["group"]["tags"]["feature"]: row["calls"] for row in by_tag["data"]} == {
+        "search": 1,
+        "=1+1": 1,
+        None: 3,
+    }
+
+
+def test_what_is_unknown_unpriced_or_estimated_is_counted_as_such(both: LedgerWorld) -> None:
+    totals = asked(both.admin, group_by="")["totals"]
+    counts = ("calls", "failed_calls", "estimated_calls", "unknown_calls", "unpriced_calls")
+    assert {name: totals[name] for name in counts} == dict(zip(counts, (5, 1, 1, 1, 1), strict=True))
+    assert (totals["cost_microusd"], totals["input_tokens"], totals["total_tokens"]) == (36, 20, 28)
+    assert asked(both.admin, group_by="")["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "calls"),
+    [
+        ({"team": "engines"}, 3),
+        ({"model": MODELS[1]}, 1),
+        ({"route": "/v1/responses"}, 1),
+        ({"tag": "feature=search"}, 1),
+        ({"tag": "feature=nothing"}, 0),
+        ({"since": str(int(NOON_S)), "until": str(int(NOON_S) + 1)}, 3),
+        ({"team": "engines", "model": MODELS[0]}, 2),
+    ],
+)
+def test_filters_let_through_what_they_name(world: LedgerWorld, filters: dict[str, str], calls: int) -> None:
+    assert asked(world.admin, **filters)["totals"]["calls"] == calls
+
+
+def test_a_key_is_named_by_its_id_and_must_fit_its_team(world: LedgerWorld) -> None:
+    ada = world.keys["ada"]["id"]
+    assert asked(world.admin, key=ada)["totals"]["calls"] == 2
+    assert asked(world.admin, key=ada, team="others")["totals"]["calls"] == 0
+    assert_refused(world.admin.get("/usage", key="key_none"), 404, "not_found")
+    assert_refused(world.admin.get("/usage", team="none"), 404, "not_found")
+
+
+def test_pages_hold_each_group_once_and_all_tell_the_totals(both: LedgerWorld) -> None:
+    found: list[str] = []
+    after: dict[str, str] = {}
+    while True:
+        page = asked(both.admin, group_by="key,day", sort="key", limit=1, **after)
+        assert page["totals"]["calls"] == 5
+        found += [f"{row['group']['key']} {row['group']['day']}" for row in page["data"]]
+        assert page["has_more"] == (page["next"] is not None)
+        if not page["has_more"]:
+            break
+        after = {"after": page["next"]}
+    assert sorted(found) == ["ada 2026-11-21", "ada 2026-11-22", "eve 2026-11-22", "lea 2026-11-22"]
+
+
+def test_what_is_sorted_is_as_asked_for(world: LedgerWorld) -> None:
+    world.put(world.call("req_6", "eve", cost_microusd=10**6))
+    assert asked(world.admin, group_by="key")["data"][0]["group"]["key"] == "eve"
+    assert asked(world.admin, group_by="key", sort="calls")["data"][0]["group"]["key"] == "lea"
+    assert [row["group"]["day"] for row in asked(world.admin, sort="-day")["data"]] == ["2026-11-22", "2026-11-21"]
+
+
+def test_a_team_admin_sees_their_team_alone_whatever_they_ask(both: LedgerWorld) -> None:
+    lea, eve = both.as_key("lea"), both.keys["eve"]["id"]
+    assert calls_by(asked(lea, group_by="team"), "team") == {"engines": 3}
+    assert calls_by(asked(lea, group_by="key"), "key") == {"ada": 2, "lea": 1}
+    assert asked(lea, group_by="", team="engines")["totals"]["calls"] == 3
+    assert asked(lea, group_by="tag:feature", tag="feature==1+1")["data"] == []
+    for theirs in ({"team": "others"}, {"team": both.teams["others"]}, {"key": eve}, {"team": "engines", "key": eve}):
+        foreign = lea.get("/usage", **theirs)
+        unknown = lea.get("/usage", **dict.fromkeys(list(theirs)[-1:], "team_or_key_00000000000"))
+        assert_refused(foreign, 404, "not_found")
+        assert foreign.json() == unknown.json()
+
+
+def test_the_cursor_of_an_admin_lets_a_team_admin_see_no_more(world: LedgerWorld) -> None:
+    after = asked(world.admin, group_by="key", sort="-key", limit=1)["next"]
+    seen = asked(world.as_key("lea"), group_by="key", sort="-key", after=after)
+    assert {row["group"]["team"] for row in asked(world.as_key("lea"), group_by="team,key")["data"]} == {"engines"}
+    assert {row["group"]["key"] for row in seen["data"]} <= {"ada", "lea"}
+
+
+def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:
+    ada = both.as_key("ada")
+    assert_refused(ada.get("/usage", **DAY), 403, "forbidden")
+    own = asked(ada, "/me/usage", group_by="key,team,model")
+    assert {(row["group"]["key"], row["group"]["team"]) for row in own["data"]} == {("ada", "engines")}
+    assert (own["totals"]["calls"], own["totals"]["unpriced_calls"]) == (2, 1)
+    for more in ({"team": "others"}, {"key": both.keys["eve"]["id"]}):
+        assert_refused(ada.get("/me/usage", **more), 400, None, next(iter(more)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"group_by": "colour"},
+        {"group_by": "day,hour"},
+        {"group_by": "team,team"},
+        {"group_by": "tag:a,tag:b,tag:c,tag:d,tag:e,tag:f,tag:g"},
+        {"group_by": "tag:\0"},
+        {"sort": "colour"},
+        {"sort": "key"},
+        {"limit": "0"},
+        {"limit": "201"},
+        {"after": "?"},
+        {"since": "yesterday"},
+        {"since": "2026-13-01"},
+        {"since": "0001-01-01"},
+        {"since": "9999-01-01"},
+        {"since": "99999999999"},
+        {"until": "2026-11-01"},
+        {"since": "0"},
+        {"model": "\0"},
+        {"tag": "feature"},
+        {"tag": "=x"},
+        {"colour": "red"},
+    ],
+)
+def test_what_makes_no_sense_is_400_and_names_the_parameter(world: LedgerWorld, wrong: dict[str, str]) -> None:
+    for client, path in ((world.admin, "/usage"), (world.as_key("ada"), "/me/usage")):
+        reply = client.get(path, **{**BOTH_DAYS, **wrong})
+        assert_refused(reply, 400)
+        assert reply.json()["error"]["param"] in {*wrong, "until"}
+
+
+def test_without_times_the_last_thirty_days_are_meant(world: LedgerWorld) -> None:
+    reply = world.admin.get("/usage").json()
+    assert reply["until"] - reply["since"] == 30 * 86_400
+    assert (reply["since"] % 86_400, reply["source"]) == (0, "days")
