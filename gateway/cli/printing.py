@@ -10,10 +10,10 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -53,15 +53,16 @@ class Printer:
         """A sentence, for people."""
         typer.echo(text)
 
-    def rows(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table with a line for each object."""
+    def rows(self, headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
+        """A table with a line for each object; the columns `numbers` stand to the right."""
         from rich import box  # noqa: PLC0415 - it takes 20 ms to import, which other commands need not wait for
         from rich.table import Table  # noqa: PLC0415
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
         for heading in headings:
             # What identifies an object is copied, so it is not broken into two lines.
-            table.add_column(heading, no_wrap=heading == "id", overflow="fold")
+            justify: Literal["left", "right"] = "right" if heading in numbers else "left"
+            table.add_column(heading, justify=justify, no_wrap=heading == "id" or heading in numbers, overflow="fold")
         for row in rows:
             table.add_row(*row)
         _print(table)

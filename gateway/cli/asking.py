@@ -1,0 +1,186 @@
+"""What commands that ask the ledger have in common: they reach it, say which calls are meant, and put names to ids.
+
+Knows the options for that. The ledger is the store's: what a running gateway has in its journal is there within a
+second.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from gateway.cli import values
+from gateway.cli.administering import Command, Desk
+from gateway.cli.api import Api, Refused, local_api
+from gateway.cli.finding import key_named, team_named
+from gateway.cli.migration import unusable
+from gateway.cli.options import expand, read, read_all
+from gateway.cli.printing import Printer
+from gateway.cli.settings import ConfigOption, load_or_exit
+from gateway.errors import BadRequest
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.metering.ledger_queries import LedgerQueries
+    from gateway.metering.rollups import Days
+
+_SECOND_US = 1_000_000
+_WORDS = {"group_by": "--by", "limit": "--limit", "sort": "--sort"}
+"""How a question's members are called here."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which ledger, and how what it says is shown."""
+
+    config: ConfigOption = None
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False
+
+
+@dataclass(frozen=True)
+class LedgerDesk(Desk):
+    """What every such command works with."""
+
+    settings: Settings
+    ledger: "LedgerQueries"
+    days: "Days"
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which calls are meant."""
+
+    team: Annotated[str | None, typer.Option("--team", help="Of one team: name or id.", show_default=False)] = None
+    key: Annotated[
+        str | None, typer.Option("--key-of", help="Of one key: id, name, or team/name.", show_default=False)
+    ] = None
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Of this model; may be repeated.", show_default=False)
+    ] = None
+    route: Annotated[
+        list[str] | None,
+        typer.Option("--route", help="To this route: chat/completions; may be repeated.", show_default=False),
+    ] = None
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME=VALUE", help="With this tag; may be repeated.", show_default=False),
+    ] = None
+
+    async def filters(self, desk: Desk) -> dict[str, Any]:
+        """Members of a question to the ledger. Raises `Refused`, BadParameter."""
+        tags = dict(read_all("--tag", values.tag, self.tag))
+        # An id is looked up too: of a team that is not there, nothing used is no answer.
+        team = None if self.team is None else await desk.api.get(f"/teams/{await team_named(desk.api, self.team)}")
+        key = None if self.key is None else await desk.api.get(f"/keys/{await key_named(desk.api, self.key)}")
+        return {
+            "team_ids": None if team is None else (team["id"],),
+            "key_ids": None if key is None else (key["id"],),
+            "models": None if self.model is None else tuple(self.model),
+            "routes": None if self.route is None else tuple(self.route),
+            "tags": tags,
+        }
+
+
+class Names:
+    """Names of teams and keys by their ids; of those that the store does not know, the id."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._known: dict[str, str] = {}
+
+    async def learn(self, ids: Iterable[str]) -> None:
+        """Look these up, so that `of` knows them."""
+        for each in ids:
+            if each not in self._known:
+                self._known[each] = await self._look_up(each)
+
+    def of(self, object_id: str) -> str:
+        """`engines` of a team, `engines/ada` of a key."""
+        return self._known[object_id]
+
+    async def _look_up(self, object_id: str) -> str:
+        kind = "keys" if object_id.startswith("key_") else "teams"
+        try:
+            found = await self._api.get(f"/{kind}/{object_id}")
+        except Refused:
+            return object_id
+        return f"{found['team']}/{found['name']}" if kind == "keys" else str(found["name"])
+
+
+def asks(command: Command) -> Callable[..., None]:
+    """`command(desk, ...)` as a typer command, with the options of `Source` beside its own.
+
+    `desk` is a `LedgerDesk`.
+    """
+
+    def run(arguments: dict[str, Any]) -> None:
+        context: typer.Context | None = arguments.get("_context")
+        if context is not None and context.invoked_subcommand is not None:
+            # Its word stands after this command's, which is then only where it is to be found.
+            return
+        source: Source = arguments.pop("source")
+        settings = load_or_exit(source.config, {}, code=2, warn=False).settings
+        try:
+            asyncio.run(_work(command, settings, arguments, as_json=source.json))
+        except Refused as refusal:
+            typer.secho(refusal.message, fg=typer.colors.RED, err=True)
+            raise typer.Exit(refusal.exit_code) from None
+
+    return expand(command, run, given="desk", added={"source": Source})
+
+
+async def _work(command: Command, settings: Settings, arguments: dict[str, Any], *, as_json: bool) -> None:
+    async with _desk(settings, Printer(as_json=as_json)) as desk:
+        try:
+            with unusable(settings):
+                await command(desk, **arguments)
+        except BadRequest as error:
+            name = error.param or ""
+            raise typer.BadParameter(
+                error.message.removeprefix(f"{name} "), param_hint=_WORDS.get(name, name)
+            ) from None
+
+
+@asynccontextmanager
+async def _desk(settings: Settings, printer: Printer) -> AsyncIterator[LedgerDesk]:
+    # SQLAlchemy takes longer to import than all that other commands need.
+    from gateway.metering.ledger_queries import LedgerQueries  # noqa: PLC0415
+    from gateway.metering.rollups import Days  # noqa: PLC0415
+    from gateway.store.engine import Store  # noqa: PLC0415
+    from gateway.store.url import database_url  # noqa: PLC0415
+
+    days = Days(ZoneInfo(settings.limits.time_zone))
+    async with local_api(settings) as api:
+        store = Store(database_url(settings), pool_size=1, timeout_s=settings.database.timeout_s)
+        try:
+            yield LedgerDesk(api, printer, settings, LedgerQueries(store, days), days)
+        finally:
+            await store.close()
+
+
+def begin_us(option: str, text: str, days: "Days") -> int:
+    """The moment of `12h` ago, of a date or a time; of a number of days or weeks, the midnight before it.
+
+    So sums by day answer, which are kept for longer than single calls. Raises BadParameter.
+    """
+    now = datetime.now(days.zone)
+    moment_us = read(option, lambda said: values.since(said, now), text) * _SECOND_US
+    return days.begin_us(days.of(moment_us)) if text.endswith(("d", "w")) else moment_us
+
+
+def end_us(option: str, text: str | None, days: "Days") -> int:
+    """The same for the end of a time; without one, the end of today."""
+    if text is not None:
+        return begin_us(option, text, days)
+    today = days.of(int(datetime.now(days.zone).timestamp()) * _SECOND_US)
+    return days.begin_us(today + 1)
+
+
+def shown_time(at_us: int, zone: tzinfo) -> str:
+    """`2026-11-22 12:00:00`, in that zone."""
+    return datetime.fromtimestamp(at_us // _SECOND_US, zone).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,133 @@
+"""`gmi-gateway usage`: tables, JSON and CSV of who used what."""
+
+import csv
+import io
+
+import pytest
+
+from gateway.call import Usage
+from tests.cli.conftest import Run, answer, done, plain
+from tests.cli.ledger import a_key, call_of, put
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+@pytest.fixture
+def ledger(run: Run) -> Run:
+    """Runs commands where ada of engines spent $2 and $1, bob of sails $1 and something unpriced."""
+    ada, bob = a_key(run, "engines", "ada"), a_key(run, "sails", "bob")
+    put(
+        [
+            call_of(ada, "req_a1", cost_microusd=2_000_000, usage=Usage(1_000, 10, 1_010), tags={"job": "=1+1"}),
+            call_of(ada, "req_a2", cost_microusd=1_000_000, usage=Usage(1_000, 10, 1_010), model="zai/glm-5"),
+            call_of(bob, "req_b1", cost_microusd=1_000_000, usage=Usage(500, 5, 505), tags={"job": "nightly"}),
+            call_of(bob, "req_b2", cost_microusd=None, usage=Usage(500, 5, 505)),
+            call_of(bob, "req_old", 40 * 86_400, cost_microusd=5_000_000),
+        ]
+    )
+    return run
+
+
+def test_a_table_has_a_line_for_each_team_by_name_dearest_first_with_a_bar_of_its_cost(ledger: Run) -> None:
+    lines = done(ledger("usage", "--by", "team", "--since", "7d")).splitlines()
+    assert [cells(line) for line in lines[2:5]] == [
+        ["engines", "2", "2,000", "20", "$3.00", "█" * 20],
+        ["sails", "2", "1,000", "10", ">$1.00", "█" * 6, "1 unpriced"],
+        ["total", "4", "3,000", "30", ">$4.00", "1 unpriced"],
+    ]
+
+
+def test_groups_may_be_of_several_words(ledger: Run) -> None:
+    told = answer(ledger("usage", "--by", "key,model", "--json"))
+    groups = [(each["group"]["key"], each["group"]["model"]) for each in told["data"]]
+    assert groups == [("engines/ada", "openai/gpt-5.2"), *sorted(groups[1:])]
+    assert set(groups[1:]) == {("engines/ada", "zai/glm-5"), ("sails/bob", "openai/gpt-5.2")}
+    assert all(each["group"]["key_id"].startswith("key_") for each in told["data"])
+
+
+@pytest.mark.parametrize(
+    ("words", "calls"),
+    [
+        (("--team", "sails"), 2),
+        (("--key-of", "engines/ada"), 2),
+        (("--model", "zai/glm-5"), 1),
+        (("--model", "zai/glm-5", "--model", "openai/gpt-5.2"), 4),
+        (("--tag", "job=nightly"), 1),
+        (("--route", "responses"), 0),
+        (("--since", "60d"), 5),
+        (("--since", "60d", "--until", "30d"), 1),
+        (("--since", "1h"), 4),
+    ],
+)
+def test_filters_let_through_what_they_say(ledger: Run, words: tuple[str, ...], calls: int) -> None:
+    assert answer(ledger("usage", *words, "--json"))["totals"]["calls"] == calls
+
+
+def test_whole_days_are_answered_from_sums_by_day(ledger: Run) -> None:
+    assert answer(ledger("usage", "--since", "3d", "--json"))["source"] == "days"
+    assert answer(ledger("usage", "--since", "3d", "--by", "hour", "--json"))["source"] == "calls"
+
+
+def test_a_spreadsheet_gets_every_sum_and_no_formula(ledger: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(done(ledger("usage", "--by", "team,tag:job", "--csv")))))
+    assert {(row["team"], row["tag:job"], row["cost_microusd"]) for row in rows} == {
+        ("engines", "'=1+1", "2000000"),
+        ("engines", "", "1000000"),
+        ("sails", "nightly", "1000000"),
+        ("sails", "", "0"),
+    }
+    assert [row["unpriced_calls"] for row in rows if row["cost_microusd"] == "0"] == ["1"]
+
+
+def test_what_nobody_knows_is_no_0(run: Run) -> None:
+    ada = a_key(run, "engines", "ada")
+    unknown = call_of(ada, "req_1", usage=None, usage_source="unknown", cost_microusd=None)
+    estimated = call_of(ada, "req_2", usage_source="estimated", model="zai/glm-5")
+    put([unknown, estimated])
+    lines = done(run("usage", "--by", "model")).splitlines()
+    assert [cells(line)[1:] for line in lines[2:5]] == [
+        ["1", "~5", "~2", "~$0.000012", "█" * 20, "1 estimated"],
+        ["1", "unknown", "unknown", "unknown", "1 unknown"],
+        ["2", ">5", ">2", ">$0.000012", "1 estimated, 1 unknown"],
+    ]
+
+
+def test_without_prices_tokens_make_the_order_and_the_bars(run: Run) -> None:
+    few, many = a_key(run, "few", "a"), a_key(run, "many", "b")
+    used = [(few, Usage(1, 1, 2)), (many, Usage(10, 10, 20))]
+    put(call_of(whose, whose.key_id, usage=usage, cost_microusd=None) for whose, usage in used)
+    lines = done(run("usage")).splitlines()
+    assert [cells(line)[:6] for line in lines[2:4]] == [
+        ["many", "1", "10", "10", "unpriced", "█" * 20],
+        ["few", "1", "1", "1", "unpriced", "██"],
+    ]
+
+
+def test_more_groups_than_are_shown_are_said_and_in_the_total(ledger: Run) -> None:
+    said = done(ledger("usage", "--limit", "1"))
+    assert "There are more than these 1" in said
+    assert cells(said.splitlines()[3])[:2] == ["total", "4"]
+
+
+def test_no_calls_are_said_to_be_none(run: Run) -> None:
+    assert done(run("usage")).startswith("No calls from ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--team", "nosuch"), 1, "There is no team nosuch"),
+        (("--team", "team_00000000000000000000"), 1, "There is no such team"),
+        (("--by", "colour"), 2, "Invalid value for --by: must name any of key, team"),
+        (("--sort", "colour"), 2, "Invalid value for --sort: must be one of"),
+        (("--since", "soon"), 2, "Invalid value for --since: must be a time before now"),
+        (("--tag", "job"), 2, "Invalid value for --tag"),
+        (("--json", "--csv"), 2, "does not go with --json"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(run: Run, words: tuple[str, ...], code: int, message: str) -> None:
+    result = run("usage", *words)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in plain(result.stderr)
