@@ -76,6 +76,12 @@ class Ownership:
         self._shares = share_within_team
         self._now = now
         self._owners: OrderedDict[str, Owner] = OrderedDict()
+        self._uses = 0
+        """How often an object came into memory, or was moved away from being forgotten next."""
+        self._drained_uses = 0
+        """What was noted up to this use is in the database."""
+        self._next_drained = (0, 0)
+        """Once so many bytes of the journal are drained, what was noted up to this use is."""
         self._lookups = _Lookups(store)
         self._noted = asyncio.Event()
         self._is_away = False
@@ -128,6 +134,7 @@ class Ownership:
         if owner is None or not self._is_seen(principal, owner):
             return False
         self._owners.move_to_end(object_id)
+        self._uses += 1
         return True
 
     def owner_of(self, object_id: str) -> Owner | None:
@@ -137,8 +144,8 @@ class Ownership:
     async def check(self, principal: Principal, ids: Collection[str]) -> None:
         """Raise `NotFound` unless `principal` may see every one of the objects; StoreUnavailable if nobody can tell.
 
-        What is unknown and what is another's take the same time and give the same answer. Where journals on this
-        disk have not come into the database meanwhile, nobody can tell.
+        What is unknown and what is another's take the same time and give the same answer. Where journals of others
+        on this disk have not come into the database meanwhile, nobody can tell.
         """
         unseen = [each for each in dict.fromkeys(ids) if not self.sees(principal, each)]
         if unseen:
@@ -167,8 +174,12 @@ class Ownership:
 
     def _undrained(self) -> Marks:
         with contextlib.suppress(OSError):  # then nobody can say, and what the database has counts
-            return self._journal.undrained()
+            return self._journal.undrained(own=not self._remembers_its_own())
         return set()
+
+    def _remembers_its_own(self) -> bool:
+        """Whether memory still has whatever was noted here and is not in the database yet."""
+        return self._uses - self._drained_uses < MAX_REMEMBERED
 
     def _is_seen(self, principal: Principal, owner: Owner) -> bool:
         return owner.team_id == principal.team_id and (self._shares or owner.key_id == principal.key_id)
@@ -183,6 +194,7 @@ class Ownership:
 
     def _remember(self, object_id: str, owner: Owner) -> None:
         self._owners[object_id] = owner
+        self._uses += 1
         if len(self._owners) > MAX_REMEMBERED:
             self._owners.popitem(last=False)
 
@@ -232,6 +244,9 @@ class Ownership:
             if rows:
                 await self._write(rows)
             self._journal.acknowledge(batch)
+            if self._journal.drained_bytes >= self._next_drained[0]:
+                self._drained_uses = self._next_drained[1]
+                self._next_drained = (self._journal.written_bytes, self._uses)
 
     async def _write(self, rows: list[dict[str, Any]]) -> None:
         """Add what the table does not have; where it knows another owner it is right, and memory learns."""

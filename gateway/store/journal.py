@@ -5,9 +5,13 @@ not the machine. Whoever drains the journal asks for a batch, does with it what 
 batch that is not acknowledged comes again, so what is done must bear repetition. A process holds a lock on its files
 while it lives; the files of one that is dead are adopted by the next that looks.
 
+A process writes to two files in turn: while one is drained, to its end, lines go to the other. So whatever was there
+before leaves with the second pass at the latest, and each file can tell by its first line, however steadily lines come.
+
 Knows files, locks and bounds. Refuses to know what the lines say.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -31,13 +35,17 @@ _log = logging.getLogger("gateway")
 
 
 class Segment:
-    """One file of lines, locked. `size` bytes are in it, the first `done` of them acknowledged."""
+    """One file of lines, locked. `size` bytes are in it, the first `done` of them acknowledged.
 
-    __slots__ = ("descriptor", "done", "path", "size")
+    `is_own`: this process has written them.
+    """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    __slots__ = ("descriptor", "done", "is_own", "path", "size")
+
+    def __init__(self, path: Path, descriptor: int, *, is_own: bool) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.is_own = is_own
         self.size = os.fstat(descriptor).st_size
         self.done = 0
 
@@ -94,6 +102,10 @@ class Journal:
         self._max_bytes = max_bytes
         self._segments: list[Segment] = []
         self._current: Segment | None = None
+        self._other: Segment | None = None
+        """What was written to before, and will be again; it is drained meanwhile, or empty."""
+        self.written_bytes = 0
+        """All that this process ever wrote."""
 
     def __repr__(self) -> str:
         return f"<Journal {self._kind}: {self.pending_bytes} bytes in {len(self._segments)} files>"
@@ -103,15 +115,15 @@ class Journal:
         """What waits to be drained."""
         return sum(segment.size - segment.done for segment in self._segments)
 
+    @property
+    def drained_bytes(self) -> int:
+        """Of what this process ever wrote, how much is done: it is drained in the order in which it was written."""
+        return self.written_bytes - sum(each.size - each.done for each in self._segments if each.is_own)
+
     def open(self) -> None:
         """Make this process's file. Raises OSError where the directory cannot be written."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while self._current is None:
-            path = self._directory / f"{self._kind}-{os.urandom(8).hex()}.journal"
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            if _lock(path, descriptor):  # else somebody took it for a dead one's in between, and deletes it
-                self._current = Segment(path, descriptor)
-                self._segments.append(self._current)
+        if self._current is None:
+            self._current = self._made()
 
     def check_room(self) -> None:
         """Raise StoreUnavailable where a line could not be kept now: for asking before what cannot be undone."""
@@ -124,12 +136,15 @@ class Journal:
         if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
             raise _unavailable(_NO_DISK, f"the disk of the journal {self._kind} is full")
 
-    def undrained(self) -> Marks:
+    def undrained(self, *, own: bool = True) -> Marks:
         """What marks the files of all processes in the directory that hold lines: name and first line.
 
-        A mark goes once its file has been drained, even if it has filled again since. Raises OSError.
+        A mark goes once its file has been drained, even if it has filled again since. `own`: what this process has
+        written counts too. Raises OSError.
         """
-        return {(path.name, first) for path in self._directory.glob(self._pattern) if (first := _first_line(path))}
+        left_out = () if own else {segment.path for segment in self._segments if segment.is_own}
+        paths = (path for path in self._directory.glob(self._pattern) if path not in left_out)
+        return {(path.name, first) for path in paths if (first := _first_line(path))}
 
     def append(self, lines: bytes) -> None:
         """Write whole lines, the last newline included. Raises StoreUnavailable where they cannot be kept."""
@@ -139,10 +154,13 @@ class Journal:
             self._writable().write(lines)
         except OSError as error:
             raise _unavailable(_NO_DISK, f"the journal {self._kind} cannot be written: {error}") from error
+        self.written_bytes += len(lines)
 
     def batch(self, max_bytes: int = BATCH_BYTES) -> Batch | None:
         """The oldest lines that are not acknowledged yet, None if there are none. Raises OSError."""
         for segment in tuple(self._segments):
+            if segment is self._current and segment.size:
+                self._take_turns()
             lines = segment.read(max_bytes) if segment.done < segment.size else []
             if lines:
                 return Batch(lines, segment, segment.done + sum(map(len, lines)))
@@ -158,8 +176,7 @@ class Journal:
 
     def adopt(self) -> int:
         """Take over the files of processes that are no more; how many bytes they hold. Raises OSError."""
-        if self._current is not None and not self._current.path.exists():
-            self._current = None  # somebody has tidied up: what comes now must be found after a crash
+        self._forget_deleted()
         adopted = 0
         own = {segment.path for segment in self._segments}
         for path in sorted(self._directory.glob(self._pattern)):
@@ -176,7 +193,35 @@ class Journal:
             else:
                 os.close(segment.descriptor)
         self._segments.clear()
-        self._current = None
+        self._current = self._other = None
+
+    def _made(self) -> Segment:
+        """A new file of this process. Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            path = self._directory / f"{self._kind}-{os.urandom(8).hex()}.journal"
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            if _lock(path, descriptor):  # else somebody took it for a dead one's in between, and deletes it
+                self._segments.append(Segment(path, descriptor, is_own=True))
+                return self._segments[-1]
+
+    def _take_turns(self) -> None:
+        """What comes now goes to the other file, which is empty, and behind what is in this one.
+
+        Where there is none, and none can be made, this one is written to and drained at once.
+        """
+        with contextlib.suppress(OSError):
+            other = self._other or self._made()
+            self._segments.remove(other)
+            self._segments.append(other)
+            self._current, self._other = other, self._current
+
+    def _forget_deleted(self) -> None:
+        """Somebody may have tidied up: what comes now must be found after a crash."""
+        if self._current is not None and not self._current.path.exists():
+            self._current = None
+        if self._other is not None and not self._other.path.exists():
+            self._other = None
 
     def _full(self) -> StoreUnavailable:
         return _unavailable(_NO_DATABASE, f"the journal {self._kind} is full: {self._max_bytes} bytes may wait")
@@ -191,7 +236,7 @@ class Journal:
 
     def _finish(self, segment: Segment) -> None:
         """All whole lines of `segment` are done."""
-        if segment is self._current:
+        if segment is self._current or segment is self._other:
             if segment.size:
                 segment.empty()
             return
@@ -216,7 +261,7 @@ def _taken_over(path: Path) -> Segment | None:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    return Segment(path, descriptor) if _lock(path, descriptor) else None
+    return Segment(path, descriptor, is_own=False) if _lock(path, descriptor) else None
 
 
 def _lock(path: Path, descriptor: int) -> bool:

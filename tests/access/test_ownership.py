@@ -1,13 +1,15 @@
 """Whose an object is: known at once where it was made, soon everywhere, and to nobody else."""
 
 import asyncio
+import itertools
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, event, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.access import ownership as module
 from gateway.access.ownership import Owner, Ownership
@@ -289,6 +291,88 @@ async def test_what_is_drained_meanwhile_leaves_no_doubt_about_what_is_unknown(s
         with pytest.raises(NotFound):
             await there.check(ADA, ["resp_unknown"])
         noting.cancel()
+
+
+class BusyStore(Store):
+    """Writes take a while, in which somebody makes one more object: at no moment is everything written."""
+
+    write_s = 0.01
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        async with super().writing() as connection:
+            self.meanwhile()
+            await asyncio.sleep(self.write_s)
+            yield connection
+
+
+@asynccontextmanager
+async def busy_node(url: URL, directory: Path, *, write_s: float) -> AsyncIterator[Ownership]:
+    """A node on which ada makes objects, again and again."""
+    store = BusyStore(url, timeout_s=2.0)
+    store.write_s = write_s
+    made, numbers = Ownership(store, Journal(directory, "owners")), itertools.count()
+    store.meanwhile = lambda: made.note(owner(ADA), [f"busy_{next(numbers)}"])
+    await made.start()
+    store.meanwhile()
+    try:
+        yield made
+    finally:
+        store.meanwhile = lambda: None
+        await made.close()
+        await store.close()
+
+
+async def test_what_is_unknown_is_so_on_a_node_that_notes_all_the_time_however_slow_the_database(
+    store_url: URL, tmp_path: Path
+) -> None:
+    async with busy_node(store_url, tmp_path, write_s=0.5) as busy:
+        for number in range(3):
+            with pytest.raises(NotFound):
+                await busy.check(EVE, [f"resp_{number}"])
+        assert busy.pending_bytes
+        assert busy._journal.undrained()
+
+
+async def test_what_is_unknown_is_so_beside_a_node_that_notes_all_the_time(store_url: URL, tmp_path: Path) -> None:
+    async with busy_node(store_url, tmp_path, write_s=0.01), node(store_url, tmp_path) as there:
+        for number in range(3):
+            with pytest.raises(NotFound):
+                await there.check(EVE, [f"resp_{number}"])
+        assert there._journal.undrained()
+
+
+async def test_what_memory_has_lost_before_it_was_written_is_not_called_unknown(
+    store_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 10)
+    async with node(store_url, tmp_path, starts=False) as here:
+        for number in range(11):
+            here.note(owner(ADA), [f"resp_{number}"])
+        for object_id in ("resp_0", "resp_unknown"):
+            with pytest.raises(StoreUnavailable):
+                await here.check(ADA, [object_id])
+        for _ in range(2):
+            await here._drain()
+            here.note(owner(ADA), [f"resp_{here.pending_bytes}"])
+        await here.check(ADA, ["resp_0"])
+        with pytest.raises(NotFound):
+            await here.check(ADA, ["resp_unknown"])
+
+
+async def test_what_memory_lost_by_looking_at_others_before_it_was_written_is_not_called_unknown(
+    store_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 10)
+    async with node(store_url, tmp_path, starts=False) as here:
+        here.note(owner(ADA), [f"file-{number}" for number in range(9)])
+        await here._drain()
+        here.note(owner(ADA), ["resp_0"])
+        assert all(here.sees(ADA, f"file-{number}") for number in range(9))
+        here.note(owner(ADA), ["resp_1"])
+        with pytest.raises(StoreUnavailable):
+            await here.check(ADA, ["resp_0"])
 
 
 async def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:

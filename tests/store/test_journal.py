@@ -84,7 +84,7 @@ def test_a_long_file_is_followed_by_another_and_deleted_once_drained(
     assert drained(journal, 100) == lines
     journal.append(b"last\n")
     assert drained(journal) == [b"last\n"]
-    assert len(files(journal)) == 1
+    assert len(files(journal)) == 2, "those that are written in turn"
 
 
 def test_past_its_bound_it_takes_no_more_until_it_is_drained(tmp_path: Path) -> None:
@@ -224,3 +224,82 @@ def test_a_file_is_marked_until_it_was_drained_even_if_it_fills_again(
     journal.append(b"3\n")
     assert before & journal.undrained() == theirs
     assert other.poll() is None
+
+
+def test_who_knows_what_it_wrote_may_ask_for_the_marks_of_others_alone(
+    journal: Journal, other: subprocess.Popen[bytes]
+) -> None:
+    journal.append(b"1\n")
+    assert {line for _, line in journal.undrained(own=False)} == {b"a\n"}
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    journal.adopt()
+    assert {line for _, line in journal.undrained(own=False)} == {b"a\n"}, "what was adopted was written by others"
+
+
+def test_however_steadily_lines_come_the_marks_of_all_before_are_gone_after_two_passes(journal: Journal) -> None:
+    """There is no moment in which nothing waits."""
+    journal.append(b"0\n")
+    marks = []
+    for number in range(1, 20):
+        marks.append(journal.undrained())
+        batch = journal.batch()
+        assert batch is not None
+        journal.append(b"%d\n" % number)
+        journal.acknowledge(batch)
+    assert all(marks)
+    assert not any(each & later for number, each in enumerate(marks) for later in marks[number + 2 :])
+    assert len(files(journal)) == 2, "they are written in turn"
+
+
+def test_lines_that_come_steadily_come_out_once_and_in_order(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "ROTATE_BYTES", 100)
+    found: list[bytes] = []
+    for number in range(200):
+        journal.append(b"%05d\n" % number)
+        if number % 30 > 20 and (batch := journal.batch(32)) is not None:
+            journal.append(b"%05d more\n" % number)
+            found += batch.lines
+            journal.acknowledge(batch)
+    found += drained(journal)
+    assert len(found) == 200 + sum(1 for number in range(200) if number % 30 > 20)
+    assert found == sorted(found)
+
+
+def test_what_was_drained_of_what_was_written_is_counted(journal: Journal) -> None:
+    (journal._directory / "ids-dead.journal").write_bytes(b"dead\n")
+    journal.adopt()
+    journal.append(b"1\n")
+    journal.append(b"2\n")
+    assert (journal.written_bytes, journal.drained_bytes) == (4, 0)
+    assert drained(journal, 2)[:2] == [b"1\n", b"2\n"]
+    journal.append(b"3\n")
+    assert (journal.written_bytes, journal.drained_bytes) == (6, 4)
+
+
+def test_with_no_room_for_a_second_file_the_first_is_drained_all_the_same(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    journal.append(b"a\n")
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "open", full)
+        assert drained(journal) == [b"a\n"]
+    journal.append(b"b\n")
+    assert drained(journal) == [b"b\n"]
+
+
+def test_a_spare_file_that_somebody_deleted_is_written_to_no_more(journal: Journal) -> None:
+    journal.append(b"a\n")
+    drained(journal)
+    for path in files(journal):
+        path.unlink()
+    journal.adopt()
+    journal.append(b"b\n")
+    batch = journal.batch()
+    assert batch is not None
+    journal.append(b"c\n")
+    assert sorted(path.read_bytes() for path in files(journal)) == [b"b\n", b"c\n"]
+    assert drained(journal) == [b"b\n", b"c\n"]
