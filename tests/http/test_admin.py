@@ -32,6 +32,8 @@ ROUTES = [
     ("GET", "/audit"),
     ("GET", "/usage"),
     ("GET", "/me/usage"),
+    ("GET", "/calls"),
+    ("GET", "/calls/x"),
     ("GET", "/me"),
     ("POST", "/me/rotate"),
     ("GET", "/export"),

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from gateway.access.administration import Administration
 from gateway.http.admin.authentication import MAX_BODY_BYTES, PREFIX, Authenticate, describe_key, route_class
+from gateway.http.admin.calls import CallRoutes
 from gateway.http.admin.keys import KeyRoutes, MeRoutes
 from gateway.http.admin.ledger_terms import LedgerDesk
 from gateway.http.admin.limits import LimitRoutes
@@ -48,6 +49,7 @@ def admin_router(
     }
     if desk is not None:
         groups["usage"] = UsageRoutes(administration, desk)
+        groups["calls"] = CallRoutes(administration, desk)
     for name, group in groups.items():
         most_bytes = MAX_DOCUMENT_BYTES if name == "transfer" else MAX_BODY_BYTES
         guarded = route_class(authenticate, max_body_bytes=most_bytes)

@@ -1,0 +1,144 @@
+"""Single calls, for whoever may see them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from gateway.call import Usage
+from tests.http.admin_server import Client, assert_refused
+from tests.http.ledger_world import MODELS, LedgerWorld, ledger_world
+from tests.metering.ledger import NOON_S
+from tests.support.stores import fresh_sqlite_url
+
+SINCE = {"since": "2026-11-21", "until": "2026-11-23"}
+NOTHING = dict.fromkeys(Usage.__struct_fields__, 0)
+
+
+@pytest.fixture
+def both(store_url: URL) -> Iterator[LedgerWorld]:
+    with ledger_world(store_url) as there:
+        yield there
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[LedgerWorld]:
+    with ledger_world(fresh_sqlite_url(tmp_path)) as there:
+        yield there
+
+
+def listed(client: Client, **parameters: Any) -> list[str]:
+    reply = client.get("/calls", **{**SINCE, **parameters})
+    assert reply.status_code == 200, reply.text
+    return [call["id"] for call in reply.json()["data"]]
+
+
+def test_a_call_tells_how_it_ended_and_where_its_time_went(both: LedgerWorld) -> None:
+    ada = both.keys["ada"]
+    assert both.admin.get("/calls/req_1").json() == {
+        "object": "call",
+        "id": "req_1",
+        "started_at_us": int(NOON_S * 1e6),
+        "team_id": ada["team_id"],
+        "team": "engines",
+        "key_id": ada["id"],
+        "key": "ada",
+        "method": "POST",
+        "route": "/v1/chat/completions",
+        "model": MODELS[0],
+        "endpoint": "upstream",
+        "status": 200,
+        "outcome": "done",
+        "streamed": False,
+        "error": None,
+        "upstream_error": None,
+        "upstream_request_id": "upstream-1",
+        "usage_source": "reported",
+        "usage": {**NOTHING, "input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+        "cost_microusd": 12,
+        "queue_us": 0,
+        "overhead_us": 500,
+        "first_byte_us": 125_000,
+        "duration_us": 250_000,
+        "sent_bytes": 345,
+        "tags": {"feature": "search"},
+    }
+
+
+def test_what_nobody_knows_is_null_and_not_0(world: LedgerWorld) -> None:
+    unknown = world.admin.get("/calls/req_5").json()
+    assert (unknown["usage_source"], unknown["usage"], unknown["cost_microusd"]) == ("unknown", None, None)
+    unpriced = world.admin.get("/calls/req_2").json()
+    assert (unpriced["usage_source"], unpriced["usage"]["total_tokens"]) == ("reported", 7)
+    assert unpriced["cost_microusd"] is None
+
+
+def test_calls_come_newest_first_page_by_page(both: LedgerWorld) -> None:
+    assert listed(both.admin) == ["req_4", "req_5", "req_3", "req_1", "req_2"]
+    first = both.admin.get("/calls", **SINCE, limit=2).json()
+    assert first["has_more"] is True
+    second = both.admin.get("/calls", **SINCE, limit=3, after=first["next"]).json()
+    assert [call["id"] for call in second["data"]] == ["req_3", "req_1", "req_2"]
+    assert (second["has_more"], second["next"]) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"team": "others"}, ["req_4", "req_5"]),
+        ({"model": MODELS[1]}, ["req_2"]),
+        ({"route": "/v1/responses"}, ["req_3"]),
+        ({"outcome": "cut"}, ["req_3"]),
+        ({"outcome": "cut,done", "team": "engines"}, ["req_3", "req_1", "req_2"]),
+        ({"status": "none"}, ["req_3"]),
+        ({"status": "4xx"}, []),
+        ({"error": "rate_limit_exceeded"}, []),
+        ({"tag": "feature=search"}, ["req_1"]),
+        ({"until": "2026-11-22"}, ["req_2"]),
+    ],
+)
+def test_filters_let_through_what_they_name(world: LedgerWorld, filters: dict[str, str], found: list[str]) -> None:
+    assert listed(world.admin, **filters) == found
+
+
+def test_a_team_admin_sees_their_teams_calls_alone_whatever_they_ask(both: LedgerWorld) -> None:
+    lea = both.as_key("lea")
+    assert listed(lea) == ["req_3", "req_1", "req_2"]
+    assert listed(lea, tag="feature==1+1") == []
+    assert lea.get("/calls/req_1").json()["id"] == "req_1"
+    foreign, unknown = lea.get("/calls/req_4"), lea.get("/calls/req_9")
+    assert_refused(foreign, 404, "not_found")
+    assert foreign.json() == unknown.json()
+    for theirs in ({"team": "others"}, {"key": both.keys["eve"]["id"]}):
+        assert_refused(lea.get("/calls", **theirs), 404, "not_found")
+    after = both.admin.get("/calls", **SINCE, limit=1).json()["next"]
+    assert listed(lea, after=after) == ["req_3", "req_1", "req_2"]
+
+
+def test_a_member_sees_no_calls(world: LedgerWorld) -> None:
+    for path in ("/calls", "/calls/req_1", "/calls/req_9"):
+        assert_refused(world.as_key("ada").get(path), 403, "forbidden")
+
+
+@pytest.mark.parametrize("call_id", ["%00", "x" * 101, "%F0%9F%98%80", "late_%ff"])
+def test_an_id_that_no_call_can_have_is_404(both: LedgerWorld, call_id: str) -> None:
+    assert both.admin.get(f"/calls/{call_id}").status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"outcome": "well"},
+        {"outcome": ""},
+        {"status": "200"},
+        {"error": "\0"},
+        {"limit": "201"},
+        {"after": "WzFd"},
+        {"since": "yesterday"},
+        {"group_by": "team"},
+    ],
+)
+def test_what_makes_no_sense_is_400_and_names_the_parameter(world: LedgerWorld, wrong: dict[str, str]) -> None:
+    assert_refused(world.admin.get("/calls", **{**SINCE, **wrong}), 400, None, *wrong)
