@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.access import rules
 from gateway.access.administration import Administration
 from gateway.access.naming import Names, names_of
-from gateway.access.records import Actor, Key, Team
+from gateway.access.records import Actor
 from gateway.access.validity import is_plain
 from gateway.errors import BadRequest
 from gateway.http.admin.keys import check_has_key
@@ -169,11 +169,11 @@ async def teams_seen(administration: Administration, actor: Actor) -> tuple[str,
     return None if key.role == "admin" else (team.id,)
 
 
-async def own_calls(administration: Administration, actor: Actor) -> tuple[Whose, Key, Team]:
+async def own_calls(administration: Administration, actor: Actor) -> Whose:
     """Those of the key that asks. Raises `NotFound` without one."""
     check_has_key(actor)
     key, team = await administration.me(actor)
-    return Whose((team.id,), (key.id,)), key, team
+    return Whose((team.id,), (key.id,))
 
 
 def _tags(text: str | None) -> Mapping[str, str]:

@@ -1,9 +1,11 @@
 """What calls used and cost, over HTTP: sums by groups, of all that the asker may see, or of their own key."""
 
-from typing import Annotated, Any
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from gateway.access.administration import Administration
@@ -11,9 +13,11 @@ from gateway.errors import BadRequest
 from gateway.http.admin.authentication import ActorOf, for_team_admins
 from gateway.http.admin.ledger_replies import UsageReply, usage_reply
 from gateway.http.admin.ledger_terms import AnyFilters, LedgerDesk, OwnFilters, Whose, own_calls, whose_calls
+from gateway.http.admin.usage_csv import MEDIA_TYPE, csv_of
 from gateway.metering.ledger_query import UsageQuery
 
 _MOST_WORDS = 6
+_WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 _TIMES = ("day", "hour")
 _ABOUT_GROUPS = (
     "What to group by, with commas between: any of `team`, `key`, `model`, `route`, `tag:NAME`, and `day` or `hour`."
@@ -32,6 +36,11 @@ class OwnUsageParameters(OwnFilters):
     sort: str | None = Field(default=None, max_length=100, description=_ABOUT_SORTING)
     limit: int = Field(default=50, ge=1, le=200, description="Most groups of one reply.")
     after: str | None = Field(default=None, max_length=1000, description="`next` of the reply before.")
+    format: Literal["json", "csv"] | None = Field(
+        default=None,
+        description="Without it, as the request's Accept says. CSV has all groups, sorted by them in their order: it"
+        " takes no `sort`, `limit` and `after`.",
+    )
 
 
 class UsageParameters(OwnUsageParameters, AnyFilters):
@@ -47,21 +56,29 @@ class UsageRoutes:
 
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
-        one: dict[str, Any] = {"response_model": UsageReply}
+        as_csv: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+        one: dict[str, Any] = {"response_model": UsageReply, "responses": {200: as_csv}}
         leads = [Depends(for_team_admins)]
         router.get("/usage", summary="Sum up what calls used", dependencies=leads, **one)(self.show)
         router.get("/me/usage", summary="Sum up what my calls used", **one)(self.show_own)
 
-    async def show(self, actor: ActorOf, query: Annotated[UsageParameters, Query()]) -> Response:
+    async def show(self, actor: ActorOf, request: Request, query: Annotated[UsageParameters, Query()]) -> Response:
         """Of all calls for an admin, of the team's for a team admin; `team` and `key` must be ones they see."""
-        return await self._reply(query, await whose_calls(self._administration, actor, query))
+        return await self._reply(request, query, await whose_calls(self._administration, actor, query))
 
-    async def show_own(self, actor: ActorOf, query: Annotated[OwnUsageParameters, Query()]) -> Response:
+    async def show_own(
+        self, actor: ActorOf, request: Request, query: Annotated[OwnUsageParameters, Query()]
+    ) -> Response:
         """Whoever has a key may ask."""
-        whose, _, _ = await own_calls(self._administration, actor)
-        return await self._reply(query, whose)
+        return await self._reply(request, query, await own_calls(self._administration, actor))
 
-    async def _reply(self, asked: OwnUsageParameters, whose: Whose) -> Response:
+    async def _reply(self, request: Request, asked: OwnUsageParameters, whose: Whose) -> Response:
+        is_csv = asked.format == "csv" or (asked.format is None and _prefers_csv(request.headers.get("accept", "")))
+        response = await (self._csv if is_csv else self._json)(asked, whose)
+        response.headers["vary"] = "accept"
+        return response
+
+    async def _json(self, asked: OwnUsageParameters, whose: Whose) -> Response:
         words = _words(asked.group_by)
         query = UsageQuery(
             **self._desk.filters(asked, whose),
@@ -72,6 +89,38 @@ class UsageRoutes:
         )
         page, names = await self._desk.usage(query)
         return JSONResponse(usage_reply(page, names, query, self._desk.days.zone))
+
+    async def _csv(self, asked: OwnUsageParameters, whose: Whose) -> Response:
+        for name in ("sort", "limit", "after"):
+            if name in asked.model_fields_set:
+                raise BadRequest(f"{name} does not go with CSV, which has all groups. Leave it out.", param=name)
+        words = _words(asked.group_by)
+        if not words:
+            raise BadRequest("CSV has a row a group. Say in group_by which.", param="group_by")
+        query = UsageQuery(**self._desk.filters(asked, whose), group_by=words, sort=words[0])
+        pieces = csv_of(self._desk.usage, query, self._desk.days.zone)
+        first = await anext(pieces)
+        headers = {"content-disposition": 'attachment; filename="usage.csv"'}
+        return StreamingResponse(_all(first, pieces), media_type=MEDIA_TYPE, headers=headers)
+
+
+async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def _prefers_csv(accept: str) -> bool:
+    """Whether a request names CSV and not JSON, or CSV before JSON by its weight (RFC 9110, section 12.5.1)."""
+    weights = dict(map(_weight, accept.split(",")))
+    csv, json = weights.get(MEDIA_TYPE, 0.0), weights.get("application/json", 0.0)
+    return csv > json
+
+
+def _weight(item: str) -> tuple[str, float]:
+    media_type, *parameters = (part.strip().lower() for part in item.split(";"))
+    weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+    return media_type, float(weight) if _WEIGHT.fullmatch(weight) else 0.0
 
 
 def _words(text: str) -> tuple[str, ...]:

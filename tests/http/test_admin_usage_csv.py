@@ -1,0 +1,127 @@
+"""Usage as CSV: whole, in the order of its groups, and harmless in a spreadsheet."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from gateway.http.admin import usage_csv
+from tests.http.admin_server import Client, assert_refused
+from tests.http.ledger_world import DAY, LedgerWorld, ledger_world
+from tests.support.stores import fresh_sqlite_url
+
+
+@pytest.fixture
+def both(store_url: URL) -> Iterator[LedgerWorld]:
+    with ledger_world(store_url) as there:
+        yield there
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[LedgerWorld]:
+    with ledger_world(fresh_sqlite_url(tmp_path)) as there:
+        yield there
+
+
+def rows(client: Client, path: str = "/usage", **parameters: Any) -> list[dict[str, str]]:
+    reply = client.get(path, **{**DAY, "format": "csv", **parameters})
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "attachment" in reply.headers["content-disposition"]
+    assert reply.headers["cache-control"] == "no-store"
+    return list(csv.DictReader(io.StringIO(reply.content.decode(), newline="")))
+
+
+def test_a_row_has_its_groups_by_id_and_name_and_money_twice(both: LedgerWorld) -> None:
+    both.put(both.call("req_6", "ada", cost_microusd=3_500_000))
+    found = rows(both.admin, group_by="key,day", team="engines")
+    by_key = {row["key"]: row for row in found}
+    assert list(found[0])[:3] == ["key_id", "key", "day"]
+    assert by_key["ada"]["key_id"] == both.keys["ada"]["id"]
+    assert (by_key["ada"]["calls"], by_key["ada"]["cost_microusd"], by_key["ada"]["cost_usd"]) == (
+        "2",
+        "3500012",
+        "3.500012",
+    )
+    assert by_key["lea"]["estimated_calls"] == "1"
+
+
+def test_csv_and_json_say_the_same(both: LedgerWorld) -> None:
+    asked = {"group_by": "team,model", **DAY}
+    as_json = both.admin.get("/usage", **asked).json()["data"]
+    told = sorted((row["group"]["team"], row["group"]["model"] or "", row["calls"]) for row in as_json)
+    assert sorted((row["team"], row["model"], int(row["calls"])) for row in rows(both.admin, **asked)) == told
+
+
+def test_hours_are_written_as_moments_of_the_time_zone(world: LedgerWorld) -> None:
+    hours = [row["hour"] for row in rows(world.admin, group_by="hour")]
+    assert hours == ["2026-11-22T12:00:00+00:00", "2026-11-22T13:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        (' =HYPERLINK("http://x")', '\' =HYPERLINK("http://x")'),
+        ("\t=1", "'\t=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ('a,"b"\r\nc', 'a,"b"\r\nc'),
+        ("a=b", "a=b"),
+    ],
+)
+def test_what_a_client_has_named_is_no_formula(world: LedgerWorld, name: str, cell: str) -> None:
+    world.put(world.call("req_6", "eve", model=name, tags={"step": name}))
+    found = (
+        rows(world.admin, group_by="model,tag:step", tag=f"step={name}")
+        if name.isprintable()
+        else rows(world.admin, group_by="model,tag:step")
+    )
+    assert (cell, cell) in {(row["model"], row["tag:step"]) for row in found}
+
+
+def test_a_document_of_many_pages_has_each_group_once(both: LedgerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_csv, "PAGE", 3)
+    both.put(*(both.call(f"req_x{number}", "ada", model=f"m{number:02}") for number in range(10)))
+    models = [row["model"] for row in rows(both.admin, group_by="model", key=both.keys["ada"]["id"])]
+    assert models == [*(f"m{number:02}" for number in range(10)), "openai/gpt-5.2"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/csv", "text/csv"),
+        ("text/csv, application/json;q=0.5", "text/csv"),
+        ("text/csv;q=0.5, application/json", "application/json"),
+        ("text/csv;q=0", "application/json"),
+        ("text/csv;q=nan", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+def test_accept_chooses_where_the_question_does_not(world: LedgerWorld, accept: str, kind: str) -> None:
+    reply = world.admin.send("GET", "/usage", b"", accept=accept)
+    assert reply.headers["content-type"].partition(";")[0] == kind
+    assert reply.headers["vary"] == "accept"
+    asked = world.admin.send("GET", "/usage?format=json", b"", accept=accept)
+    assert asked.headers["content-type"] == "application/json"
+
+
+def test_teams_and_members_see_no_more_as_csv(world: LedgerWorld) -> None:
+    assert {row["team"] for row in rows(world.as_key("lea"), group_by="team")} == {"engines"}
+    own = rows(world.as_key("ada"), "/me/usage", group_by="key")
+    assert [(row["key"], row["calls"]) for row in own] == [("ada", "1")]
+    assert_refused(world.as_key("ada").get("/usage", format="csv"), 403, "forbidden")
+    assert_refused(world.as_key("lea").get("/usage", format="csv", team="others"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"limit": "5"}, {"after": "WzFd"}, {"sort": "day"}, {"group_by": ""}, {"group_by": "colour"}]
+)
+def test_what_does_not_go_with_csv_is_400(world: LedgerWorld, wrong: dict[str, str]) -> None:
+    assert_refused(world.admin.get("/usage", **{**DAY, "format": "csv", **wrong}), 400, None, *wrong)
