@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.limits.batch import ADMITTED, UNCOUNTED, Answer, Batch, End, Reply, cancelled, decode
 from gateway.limits.breaker import Breaker
+from gateway.limits.patience import Patience
 from gateway.limits.redis_keys import Cell, Part, node_key
 from gateway.limits.server import Away, Server, script
 
@@ -31,7 +32,10 @@ Told = TypeVar("Told")
 
 
 class Waiting(Generic[Told]):
-    """Something asked, and who waits for the answer; None is the answer when there is none."""
+    """Something asked, and who waits for the answer; None is the answer when there is none.
+
+    `since_s` is the lane's `kept_s` at that time.
+    """
 
     __slots__ = ("answer", "since_s", "what")
 
@@ -108,6 +112,9 @@ class Lane:
         self._draining: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._busy = asyncio.Lock()
+        self._kept_s = 0.0
+        self._patience: Patience | None = None
+        """For the batch that is under way."""
         self._breaker = Breaker()
         self.server_us = 0
         """Redis's clock at the last reply."""
@@ -119,6 +126,11 @@ class Lane:
     def is_open(self) -> bool:
         """Whether Redis is away: nothing is asked then."""
         return self._breaker.is_open
+
+    @property
+    def kept_s(self) -> float:
+        """How long Redis has kept this lane waiting, in all: a clock that stands still while the loop is late."""
+        return self._kept_s if self._patience is None else self._kept_s + self._patience.kept_s
 
     def ask(self, part: Part) -> asyncio.Future[Answer | None]:
         """May this call go ahead? Cancel the future if nobody wants to know any more."""
@@ -187,7 +199,7 @@ class Lane:
 
     def _wait_for(self, queue: "deque[Waiting[Told]]", what: Told) -> asyncio.Future[Answer | None]:
         answer: asyncio.Future[Answer | None] = self._loop.create_future()
-        queue.append(Waiting(what, answer, self._loop.time()))
+        queue.append(Waiting(what, answer, self.kept_s))
         if self.is_open:
             self._give_up()
         else:
@@ -237,7 +249,7 @@ class Lane:
         return load
 
     def _gather_asks(self, load: _Load) -> None:
-        latest_s = self._loop.time() - self._budget_s + _LEAST_S
+        latest_s = self._kept_s - self._budget_s + _LEAST_S
         asks, batch = self._asks, load.batch
         while asks and len(load.asks) < _MOST_ASKS and not batch.is_full:
             waiting = asks.popleft()
@@ -263,13 +275,17 @@ class Lane:
             return True
 
     async def _send(self, load: _Load) -> Reply:
-        began_s = self._loop.time()
-        oldest_s = load.asks[0].since_s if load.asks else began_s
-        timeout_s = max(oldest_s + self._budget_s - began_s, _LEAST_S)
+        oldest_s = load.asks[0].since_s if load.asks else self._kept_s
+        patience = self._patience = Patience(max(oldest_s + self._budget_s - self._kept_s, _LEAST_S))
         # The loop's own clock may count milliseconds, of which a round trip takes less than one.
         sent_s = time.perf_counter()
         keys, payload = load.batch.keys(self._node_key), load.batch.encode()
-        reply = decode(await self._server.run(self._script, keys, payload, timeout_s=timeout_s))
+        try:
+            told = await self._server.run(self._script, keys, payload, patience=patience)
+        finally:
+            self._patience = None
+            self._kept_s += patience.kept_s
+        reply = decode(told)
         self._observer.round_trip(time.perf_counter() - sent_s)
         self.server_us = reply.server_us
         if reply.held is None:

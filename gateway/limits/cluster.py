@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.limits.patience import Patience
 from gateway.limits.server import Argument, Away, Script
 from gateway.limits.single import ByAddress, Single, failures
 
@@ -35,10 +36,10 @@ class Cluster:
     def __repr__(self) -> str:
         return f"Cluster({len(self._nodes)} nodes, {len(self._slots)} ranges)"
 
-    async def run(self, script: Script, keys: list[str], *arguments: Argument, timeout_s: float) -> Any:
+    async def run(self, script: Script, keys: list[str], *arguments: Argument, patience: Patience) -> Any:
         """As `Server.run`."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with patience:
                 return await self._run(script, keys[0], (len(keys), *keys, *arguments))
         except TimeoutError:
             # The node may be gone, and another in its place.

@@ -20,6 +20,7 @@ from gateway.limits.batching import Lane
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.memory import Spent
+from gateway.limits.patience import Patience
 from gateway.limits.redis_keys import ENDPOINTS, NODES, Cell, Cells, Part, hash_key
 from gateway.limits.redis_options import MEANS, USUAL, Figures, OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
@@ -33,7 +34,7 @@ _NODE_LIFE_US = 15_000_000
 _SWEPT_AT_ONCE = 300
 _MOST_ASKED = 3
 """How often one call may ask: once, and again after each round of budgets that had no counter."""
-_UPKEEP_TIMEOUT_S = 1.0
+_UPKEEP_S = 1.0
 
 
 class _Held(msgspec.Struct, frozen=True, gc=False):
@@ -343,7 +344,7 @@ class RedisLimiter:
         while True:
             with contextlib.suppress(Away):
                 told = self._server.run(
-                    script("nodes.lua"), [NODES], self.node, _NODE_LIFE_US, timeout_s=_UPKEEP_TIMEOUT_S
+                    script("nodes.lua"), [NODES], self.node, _NODE_LIFE_US, patience=Patience(_UPKEEP_S)
                 )
                 self.nodes = int(await told)
             await asyncio.sleep(self._timing.beat_s)
@@ -360,7 +361,7 @@ class RedisLimiter:
         keys = [hash_key(tag)] if self._server.is_cluster else [hash_key(tag), hash_key(ENDPOINTS)]
         cursor = b"0"
         while True:
-            told = self._server.run(script("sweep.lua"), keys, cursor, _SWEPT_AT_ONCE, timeout_s=_UPKEEP_TIMEOUT_S)
+            told = self._server.run(script("sweep.lua"), keys, cursor, _SWEPT_AT_ONCE, patience=Patience(_UPKEEP_S))
             cursor = await told
             if cursor == b"0":
                 return

@@ -9,6 +9,8 @@ import hashlib
 from importlib.resources import files
 from typing import Any, Protocol
 
+from gateway.limits.patience import Patience
+
 Argument = str | bytes | int
 
 
@@ -37,7 +39,7 @@ class Server(Protocol):
 
     is_cluster: bool
 
-    async def run(self, script: Script, keys: list[str], *arguments: Argument, timeout_s: float) -> Any:
+    async def run(self, script: Script, keys: list[str], *arguments: Argument, patience: Patience) -> Any:
         """What `script` returns. Raises Away; it may have been run all the same, and even later."""
 
     async def close(self) -> None:

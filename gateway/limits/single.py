@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gateway.limits.patience import Patience
 from gateway.limits.server import Argument, Away, Script
 from gateway.store.redis_address import RedisAddress, find_master, own_options
 
@@ -45,10 +46,10 @@ class Single:
     def is_busy(self) -> bool:
         return self._turn.locked()
 
-    async def run(self, script: Script, keys: list[str], *arguments: Argument, timeout_s: float) -> Any:
+    async def run(self, script: Script, keys: list[str], *arguments: Argument, patience: Patience) -> Any:
         """As `Server.run`."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with patience:
                 return await self.evaluate(script, (len(keys), *keys, *arguments))
         except TimeoutError:
             raise Away("no answer in time") from None

@@ -97,22 +97,18 @@ class Counter:
 
 
 @asynccontextmanager
-async def two_nodes(
-    tmp_path: Path, script: Handler, *, on_redis_failure: str = "local"
-) -> AsyncIterator[tuple[WireUpstream, list[GatewayProcess]]]:
+async def two_nodes(tmp_path: Path, script: Handler) -> AsyncIterator[tuple[WireUpstream, list[GatewayProcess]]]:
     """Two gateways, processes of their own, on one store, one Valkey and one upstream."""
     redis_url = shared_server("valkey").url
     async with WireUpstream(script) as upstream:
         base_url, store = f"{upstream.url}/v1", fresh_sqlite_url(tmp_path)
-        async with nodes(
-            store, redis_url=redis_url, GMI_BASE_URL=base_url, GATEWAY_LIMITS_ON_REDIS_FAILURE=on_redis_failure
-        ) as running:
+        async with nodes(store, redis_url=redis_url, GMI_BASE_URL=base_url) as running:
             yield upstream, running
 
 
 async def test_of_500_streams_at_once_upstream_sees_no_more_than_the_10_that_may_run(tmp_path: Path) -> None:
     counter = Counter(500)
-    async with two_nodes(tmp_path, counter, on_redis_failure="closed") as (upstream, running):
+    async with two_nodes(tmp_path, counter) as (upstream, running):
         ports = [node.port for node in running]
         key = await Admin(ports[0]).make_key(limits={"parallel": 10})
         refused: list[Answer] = []
@@ -125,13 +121,10 @@ async def test_of_500_streams_at_once_upstream_sees_no_more_than_the_10_that_may
             return answer
 
         answers = await asyncio.gather(*(call_once(ports[number % 2]) for number in range(500)))
-        assert counter.most == len(upstream.requests) <= 10
-        late = sum(answer.status == 503 for answer in refused)  # a machine that does other things is late for Redis
-        assert late or counter.most == 10
+        assert counter.most == len(upstream.requests) == 10
         for answer in refused:
-            if answer.status != 503:
-                _tells_when_to_come_back(answer)
-        assert sorted({answer.status for answer in answers}) == [200, 429, *([503] if late else [])]
+            _tells_when_to_come_back(answer)
+        assert {answer.status for answer in answers} == {200, 429}
         await asyncio.sleep(max(map(_retry_after_s, refused)))
         again = await asyncio.gather(*(ask(ports[number % 2], stream_with(key.secret)) for number in range(10)))
         assert [answer.status for answer in again] == [200] * 10
@@ -154,7 +147,7 @@ async def test_clients_that_call_until_all_are_through_are_never_more_than_10_up
     counter = Counter()
     counter.go.set()
     count = 5_000 if is_long else 500
-    async with two_nodes(tmp_path, counter, on_redis_failure="closed") as (upstream, running):
+    async with two_nodes(tmp_path, counter) as (upstream, running):
         ports = [node.port for node in running]
         key = await Admin(ports[0]).make_key(limits={"parallel": 10})
         refused = 0
@@ -166,7 +159,7 @@ async def test_clients_that_call_until_all_are_through_are_never_more_than_10_up
                 while done < count // 20:
                     client.send(stream_with(key.secret))
                     status = (await client.answer(within_s=30)).status
-                    assert status in (200, 429, 503)
+                    assert status in (200, 429)
                     done, refused = done + (status == 200), refused + (status == 429)
 
         await asyncio.gather(*(lane(number) for number in range(20)))

@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.limits.connection import opened
 from gateway.limits.memory import Spent
+from gateway.limits.patience import Patience
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
 from gateway.limits.server import Argument, Script, Server
@@ -28,10 +29,10 @@ class ClockedServer:
         self._clock = clock
         self.is_cluster = self._server.is_cluster
 
-    async def run(self, script: Script, keys: list[str], *arguments: Argument, timeout_s: float) -> Any:
+    async def run(self, script: Script, keys: list[str], *arguments: Argument, patience: Patience) -> Any:
         text, count = re.subn(rb"redis\.call\('TIME'\)", self._time(), script.text)
         assert count == 1
-        return await self._server.run(Script(text), keys, *arguments, timeout_s=timeout_s)
+        return await self._server.run(Script(text), keys, *arguments, patience=patience)
 
     async def close(self) -> None:
         await self._server.close()
