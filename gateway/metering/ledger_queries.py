@@ -8,7 +8,7 @@ filters.
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from sqlalchemy import (
@@ -54,6 +54,9 @@ _TIMES = ("day", "hour")
 _TAG = "tag:"
 _LATEST_US = 32_472_144_000_000_000
 _SUMS = Sums.__struct_fields__
+_Number = Annotated[int, msgspec.Meta(ge=0, le=_LATEST_US)]
+_CallId = Annotated[str, msgspec.Meta(pattern="^[^\0]*$")]
+"""What PostgreSQL takes as text; whoever asks may have made the cursor up."""
 
 
 class LedgerQueries:
@@ -71,7 +74,7 @@ class LedgerQueries:
         wanted = [rows.c[f"group_{at}"].label(f"group_{at}") for at in range(len(query.group_by))]
         sums = [cast(func.coalesce(func.sum(rows.c[name]), 0), BigInteger).label(name) for name in _SUMS]
         groups = select(*wanted, *sums).group_by(*(rows.c[f"group_{at}"] for at in range(len(query.group_by))))
-        offset = 0 if query.after is None else _read_cursor(query.after, tuple[int])[0]
+        offset = 0 if query.after is None else _read_cursor(query.after, tuple[_Number])[0]
         page = _sorted(groups, query).offset(offset).limit(query.limit + 1)
         async with self._store.reading() as connection:
             found = list((await connection.execute(page)).all())
@@ -94,7 +97,7 @@ class LedgerQueries:
         _check_times(query)
         wanted = select(calls).where(*_conditions(query), *_details(query))
         if query.after is not None:
-            last = _read_cursor(query.after, tuple[int, str])
+            last = _read_cursor(query.after, tuple[_Number, _CallId])
             wanted = wanted.where(
                 calls.c.started_at <= last[0],
                 tuple_(calls.c.started_at, calls.c.id) < tuple_(literal(last[0], BigInteger), literal(last[1])),

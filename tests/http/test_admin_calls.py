@@ -1,5 +1,7 @@
 """Single calls, for whoever may see them."""
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,12 @@ def test_a_team_admin_sees_their_teams_calls_alone_whatever_they_ask(both: Ledge
 def test_a_member_sees_no_calls(world: LedgerWorld) -> None:
     for path in ("/calls", "/calls/req_1", "/calls/req_9"):
         assert_refused(world.as_key("ada").get(path), 403, "forbidden")
+
+
+@pytest.mark.parametrize("parts", [[10**30, "x"], [-1, "x"], [1, "\0"], [1, "\ud800"], [1], {}])
+def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> None:
+    after = base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+    assert_refused(both.admin.get("/calls", **SINCE, after=after), 400, None, "after")
 
 
 @pytest.mark.parametrize("call_id", ["%00", "x" * 101, "%F0%9F%98%80", "late_%ff"])

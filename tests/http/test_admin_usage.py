@@ -1,5 +1,7 @@
 """What calls used, summed up for whoever may see it."""
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,12 @@ def test_the_cursor_of_an_admin_lets_a_team_admin_see_no_more(world: LedgerWorld
     seen = asked(world.as_key("lea"), group_by="key", sort="-key", after=after)
     assert {row["group"]["team"] for row in asked(world.as_key("lea"), group_by="team,key")["data"]} == {"engines"}
     assert {row["group"]["key"] for row in seen["data"]} <= {"ada", "lea"}
+
+
+@pytest.mark.parametrize("parts", [[-5], [10**30], [1, 2], ["1"], {}])
+def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> None:
+    after = base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+    assert_refused(both.admin.get("/usage", **DAY, after=after), 400, None, "after")
 
 
 def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:
