@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import checks, keys, limits, log, migration, serving, teams, usage
+from gateway.cli import checks, keys, limits, log, migration, reconcile, serving, teams, usage
 
 app = typer.Typer(
     name="gmi-gateway",
@@ -40,6 +40,7 @@ app.command()(checks.version)
 app.add_typer(teams.commands)
 app.add_typer(keys.commands)
 app.add_typer(limits.commands)
+usage.commands.command("reconcile")(reconcile.reconcile)
 app.add_typer(usage.commands)
 app.command()(log.audit)
 app.command()(migration.migrate)

@@ -49,6 +49,9 @@ RouteGroup = Literal[
 """The groups of the table of mirrored routes, which lives on a higher floor; a test holds the two together."""
 
 
+ColumnName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -352,6 +355,25 @@ class Ledger(_Section):
     )
 
 
+class Reconcile(_Section):
+    """How a provider's account of usage is compared with the ledger. docs/usage.md shows it."""
+
+    day_column: ColumnName = Field(default="date", description="Column with the day, or a time.")
+    model_column: ColumnName = Field(default="model", description="Column with the model, as the ledger names it.")
+    input_tokens_column: ColumnName | None = Field(
+        default="input_tokens", description="Column with tokens of prompts; null: they are not compared."
+    )
+    output_tokens_column: ColumnName | None = Field(
+        default="output_tokens", description="Column with tokens of answers; null: they are not compared."
+    )
+    cost_column: ColumnName | None = Field(
+        default="cost_usd", description="Column with the cost in dollars; null: it is not compared."
+    )
+    tolerance_percent: float = Field(
+        default=1, ge=0, le=1_000, allow_inf_nan=False, description="Drift that is no error, in percent."
+    )
+
+
 class Alerts(_Section):
     """Who is told when 50, 80 and 100 % of a budget are spent."""
 
@@ -418,6 +440,7 @@ class Settings(_Section):
     limits: Limits = Field(default_factory=Limits)
     prices: Prices = Field(default_factory=Prices)
     ledger: Ledger = Field(default_factory=Ledger)
+    reconcile: Reconcile = Field(default_factory=Reconcile)
     alerts: Alerts = Field(default_factory=Alerts)
     metrics: Metrics = Field(default_factory=Metrics)
     traces: Traces = Field(default_factory=Traces)
