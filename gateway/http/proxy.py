@@ -7,9 +7,9 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
@@ -160,7 +160,8 @@ class Proxy:
         if match.route.owned:
             call.owner = await self._objects.check_path(principal, match.route, match.ids)
         if match.route.lists:
-            await self._list(call, head, scope, receive, send)
+            await self._body(call, match, head, scope, receive)
+            await self._list(call, head, scope, send)
             return
         if known is None:
             request = await self._request(call, match, head, scope, receive)
@@ -170,6 +171,7 @@ class Proxy:
             await self._objects.check_ids(principal, call.in_doubt)
         if match.route.runs_file:
             await self._check_files(call, head, request)
+            await self._look_again(call, match, head, scope)
         if call.asked is not None:
             waited_s = await self._allowance.admit(call, call.asked)
             if waited_s:  # meanwhile the key may have been revoked
@@ -184,9 +186,8 @@ class Proxy:
             target = self._base_path + f"/files/{quote(file_id, safe='')}/content".encode()
             await self._relay.check_file(call, UpstreamRequest(b"GET", target, headers), _known(call.principal))
 
-    async def _list(self, call: LiveCall, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _list(self, call: LiveCall, head: Head, scope: Scope, send: Send) -> None:
         principal, route = _known(call.principal), _known(call.route)
-        await read_body(receive, head, self._max_body_bytes)
         query = read_query(scope["query_string"])
         await self._objects.check_ids(principal, query.cursors)
         headers = self._upstream_headers(call, head, None, _NOT_FOR_LISTS)
@@ -197,6 +198,21 @@ class Proxy:
             return UpstreamRequest(b"GET", path + b"?" + query, list(headers))
 
         await self._relay.carry_list(call, listing, request_for, send)
+
+    async def _body(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> bytes:
+        is_late = scope["cycle"].more_body
+        body = await read_body(receive, head, self._max_body_bytes)
+        if is_late:
+            await self._look_again(call, match, head, scope)
+        return body
+
+    async def _look_again(self, call: LiveCall, match: Match, head: Head, scope: Scope) -> None:
+        """While the rest of the request was waited for, its key may have been changed or revoked."""
+        principal = await self._directory.look_up(head.authorization)
+        if principal is not call.principal:
+            call.principal = principal
+            if principal.grants:
+                self._check_grants(principal, match, head, scope)
 
     def _check_grants(self, principal: Principal, match: Match, head: Head, scope: Scope) -> None:
         """Whether the key may do this at all; which model it may use is seen when that is known."""
@@ -229,7 +245,7 @@ class Proxy:
     ) -> UpstreamRequest:
         if match.route.body is Body.RAW and _is_form(head):
             return self._raw_request(call, match, head, scope, receive)
-        body = await read_body(receive, head, self._max_body_bytes)
+        body = await self._body(call, match, head, scope, receive)
         if match.route.body is Body.NONE:
             call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
         else:
@@ -272,7 +288,15 @@ class Proxy:
         call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
         if match.route.runs_model:
             call.asked = self._allowance.ask(_known(call.principal), "", b"", 0)
-        body = stream_body(receive, self._max_upload_bytes)
+
+        async def receive_and_look() -> MutableMapping[str, Any]:
+            is_late = scope["cycle"].more_body
+            message = await receive()
+            if is_late:
+                await self._look_again(call, match, head, scope)
+            return message
+
+        body = stream_body(receive_and_look, self._max_upload_bytes)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
     def _upstream_headers(

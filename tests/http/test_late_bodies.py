@@ -1,0 +1,127 @@
+"""A key is looked at again when its request's body has come, unless the body came with the head."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults.face import CHAT, Client, ask, connected, request
+from tests.http.admin_server import Client as Admin
+from tests.http.admin_server import made
+from tests.http.test_admin_in_force import ENDS
+from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.wire import WireUpstream, reply
+
+OK = reply(200, [(b"content-type", b"application/json")], b'{"id": "x"}')
+BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+JSON = ("Content-Type", "application/json")
+
+Setting = tuple[RunningGateway, WireUpstream, Admin]
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    async with WireUpstream(*[OK] * 3) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[]) as gateway, administering(gateway) as admin:
+            made(admin.post("/teams", {"name": "engines"}))
+            yield gateway, upstream, admin
+
+
+@contextlib.contextmanager
+def administering(gateway: RunningGateway) -> Iterator[Admin]:
+    admin = Admin(gateway.url, gateway.admin_secret)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def a_key(admin: Admin, **members: Any) -> dict[str, Any]:
+    return made(admin.post("/keys", {"team": "engines", "name": "ada", **members}))
+
+
+async def begin(client: Client, method: str, path: str, key: dict[str, Any], body: bytes, *headers: Any) -> None:
+    """Send a head; that its body is asked for says that its key was looked at."""
+    fields = [("Authorization", f"Bearer {key['secret']}"), ("Expect", "100-continue"), *headers]
+    client.send(request(method, path, headers=[*fields, ("Content-Length", str(len(body)))]))
+    async with asyncio.timeout(5):
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_call_whose_key_ended_before_its_body_came_is_refused(setting: Setting, end: str) -> None:
+    gateway, upstream, admin = setting
+    key = a_key(admin)
+    path = "/v1/embeddings" if end == "narrow" else CHAT
+    async with connected(gateway.port) as client:
+        await begin(client, "POST", path, key, BODY, JSON)
+        await asyncio.to_thread(ENDS[end], admin, key)
+        client.send(BODY)
+        answer = await client.answer()
+    assert answer.status == (403 if end == "narrow" else 401)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/files"), ("GET", "/v1/models"), ("POST", "/v1/files")])
+async def test_so_are_lists_calls_that_need_no_body_and_uploads(setting: Setting, method: str, path: str) -> None:
+    gateway, upstream, admin = setting
+    key = a_key(admin)
+    is_upload = method == "POST"
+    headers = [("Content-Type", "multipart/form-data; boundary=b")] if is_upload else []
+    async with connected(gateway.port) as client:
+        await begin(client, method, path, key, FORM, *headers)
+        await asyncio.to_thread(ENDS["revoke"], admin, key)
+        client.send(FORM)
+        answer = await client.answer()
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert not any(b"filename" in each.body for each in upstream.requests)
+    assert len(upstream.requests) <= is_upload
+
+
+CHANGES: dict[str, tuple[dict[str, Any], int]] = {
+    "models": ({"grants": {"models": ["other"]}}, 403),
+    "limits": ({"limits": {"tokens_per_minute": 1, "requests_per_day": 1}}, 200),
+    "nothing": ({"tags": {"a": "b"}}, 200),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_the_call_has_the_grants_and_limits_of_when_its_body_came(setting: Setting, change: str) -> None:
+    gateway, _, admin = setting
+    key = a_key(admin)
+    changed, status = CHANGES[change]
+    async with connected(gateway.port) as client:
+        await begin(client, "POST", CHAT, key, BODY, JSON)
+        await asyncio.to_thread(admin.patch, f"/keys/{key['id']}", changed)
+        client.send(BODY)
+        answer = await client.answer()
+    assert answer.status == status
+    assert answer.header("x-ratelimit-limit-requests") == ("1" if change == "limits" else None)
+
+
+def counted(gateway: RunningGateway) -> Callable[[], int]:
+    """How often a key was looked at from now on."""
+    directory, looks = gateway.app.proxy._directory, 0
+    known = directory.known
+
+    def counting(authorization: bytes | None) -> Any:
+        nonlocal looks
+        looks += 1
+        return known(authorization)
+
+    directory.known = counting  # type: ignore[method-assign]
+    return lambda: looks
+
+
+async def test_a_key_is_looked_at_once_where_the_body_comes_with_the_head(setting: Setting) -> None:
+    gateway, _, admin = setting
+    headers = [("Authorization", f"Bearer {a_key(admin)['secret']}"), JSON]
+    await ask(gateway.port, request("GET", "/v1/models", headers=headers))
+    looks = counted(gateway)
+    for _ in range(2):  # of heads that came before, too
+        assert (await ask(gateway.port, request("POST", CHAT, BODY, headers))).status == 200
+    assert looks() == 2
