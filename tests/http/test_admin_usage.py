@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.http.ledger_world import DAY, MODELS, LedgerWorld, ledger_world
 from tests.metering.ledger import NOON_S
 from tests.support.stores import fresh_sqlite_url
 
+PAGE = Path(__file__).parents[2] / "docs" / "usage.md"
 BOTH_DAYS = {"since": "2026-11-21", "until": "2026-11-23"}
 
 
@@ -188,3 +190,11 @@ def test_without_times_the_last_thirty_days_are_meant(world: LedgerWorld) -> Non
     reply = world.admin.get("/usage").json()
     assert reply["until"] - reply["since"] == 30 * 86_400
     assert (reply["since"] % 86_400, reply["source"]) == (0, "days")
+
+
+def test_the_questions_of_the_documentation_are_answered(world: LedgerWorld) -> None:
+    asked_for = re.findall(r'"\$GATEWAY_URL/admin/v1(/[^"]*)"', PAGE.read_text())
+    assert len(asked_for) == 5
+    for path in asked_for:
+        reply = world.admin.get(path.replace("$CALL_ID", "req_1"))
+        assert reply.status_code == 200, reply.text
