@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import URL
 
+from gateway.errors import StoreUnavailable
 from gateway.http.admin import usage_csv
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.ledger_query import UsagePage, UsageQuery
 from tests.http.admin_server import Client, assert_refused
 from tests.http.ledger_world import DAY, LedgerWorld, ledger_world
 from tests.support.stores import fresh_sqlite_url
@@ -125,3 +129,19 @@ def test_teams_and_members_see_no_more_as_csv(world: LedgerWorld) -> None:
 )
 def test_what_does_not_go_with_csv_is_400(world: LedgerWorld, wrong: dict[str, str]) -> None:
     assert_refused(world.admin.get("/usage", **{**DAY, "format": "csv", **wrong}), 400, None, *wrong)
+
+
+def test_a_document_that_cannot_be_finished_is_seen_to_be_broken(
+    world: LedgerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_csv, "PAGE", 1)
+    ask = LedgerQueries.usage
+
+    async def goes_away(queries: LedgerQueries, query: UsageQuery) -> UsagePage:
+        if query.after is not None:
+            raise StoreUnavailable("the database went away")
+        return await ask(queries, query)
+
+    monkeypatch.setattr(LedgerQueries, "usage", goes_away)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        world.admin.get("/usage", **DAY, format="csv", group_by="key")
