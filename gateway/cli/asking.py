@@ -64,7 +64,7 @@ class Which:
     ] = None
     route: Annotated[
         list[str] | None,
-        typer.Option("--route", help="To this route: chat/completions; may be repeated.", show_default=False),
+        typer.Option("--route", help="To this route: /v1/chat/completions; may be repeated.", show_default=False),
     ] = None
     tag: Annotated[
         list[str] | None,
@@ -81,9 +81,14 @@ class Which:
             "team_ids": None if team is None else (team["id"],),
             "key_ids": None if key is None else (key["id"],),
             "models": None if self.model is None else tuple(self.model),
-            "routes": None if self.route is None else tuple(self.route),
+            "routes": None if self.route is None else tuple(map(_route, self.route)),
             "tags": tags,
         }
+
+
+def _route(text: str) -> str:
+    """`chat/completions` is enough."""
+    return text if text.startswith("/") else f"/v1/{text}"
 
 
 class Names:

@@ -216,6 +216,8 @@ def _details(query: CallsQuery) -> list[ColumnElement[bool]]:
     if query.status_classes is not None:
         ranges = (calls.c.status.between(first * 100, first * 100 + 99) for first in query.status_classes)
         conditions.append(either(false(), *ranges))
+    if query.ended_since_us is not None:
+        conditions.append(calls.c.started_at + calls.c.duration_us >= query.ended_since_us)
     return conditions
 
 

@@ -96,6 +96,8 @@ class CallsQuery(Filters, frozen=True, kw_only=True):
     """Their first digits; 0 for calls that got no answer."""
     errors: tuple[str, ...] | None = None
     """Codes of errors as clients saw them."""
+    ended_since_us: int | None = None
+    """They ended then or later, whenever they began: whoever follows calls asks so."""
     limit: int = 100
     after: str | None = None
 

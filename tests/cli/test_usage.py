@@ -56,6 +56,8 @@ def test_groups_may_be_of_several_words(ledger: Run) -> None:
         (("--model", "zai/glm-5", "--model", "openai/gpt-5.2"), 4),
         (("--tag", "job=nightly"), 1),
         (("--route", "responses"), 0),
+        (("--route", "chat/completions"), 4),
+        (("--route", "/v1/chat/completions"), 4),
         (("--since", "60d"), 5),
         (("--since", "60d", "--until", "30d"), 1),
         (("--since", "1h"), 4),

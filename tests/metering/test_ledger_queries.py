@@ -361,3 +361,15 @@ async def test_0_keeps_for_ever(store: Store) -> None:
     await Drain(store, Days()).write([encode(record("req_1", started_at_s=1.0))])
     assert await Retention(store, Days(), calls_days=0, sums_days=0).prune() == 0
     assert (len(await rows(store)), await counted(store)) == (1, 1)
+
+
+@pytest.mark.usefixtures("ledger")
+async def test_calls_that_ended_since_are_found_whenever_they_began(store: Store) -> None:
+    end_s = LAST.timestamp() + 86_400
+    ago_s = [(5, 1), (900, 0), (9, 2)]
+    ended = [record(f"req_{began}", started_at_s=end_s - began, duration_s=began - end) for began, end in ago_s]
+    await Drain(store, Days(BERLIN)).write([encode(each) for each in ended])
+    last_second_us = int(end_s - 1) * 1_000_000
+    query = CallsQuery(since_us=us(LAST), until_us=us(LAST + timedelta(days=2)), ended_since_us=last_second_us)
+    page = await LedgerQueries(store, Days(BERLIN)).calls(query)
+    assert [each.id for each in page.calls] == ["req_5", "req_900"]
