@@ -17,6 +17,7 @@ from gateway.access.grants import allows_model, check_address, check_model, chec
 from gateway.call import Body, CallRecord, Dialect, Makes, Principal, Reply, Route, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
+from gateway.http.ended_keys import EndedKeys
 from gateway.http.errors import send_error
 from gateway.http.repeated import Repeated, RepeatedHeads
 from gateway.http.requests import (
@@ -109,6 +110,7 @@ class Proxy:
         self.begin_trace: Callable[[Iterable[tuple[bytes, bytes]]], TraceContext] | None = None
         """Gives a call with these headers its place in a trace, where traces are on."""
         self.open_calls: set[LiveCall] = set()
+        allowance.room.on_look = EndedKeys(directory, self.open_calls).look
         self.draining = False
 
     def add_observer(self, observer: Observer) -> None:

@@ -84,6 +84,10 @@ class Turns:
     def __contains__(self, waiter: Waiter) -> bool:
         return waiter in self._queues.get(waiter.whose, ())
 
+    def waiting_of(self, whose: str) -> int:
+        """How many of a key wait."""
+        return len(self._queues.get(whose, ()))
+
     def keys(self) -> list[str]:
         """Keys that have waiters, the one whose turn it is first."""
         return list(self._queues)

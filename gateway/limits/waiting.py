@@ -11,7 +11,7 @@ not: a key over its own limit holds nobody up. Calls that may not wait ask the l
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway.limits import outlook
 from gateway.limits.gcra import PARALLEL_RETRY_US
@@ -23,6 +23,8 @@ from gateway.limits.turns import Turns, Waiter, Word
 _LOOK_EVERY_US = 250_000
 """Slots come free on other nodes too, and nobody tells."""
 _MOST_WAITERS = 10_000
+_MOST_OF_A_KEY = 1_000
+"""A tenth, so that no key takes all the places that others might wait in."""
 
 
 class WaitingRoom:
@@ -32,12 +34,23 @@ class WaitingRoom:
         limiter: Asked on behalf of those that wait, and told where one leaves in the moment of its admission.
         clock: Microseconds, from anywhere, and never back; `steady_clock()` by default.
         most_waiters: Beyond that many, calls are refused as if they might not wait.
+        most_of_a_key: So are those of one key beyond that many.
     """
 
-    def __init__(self, limiter: Limiter, *, clock: Clock | None = None, most_waiters: int = _MOST_WAITERS) -> None:
+    def __init__(
+        self,
+        limiter: Limiter,
+        *,
+        clock: Clock | None = None,
+        most_waiters: int = _MOST_WAITERS,
+        most_of_a_key: int = _MOST_OF_A_KEY,
+    ) -> None:
         self._limiter = limiter
         self._clock = clock or steady_clock()
         self._most_waiters = most_waiters
+        self._most_of_a_key = most_of_a_key
+        self.on_look: Callable[[], None] | None = None
+        """Is called four times a second while anybody waits, so that whoever knows can end calls that need not."""
         self._turns = Turns()
         self._look_us = 0
         """When to try all again, whatever they wait for."""
@@ -52,9 +65,8 @@ class WaitingRoom:
         """How many calls wait."""
         return len(self._turns)
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._turns) >= self._most_waiters
+    def _is_full(self, whose: str) -> bool:
+        return len(self._turns) >= self._most_waiters or self._turns.waiting_of(whose) >= self._most_of_a_key
 
     async def admit(self, demand: Demand, *, whose: str, max_wait_s: float) -> tuple[Decision, float]:
         """Admit, wait or refuse; with the decision come the seconds that it took in here.
@@ -74,7 +86,7 @@ class WaitingRoom:
         rule = self._turns.in_the_way(demand, whose) if self._turns and max_wait_s > 0 else None
         if rule is None:
             decision = self._limiter.admit_now(demand) or await self._limiter.admit(demand)
-            if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full:
+            if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full(whose):
                 return decision, 0.0
             waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us)
             if not self._can_wait(waiter, decision):
@@ -82,7 +94,7 @@ class WaitingRoom:
             decision = await self._stay(waiter, was_tried=True)
         else:
             waiter = Waiter(demand, whose, rule, deadline_us=deadline_us)
-            decision = await (self._told(waiter) if self._is_full else self._stay(waiter, was_tried=False))
+            decision = await (self._told(waiter) if self._is_full(whose) else self._stay(waiter, was_tried=False))
         return decision, (self._clock() - since_us) / 1_000_000
 
     def released(self, demand: Demand | None = None) -> None:
@@ -99,6 +111,8 @@ class WaitingRoom:
         if now_us >= self._look_us:
             self._look_us = now_us + _LOOK_EVERY_US
             self._free(self._turns.heads())
+            if self._turns and self.on_look is not None:
+                self.on_look()
         self._try_in_turn(now_us)
         # Last, so that a call whose time comes as its patience ends is served.
         while self._dismiss(now_us):

@@ -1,8 +1,9 @@
-"""A key is looked at again when its request's body has come, unless the body came with the head."""
+"""A key is looked at again when its request's body has come, unless the body came with the head, and while it waits."""
 
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.http.admin_server import Client as Admin
 from tests.http.admin_server import made
 from tests.http.test_admin_in_force import ENDS
 from tests.support.gateway import RunningGateway, running_gateway
-from tests.support.wire import WireUpstream, reply
+from tests.support.wire import Stall, WireUpstream, reply
 
 OK = reply(200, [(b"content-type", b"application/json")], b'{"id": "x"}')
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
@@ -125,3 +126,55 @@ async def test_a_key_is_looked_at_once_where_the_body_comes_with_the_head(settin
     for _ in range(2):  # of heads that came before, too
         assert (await ask(gateway.port, request("POST", CHAT, BODY, headers))).status == 200
     assert looks() == 2
+
+
+def looked_at(gateway: RunningGateway) -> threading.Event:
+    """Set when somebody waits for its turn, and has been looked at."""
+    room, event = gateway.app.proxy._allowance.room, threading.Event()
+    look = room.on_look
+    assert look is not None
+
+    def look_and_tell() -> None:
+        look()
+        event.set()
+
+    room.on_look = look_and_tell
+    return event
+
+
+@pytest.mark.parametrize("end", ["revoke", "disable", "rotate", "disable the team"])
+async def test_a_call_that_waits_for_its_turn_leaves_when_its_key_ends(end: str) -> None:
+    async with WireUpstream([Stall()], OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[]) as gateway, administering(gateway) as admin:
+            made(admin.post("/teams", {"name": "engines"}))
+            key = a_key(admin, limits={"parallel": 1, "max_wait_s": 60})
+            call = request("POST", CHAT, BODY, [("Authorization", f"Bearer {key['secret']}"), JSON])
+            looked = looked_at(gateway)
+            async with connected(gateway.port) as one, connected(gateway.port) as two:
+                one.send(call)
+                await upstream.received(1)
+                two.send(call)
+                assert await asyncio.to_thread(looked.wait, 5)
+                await asyncio.to_thread(ENDS[end], admin, key)
+                answer = await two.answer()
+                assert gateway.ask(lambda: gateway.app.proxy._allowance.room.waiting) == 0
+                assert gateway.ask(lambda: len(gateway.app.proxy.open_calls)) == 1, "what runs is finished"
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert len(upstream.requests) == 1
+
+
+async def test_a_call_that_waits_goes_on_waiting_when_its_key_is_changed() -> None:
+    async with WireUpstream([Stall()], OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[]) as gateway, administering(gateway) as admin:
+            made(admin.post("/teams", {"name": "engines"}))
+            key = a_key(admin, limits={"parallel": 1, "max_wait_s": 60})
+            call = request("POST", CHAT, BODY, [("Authorization", f"Bearer {key['secret']}"), JSON])
+            async with connected(gateway.port) as one, connected(gateway.port) as two:
+                one.send(call)
+                await upstream.received(1)
+                two.send(call)
+                assert await asyncio.to_thread(looked_at(gateway).wait, 5)
+                await asyncio.to_thread(admin.patch, f"/keys/{key['id']}", {"tags": {"a": "b"}})
+                assert await asyncio.to_thread(looked_at(gateway).wait, 5)
+                one.leave()
+                assert (await two.answer()).status == 200

@@ -410,6 +410,51 @@ async def test_no_more_wait_than_there_is_room_for(bench: MemoryBench) -> None:
     await ran()
 
 
+async def test_one_key_takes_no_more_than_its_share_of_the_places(bench: MemoryBench) -> None:
+    queue = Queue(bench.limiter, bench)
+    queue.room = WaitingRoom(bench.limiter, clock=bench.now_us, most_waiters=4, most_of_a_key=2)
+    rule, shared = queue.house.rate(60, burst=1), queue.house.slots(1, whose="team")
+    await queue.come("z0", {shared: 1})
+    await queue.come_all(names("a", 3), {rule: 1})
+    for charges in ({rule: 1}, {shared: 1}):
+        decision, waited_s = (await queue.come("a9", charges)).result()
+        assert (decision.admitted, decision.binding, waited_s) == (False, next(iter(charges)), 0.0)
+    await queue.come_all(names("b", 2), {shared: 1})
+    assert queue.room.waiting == 4
+    await queue.leave("b1")
+    assert (await queue.come("b2", {rule: 1}, max_wait_s=0)).done()
+    assert not (await queue.come("c0", {shared: 1})).done()
+    for _, task in queue.calls.values():
+        task.cancel()
+    await ran()
+
+
+async def test_while_anybody_waits_somebody_may_look_four_times_a_second(queue: Queue, house: Household) -> None:
+    looks, slots = [], house.slots(1)
+    queue.room.on_look = lambda: looks.append(queue.room.waiting)
+    await queue.come_all(["a0", "a1", "b0"], {slots: 1})
+    assert looks == []
+    for _ in range(3):
+        await queue.advance(_LOOK_US // 2)
+        await queue.advance(_LOOK_US - _LOOK_US // 2)
+    assert looks == [2, 2, 2]
+
+
+async def test_whoever_looks_may_send_calls_away(queue: Queue, house: Household) -> None:
+    slots = house.slots(1)
+    await queue.come_all(["a0", "a1", "b0"], {slots: 1})
+    leaving = queue.calls["a1"][1]
+
+    def send_away() -> None:
+        leaving.cancel()
+
+    queue.room.on_look = send_away
+    await queue.advance(_LOOK_US)
+    assert queue.room.waiting == 1
+    await queue.settle("a0")
+    assert queue.admitted == ["a0", "b0"]
+
+
 async def test_a_limiter_that_goes_away_fails_those_that_it_is_asked_for_and_loses_nobody(bench: MemoryBench) -> None:
     limiter = AskedLimiter(bench.limiter)
     queue = Queue(limiter, bench)
