@@ -66,12 +66,13 @@ def printed(otherwise: str) -> Iterator[None]:
 
 
 async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:
-    settings = _settings(where)
-    async with _api(where, settings) as api:
+    settings = settings_of(where)
+    async with api_of(where, settings) as api:
         await command(Desk(api, Printer(as_json=where.json), settings), **arguments)
 
 
-def _settings(where: Where) -> Settings | None:
+def settings_of(where: Where) -> Settings | None:
+    """Those of the store that is worked on; None where a running gateway is asked. May end this process."""
     if where.url is not None:
         return None
     if where.key is not None or where.key_file is not None:
@@ -80,7 +81,8 @@ def _settings(where: Where) -> Settings | None:
 
 
 @asynccontextmanager
-async def _api(where: Where, settings: Settings | None) -> AsyncIterator[Api]:
+async def api_of(where: Where, settings: Settings | None) -> AsyncIterator[Api]:
+    """The API of the gateway that `where` names, or of the store of `settings`. Raises `Refused`, BadParameter."""
     if settings is not None:
         async with local_api(settings) as api:
             yield api

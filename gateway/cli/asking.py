@@ -1,10 +1,11 @@
 """What commands that ask the ledger have in common: they reach it, say which calls are meant, and put names to ids.
 
-Knows the options for that. The ledger is the store's: what a running gateway has in its journal is there within a
-second.
+Knows the options for that. The ledger is the store's, or that of a running gateway; what a gateway has in its journal
+is there within a second.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,17 +16,18 @@ from zoneinfo import ZoneInfo
 import typer
 
 from gateway.cli import values
-from gateway.cli.administering import Command, Desk
-from gateway.cli.api import Api, Refused, local_api
+from gateway.cli.administering import Command, Desk, api_of, settings_of
+from gateway.cli.api import Api, Refused
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.migration import unusable
-from gateway.cli.options import expand, read, read_all
+from gateway.cli.options import Where, expand, read, read_all
 from gateway.cli.printing import Printer
-from gateway.cli.settings import ConfigOption, load_or_exit
+from gateway.cli.settings import ConfigOption
 from gateway.errors import BadRequest
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.cli.remote_ledger import RemoteLedger
     from gateway.metering.ledger_queries import LedgerQueries
     from gateway.metering.rollups import Days
 
@@ -36,7 +38,7 @@ _WORDS = {"group_by": "--by", "limit": "--limit", "sort": "--sort"}
 
 @dataclass(frozen=True)
 class Source:
-    """Which ledger, and how what it says is shown."""
+    """Whose store, and how what it says is shown."""
 
     config: ConfigOption = None
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False
@@ -46,9 +48,16 @@ class Source:
 class LedgerDesk(Desk):
     """What every such command works with."""
 
+    ledger: "LedgerQueries | RemoteLedger"
+    days: "Days"
+
+
+@dataclass(frozen=True)
+class StoreDesk(LedgerDesk):
+    """What those that read the store alone work with."""
+
     settings: Settings
     ledger: "LedgerQueries"
-    days: "Days"
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ class Names:
 
 
 def asks(command: Command) -> Callable[..., None]:
-    """`command(desk, ...)` as a typer command, with the options of `Source` beside its own.
+    """`command(desk, ...)` as a typer command, with the options of `Where` beside its own.
 
     `desk` is a `LedgerDesk`.
     """
@@ -128,44 +137,60 @@ def asks(command: Command) -> Callable[..., None]:
         if context is not None and context.invoked_subcommand is not None:
             # Its word stands after this command's, which is then only where it is to be found.
             return
+        _run(command, arguments.pop("where"), arguments)
+
+    return expand(command, run, given="desk", added={"where": Where})
+
+
+def asks_store(command: Command) -> Callable[..., None]:
+    """The same with the options of `Source`; `desk` is a `StoreDesk`."""
+
+    def run(arguments: dict[str, Any]) -> None:
         source: Source = arguments.pop("source")
-        settings = load_or_exit(source.config, {}, code=2, warn=False).settings
-        try:
-            asyncio.run(_work(command, settings, arguments, as_json=source.json))
-        except Refused as refusal:
-            typer.secho(refusal.message, fg=typer.colors.RED, err=True)
-            raise typer.Exit(refusal.exit_code) from None
+        _run(command, Where(config=source.config, json=source.json), arguments)
 
     return expand(command, run, given="desk", added={"source": Source})
 
 
-async def _work(command: Command, settings: Settings, arguments: dict[str, Any], *, as_json: bool) -> None:
-    async with _desk(settings, Printer(as_json=as_json)) as desk:
+def _run(command: Command, where: Where, arguments: dict[str, Any]) -> None:
+    try:
+        asyncio.run(_work(command, where, arguments))
+    except Refused as refusal:
+        typer.secho(refusal.message, fg=typer.colors.RED, err=True)
+        raise typer.Exit(refusal.exit_code) from None
+
+
+async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:
+    settings = settings_of(where)
+    async with api_of(where, settings) as api, _desk(api, settings, Printer(as_json=where.json)) as desk:
         try:
-            with unusable(settings):
+            with contextlib.nullcontext() if settings is None else unusable(settings):
                 await command(desk, **arguments)
         except BadRequest as error:
             name = error.param or ""
-            raise typer.BadParameter(
-                error.message.removeprefix(f"{name} "), param_hint=_WORDS.get(name, name)
-            ) from None
+            message = error.message.removeprefix(f"{name} ")
+            raise typer.BadParameter(message, param_hint=_WORDS.get(name, name)) from None
 
 
 @asynccontextmanager
-async def _desk(settings: Settings, printer: Printer) -> AsyncIterator[LedgerDesk]:
+async def _desk(api: Api, settings: Settings | None, printer: Printer) -> AsyncIterator[LedgerDesk]:
     # SQLAlchemy takes longer to import than all that other commands need.
+    from gateway.cli.remote_ledger import RemoteLedger  # noqa: PLC0415
     from gateway.metering.ledger_queries import LedgerQueries  # noqa: PLC0415
     from gateway.metering.rollups import Days  # noqa: PLC0415
     from gateway.store.engine import Store  # noqa: PLC0415
     from gateway.store.url import database_url  # noqa: PLC0415
 
+    if settings is None:
+        remote = RemoteLedger(api)
+        yield LedgerDesk(api, printer, None, remote, Days(await remote.zone()))
+        return
     days = Days(ZoneInfo(settings.limits.time_zone))
-    async with local_api(settings) as api:
-        store = Store(database_url(settings), pool_size=1, timeout_s=settings.database.timeout_s)
-        try:
-            yield LedgerDesk(api, printer, settings, LedgerQueries(store, days), days)
-        finally:
-            await store.close()
+    store = Store(database_url(settings), pool_size=1, timeout_s=settings.database.timeout_s)
+    try:
+        yield StoreDesk(api, printer, settings, LedgerQueries(store, days), days)
+    finally:
+        await store.close()
 
 
 def begin_us(option: str, text: str, days: "Days") -> int:

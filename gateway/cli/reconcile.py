@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.api import Refused
-from gateway.cli.asking import LedgerDesk, asks
+from gateway.cli.asking import StoreDesk, asks_store
 from gateway.cli.usage import notes
 from gateway.limits.answers import dollars
 from gateway.metering.reconcile import (
@@ -40,9 +40,9 @@ class BadExport(Refused):
     exit_code = 2
 
 
-@asks
+@asks_store
 async def reconcile(
-    desk: LedgerDesk,
+    desk: StoreDesk,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, by day and model.", show_default=False)],
     tolerance: Annotated[
         float | None,
@@ -74,14 +74,14 @@ async def reconcile(
         raise typer.Exit(1)
 
 
-def _columns(desk: LedgerDesk) -> Columns:
+def _columns(desk: StoreDesk) -> Columns:
     said = desk.settings.reconcile
     return Columns(
         said.day_column, said.model_column, said.input_tokens_column, said.output_tokens_column, said.cost_column
     )
 
 
-def _theirs(desk: LedgerDesk, file: Path, columns: Columns) -> dict[Place, Amounts]:
+def _theirs(desk: StoreDesk, file: Path, columns: Columns) -> dict[Place, Amounts]:
     """What the file says. Raises `BadExport`."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -93,7 +93,7 @@ def _theirs(desk: LedgerDesk, file: Path, columns: Columns) -> dict[Place, Amoun
         raise BadExport("\n".join([*(f"{file}: {problem}" for problem in error.problems), cure])) from None
 
 
-async def _ours(desk: LedgerDesk, theirs: Iterable[Place]) -> dict[Place, "Sums"]:
+async def _ours(desk: StoreDesk, theirs: Iterable[Place]) -> dict[Place, "Sums"]:
     """What the ledger has of the days that the file is about."""
     from gateway.metering.ledger_query import UsageQuery  # noqa: PLC0415 - with the store
 
@@ -127,7 +127,7 @@ def _amounts(sums: "Sums") -> Amounts:
 
 
 def _show(
-    desk: LedgerDesk,
+    desk: StoreDesk,
     rows: list[Row],
     sums: dict[Place, "Sums"],
     measures: tuple[Measure, ...],

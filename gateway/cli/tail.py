@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.asking import LedgerDesk, Names, Which, asks, shown_time
+from gateway.cli.asking import Names, StoreDesk, Which, asks_store, shown_time
 from gateway.cli.calls import NOT_WELL, cost, document, how_it_ended, tokens
 from gateway.cli.printing import drop_output
 from gateway.errors import StoreUnavailable
@@ -39,8 +39,8 @@ class Following:
     last: Annotated[int, typer.Option("--last", min=0, max=500, help="How many of before to begin with.")] = 10
 
 
-@asks
-async def follow(desk: LedgerDesk, following: Following, which: Which) -> None:
+@asks_store
+async def follow(desk: StoreDesk, following: Following, which: Which) -> None:
     """Show calls as they end, a line for each; until Ctrl-C."""
     from gateway.metering.ledger_query import CallsQuery  # noqa: PLC0415 - with the store
 
@@ -62,7 +62,7 @@ async def follow(desk: LedgerDesk, following: Following, which: Which) -> None:
 class Ends:
     """Calls in the order of their ends, each once."""
 
-    def __init__(self, desk: LedgerDesk, query: "CallsQuery", now_us: int) -> None:
+    def __init__(self, desk: StoreDesk, query: "CallsQuery", now_us: int) -> None:
         self._desk = desk
         self._query = query
         self._since_us = now_us
@@ -129,7 +129,7 @@ tail.__signature__ = follow.__signature__  # type: ignore[attr-defined]
 tail.__annotations__ = follow.__annotations__
 
 
-async def _print(desk: LedgerDesk, names: Names, calls: list["Call"]) -> None:
+async def _print(desk: StoreDesk, names: Names, calls: list["Call"]) -> None:
     for call in calls:
         await names.learn((call.key_id, call.team_id))
         if desk.printer.as_json:

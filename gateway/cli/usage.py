@@ -136,6 +136,8 @@ def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
 
 
 def _warn_of_retention(desk: LedgerDesk, answer: Answer) -> None:
+    if desk.settings is None:
+        return
     kept = desk.settings.ledger.calls_retention_days
     begin = int(datetime.now(desk.days.zone).timestamp()) * 1_000_000 - kept * _DAY_US
     if kept and answer.source == "calls" and answer.query.since_us < begin:

@@ -42,7 +42,8 @@ def test_a_table_has_a_line_for_each_team_by_name_dearest_first_with_a_bar_of_it
 def test_groups_may_be_of_several_words(ledger: Run) -> None:
     told = answer(ledger("usage", "--by", "key,model", "--json"))
     groups = [(each["group"]["key"], each["group"]["model"]) for each in told["data"]]
-    assert groups == [("engines/ada", "openai/gpt-5.2"), *sorted(groups[1:])]
+    assert groups[0] == ("engines/ada", "openai/gpt-5.2")
+    # These cost the same.
     assert set(groups[1:]) == {("engines/ada", "zai/glm-5"), ("sails/bob", "openai/gpt-5.2")}
     assert all(each["group"]["key_id"].startswith("key_") for each in told["data"])
 
