@@ -15,6 +15,7 @@ from gateway.settings.shapes import is_header_safe
 from gateway.terms import MOST_WAIT_S
 
 _MICROUSD = 1_000_000
+_MOST_KEY_BYTES = 4096
 _MOST_DOLLARS = 9_000_000_000
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
@@ -157,11 +158,19 @@ def secret_source(given: str | None, file: Path | None, environ: Mapping[str, st
 
 def secret(source: str | Path) -> str:
     """The key, which a header can carry. Raises OSError too."""
-    text = source if isinstance(source, str) else source.read_bytes().decode("latin-1").strip(" \t\r\n")
+    text = source if isinstance(source, str) else _content(source)
     # HTTP clients quote what they cannot send, so nothing else may get to one.
     if not is_header_safe(text):
         raise ValueError("must hold a key and nothing else: visible ASCII characters on one line")
     return text
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as opened:  # which may have no end
+        content = opened.read(_MOST_KEY_BYTES + 1)
+    if len(content) > _MOST_KEY_BYTES:
+        return ""
+    return content.decode("latin-1").strip(" \t\r\n")
 
 
 def server_url(text: str) -> str:

@@ -122,6 +122,21 @@ def test_the_key_is_taken_as_given_or_from_a_file_or_from_the_environment(tmp_pa
     assert values.secret_source(None, None, {"GATEWAY_ADMIN_KEY": "", "GATEWAY_ADMIN_KEY_FILE": ""}) is None
 
 
+@pytest.mark.parametrize("length", [4_096, 4_097])
+def test_of_a_key_file_so_much_is_read_as_a_key_may_be_long(tmp_path: Path, length: int) -> None:
+    (tmp_path / "key").write_bytes(b"k" * length)
+    if length > 4_096:
+        with pytest.raises(ValueError, match="must hold a key and nothing else"):
+            values.secret(tmp_path / "key")
+    else:
+        assert len(values.secret(tmp_path / "key")) == length
+
+
+def test_a_key_file_need_have_no_end() -> None:
+    with pytest.raises(ValueError, match="must hold a key and nothing else"):
+        values.secret(Path("/dev/zero"))
+
+
 def test_a_key_file_may_end_its_line(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"from-file \r\n")
     assert values.secret(tmp_path / "key") == "from-file"
