@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.metering.rollups import Days
 
 _SECOND_US = 1_000_000
+_FEW = 50
+"""Names that are looked up one by one; lists have 200 a page."""
 _WORDS = {"group_by": "--by", "limit": "--limit", "sort": "--sort"}
 """How a question's members are called here."""
 
@@ -109,13 +111,21 @@ class Names:
 
     async def learn(self, ids: Iterable[str]) -> None:
         """Look these up, so that `of` knows them."""
-        for each in ids:
-            if each not in self._known:
-                self._known[each] = await self._look_up(each)
+        missing = {each for each in ids if each not in self._known}
+        if len(missing) > _FEW:
+            await self._learn_all()
+        for each in missing - self._known.keys():
+            self._known[each] = await self._look_up(each)
 
     def of(self, object_id: str) -> str:
         """`engines` of a team, `engines/ada` of a key."""
         return self._known[object_id]
+
+    async def _learn_all(self) -> None:
+        for team in await self._api.listed("/teams"):
+            self._known[team["id"]] = str(team["name"])
+        for key in await self._api.listed("/keys"):
+            self._known[key["id"]] = f"{key['team']}/{key['name']}"
 
     async def _look_up(self, object_id: str) -> str:
         kind = "keys" if object_id.startswith("key_") else "teams"

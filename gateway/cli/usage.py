@@ -74,7 +74,7 @@ async def usage(desk: LedgerDesk, _context: typer.Context, asked: Asked, which: 
     names = Names(desk.api)
     await names.learn(str(each.group[word]) for each in answer.groups for word in _NAMED if word in each.group)
     if desk.printer.as_json:
-        desk.printer.json(_document(answer, names))
+        desk.printer.json(_document(answer, names, str(desk.days.zone)))
     elif asked.csv:
         typer.echo(_sheet(answer, names), nl=False)
     else:
@@ -209,11 +209,12 @@ def _value(word: str, value: "GroupValue", names: Names, desk: LedgerDesk) -> st
     return names.of(str(value)) if word in _NAMED else str(value)
 
 
-def _document(answer: Answer, names: Names) -> dict[str, Any]:
+def _document(answer: Answer, names: Names, zone: str) -> dict[str, Any]:
     query = answer.query
     return {
         "since": query.since_us // 1_000_000,
         "until": query.until_us // 1_000_000,
+        "time_zone": zone,
         "group_by": list(query.group_by),
         "source": answer.source,
         "data": [{"group": _named(each.group, names), **msgspec.structs.asdict(each.sums)} for each in answer.groups],

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from gateway.call import Usage
+from gateway.call import Principal, Usage
 from tests.cli.conftest import Run, answer, done, plain
 from tests.cli.ledger import a_key, call_of, put
 
@@ -112,6 +112,17 @@ def test_more_groups_than_are_shown_are_said_and_in_the_total(ledger: Run) -> No
     said = done(ledger("usage", "--limit", "1"))
     assert "There are more than these 1" in said
     assert cells(said.splitlines()[3])[:2] == ["total", "4"]
+
+
+def test_names_of_many_keys_are_all_known(run: Run) -> None:
+    ada = a_key(run, "engines", "ada")
+    strangers = [Principal("k", "t", f"key_{number}", "team_gone") for number in range(60)]
+    put(call_of(whose, f"req_{whose.key_id}") for whose in (ada, *strangers))
+    told = answer(run("usage", "--by", "key,team", "--json"))
+    names = {each["group"]["key_id"]: (each["group"]["key"], each["group"]["team"]) for each in told["data"]}
+    assert names[ada.key_id] == ("engines/ada", "engines")
+    assert names["key_59"] == ("key_59", "team_gone")
+    assert len(names) == 61
 
 
 def test_no_calls_are_said_to_be_none(run: Run) -> None:
