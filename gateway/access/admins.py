@@ -46,5 +46,5 @@ async def _furthest(change: Change, is_meant: Callable[[Key], bool]) -> int:
 def _last() -> Conflict:
     return Conflict(
         "No other admin key would work as long as this one does, and then nobody could administer the gateway. Make"
-        " another key with the role admin first, or set GATEWAY_ADMIN_KEY."
+        " another key with the role admin first, or start the gateway with GATEWAY_ADMIN_KEY."
     )

@@ -34,7 +34,7 @@ class Members:
         typer.Option(
             "--expires",
             metavar="30d|2027-01-31|never",
-            help="When it stops to work; a day is meant to its end.",
+            help="When it stops working; a day is meant to its end.",
             show_default=False,
         ),
     ] = None

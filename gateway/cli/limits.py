@@ -80,7 +80,7 @@ def _show(desk: Desk, told: Record) -> None:
     if told["mode"] in _MODES:
         desk.printer.line(_MODES[told["mode"]])
     if not told["data"]:
-        desk.printer.line("Nothing is limited here.")
+        desk.printer.line("Nothing is limited here. Of a key or a team: --key-of, --team.")
         return
     headings = ("whose", "what", "limit", "left", "all is there again in")
     desk.printer.rows(headings, [_row(limit) for limit in told["data"]])

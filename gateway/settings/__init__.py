@@ -202,7 +202,7 @@ class Key(_Section):
         default=None, description="Networks its calls may come from; any by default."
     )
     expires_at: AwareDatetime | None = Field(
-        default=None, description="When it stops to work, with an offset: `2027-01-31T18:00:00Z`; never by default."
+        default=None, description="When it stops working, with an offset: `2027-01-31T18:00:00Z`; never by default."
     )
 
     @model_validator(mode="after")

@@ -60,7 +60,7 @@ def test_whoever_asks_for_nobody_sees_their_own(gateway: RunningGateway) -> None
 
 def test_nothing_that_is_limited_is_said_to_be_so(gateway: RunningGateway) -> None:
     said = done(call("limits", "show", "--endpoint", "upstream", **at(gateway)))
-    assert said == "Nothing is limited here.\n"
+    assert said == "Nothing is limited here. Of a key or a team: --key-of, --team.\n"
 
 
 def test_a_reset_is_in_the_audit_log(gateway: RunningGateway) -> None:
