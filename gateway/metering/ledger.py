@@ -114,13 +114,21 @@ class Ledger:
             self.lost += 1
         self._wake()
 
-    async def drain(self) -> None:
-        """Write all that waits to the database. Raises `StoreUnavailable` or OSError."""
+    async def drain(self, *, to_the_end: bool = True) -> None:
+        """Write all that waits to the database. Raises `StoreUnavailable` or OSError.
+
+        Unless it is `to_the_end`, what came meanwhile is left for the next time, if it is no whole batch: while calls
+        keep coming, there would be a transaction for each few of them.
+        """
         async with self._turn:
             self._put_held_back()
             while (batch := self._journal.batch(BATCH_BYTES)) is not None:
                 await self._write(batch.lines)
                 self._journal.acknowledge(batch)
+                if not to_the_end and sum(map(len, batch.lines)) < BATCH_BYTES // 2 and self._journal.pending_bytes:
+                    self.waiting_since_s = self._now()
+                    self._noted.set()
+                    return
             while self._held:
                 some = self._held[:200]
                 await self._write(some)
@@ -172,7 +180,7 @@ class Ledger:
             await self._noted.wait()
             self._noted.clear()
             await asyncio.sleep(_GATHER_S)
-            if not await self._could_drain():
+            if not await self._could_drain(to_the_end=False):
                 self._noted.set()
                 await asyncio.sleep(_RETRY_S)
 
@@ -183,10 +191,10 @@ class Ledger:
                     self._wake()
             await asyncio.sleep(_ADOPT_EVERY_S)
 
-    async def _could_drain(self) -> bool:
+    async def _could_drain(self, *, to_the_end: bool = True) -> bool:
         """Drain; says once that it is not possible, and once that it is again."""
         try:
-            await self.drain()
+            await self.drain(to_the_end=to_the_end)
         except (StoreUnavailable, OSError) as error:
             self._note_away("The ledger cannot be written to the database; its journal keeps it: %s", error)
             return False
