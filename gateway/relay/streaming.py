@@ -50,6 +50,7 @@ class EventRelay:
         self._scanner = UsageScanner() if metered else None
         self._late = LateScanner() if call.may_tell_late else None
         self._sample: list[bytes] = []
+        self._sampled_bytes = 0
         self._call.sample = self._sample
         self._remover = UsageRemover() if call.removes_usage else None
         self._new_ids = call.new_ids if reply.status < 400 else None
@@ -134,11 +135,19 @@ class EventRelay:
         self._last = block
         if self._remover is not None:
             block = self._remover.feed(block)
-        if self._call.sent_bytes < SAMPLE_BYTES:
-            self._sample.append(block)
+        if self._sampled_bytes < SAMPLE_BYTES:
+            self._keep_sample(block)
         if self._keepalive is not None:
             self._keepalive.sent()
         return self._masked(block)
+
+    def _keep_sample(self, block: bytes) -> None:
+        """What is kept is held as long as the stream lasts, so of a large block only its first events are."""
+        self._sampled_bytes += len(block)
+        if len(block) <= 2 * SAMPLE_BYTES:
+            self._sample.append(block)
+        elif (end := block.find(b"\n\n", SAMPLE_BYTES, 2 * SAMPLE_BYTES)) >= 0:
+            self._sample.append(block[: end + 2])
 
     def _masked(self, block: bytes) -> bytes:
         """`block` without secrets; only within an event that is passed on in parts can one be cut in two."""
