@@ -5,7 +5,9 @@ Ends when it is told to, or when nobody reads on.
 """
 
 import asyncio
+import contextlib
 import json
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -53,10 +55,14 @@ async def follow(desk: StoreDesk, following: Following, which: Which) -> None:
         **await which.filters(desk),
     )
     ends, names = Ends(desk, query, now_us), Names(desk.api)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)  # in the midst of a query it might be lost
     await _print(desk, names, await ends.before(following.last))
-    while True:
+    while not stop.is_set():
         await _print(desk, names, await ends.next())
-        await asyncio.sleep(_EVERY_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_EVERY_S):
+                await stop.wait()
 
 
 class Ends:
