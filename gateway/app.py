@@ -39,8 +39,9 @@ from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
 from gateway.relay.relay import Relay
-from gateway.settings import Admin, Metrics, Settings
+from gateway.settings import Admin, Settings
 from gateway.settings.shapes import host_and_port
+from gateway.settings.telemetry import Metrics
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
 from gateway.store.url import database_url

@@ -15,8 +15,8 @@ import typer
 from gateway.cli import values
 from gateway.cli.asking import LedgerDesk, Names, Which, asks, begin_us, end_us, shown_time
 from gateway.cli.options import read
-from gateway.cli.sheets import csv_of
 from gateway.limits.answers import dollars
+from gateway.metering.sheets import csv_text
 
 if TYPE_CHECKING:
     from gateway.metering.ledger_query import GroupValue, Sums, UsageGroup, UsageQuery
@@ -244,7 +244,7 @@ def _sheet(answer: Answer, names: Names) -> str:
         [*group.values(), *(getattr(each.sums, name) for name in sums)]
         for group, each in zip(groups, answer.groups, strict=True)
     ]
-    return csv_of([*headings, *sums], rows)
+    return csv_text([[*headings, *sums], *rows], line_end="\n")
 
 
 commands.callback(invoke_without_command=True)(asks(usage))

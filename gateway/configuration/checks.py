@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from gateway.configuration.problems import Path
-from gateway.settings import Admin, Key, Metrics, Settings, Upstream
+from gateway.settings import Admin, Key, Settings, Upstream
 from gateway.settings.shapes import host_and_port
+
+if TYPE_CHECKING:
+    from gateway.settings.telemetry import Metrics
 
 
 @dataclass(frozen=True, slots=True)

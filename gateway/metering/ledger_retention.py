@@ -5,15 +5,14 @@ because SQLite lets nobody else write meanwhile.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.errors import StoreUnavailable
 from gateway.metering.rollups import Days
+from gateway.store.chores import Chore
 from gateway.store.engine import Store
 from gateway.store.tables import call_tags, calls, usage_days
 
@@ -22,10 +21,8 @@ _STEP = 500
 _PAUSE_S = 0.05
 _DAY_US = 86_400_000_000
 
-_log = logging.getLogger("gateway")
 
-
-class Retention:
+class Retention(Chore):
     """Prunes `first_after_s` seconds after `start`, then every `every_s`, until `close`.
 
     Single calls are kept for `calls_days`, their sums by day for `sums_days`; 0: for ever. `now` is Unix time.
@@ -42,24 +39,17 @@ class Retention:
         every_s: float = 3600.0,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(
+            self.prune,
+            failed="Old calls cannot be deleted from the ledger.",
+            first_after_s=first_after_s,
+            every_s=every_s,
+        )
         self._store = store
         self._days = days
         self._calls_days = calls_days
         self._sums_days = sums_days
-        self._first_after_s = first_after_s
-        self._every_s = every_s
         self._now = now
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Prune in the background."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Stop; the step that is under way is undone."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def prune(self) -> int:
         """All of it, now; how many calls were deleted. Raises `StoreUnavailable`."""
@@ -82,18 +72,6 @@ class Retention:
             if ids:
                 await _delete(connection, list(ids))
         return len(ids)
-
-    async def _run(self) -> None:
-        wait_s = self._first_after_s
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = self._every_s
-            try:
-                await self.prune()
-            except StoreUnavailable:
-                pass  # next time will do, and others say that the database is away
-            except Exception:  # nothing depends on it, so that a bug is only worth its line
-                _log.exception("Old calls cannot be deleted from the ledger.")
 
 
 async def _delete(connection: AsyncConnection, ids: list[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.call import CallRecord
-from gateway.settings import Log
+from gateway.settings.telemetry import Log
 
 _PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")
 """Visible ASCII without quotes, backslash and equals sign."""

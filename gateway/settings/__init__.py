@@ -6,8 +6,10 @@ secret files) and how a bad one is reported is `gateway.configuration`.
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AwareDatetime, Field, SecretStr, model_validator
 
+from gateway.settings.amounts import Alerts, Ledger, Limits, Prices, Reconcile
+from gateway.settings.section import Section
 from gateway.settings.shapes import (
     Bytes,
     DatabaseUrl,
@@ -25,10 +27,9 @@ from gateway.settings.shapes import (
     SecretHeaderValue,
     Sha256,
     StrongSecret,
-    TimeZone,
-    WebhookUrl,
     is_strong,
 )
+from gateway.settings.telemetry import Log, Metrics, Traces
 from gateway.terms import Role
 
 RouteGroup = Literal[
@@ -49,14 +50,7 @@ RouteGroup = Literal[
 """The groups of the table of mirrored routes, which lives on a higher floor; a test holds the two together."""
 
 
-ColumnName = Annotated[str, Field(min_length=1, max_length=100)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Server(_Section):
+class Server(Section):
     """The side that clients see."""
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
@@ -104,7 +98,7 @@ class Server(_Section):
     )
 
 
-class Upstream(_Section):
+class Upstream(Section):
     """The account that the team shares."""
 
     base_url: HttpUrl = Field(
@@ -151,7 +145,7 @@ class Upstream(_Section):
     )
 
 
-class Streams(_Section):
+class Streams(Section):
     """Event streams."""
 
     keepalive_s: Seconds = Field(
@@ -168,7 +162,7 @@ class Streams(_Section):
     )
 
 
-class Models(_Section):
+class Models(Section):
     """Names of models."""
 
     aliases: dict[ModelName, ModelName] = Field(
@@ -176,7 +170,7 @@ class Models(_Section):
     )
 
 
-class Key(_Section):
+class Key(Section):
     """A virtual key: what one person or job puts in place of the account's key."""
 
     name: Name = Field(description="Whose key it is; shown in logs.")
@@ -216,7 +210,7 @@ class Key(_Section):
         return self
 
 
-class Access(_Section):
+class Access(Section):
     """Who sees what on the shared account."""
 
     share_within_team: bool = Field(
@@ -233,7 +227,7 @@ class Access(_Section):
     )
 
 
-class Admin(_Section):
+class Admin(Section):
     """The API below /admin/v1, for teams and keys."""
 
     enabled: bool = Field(default=True, description="Whether there is one.")
@@ -246,7 +240,7 @@ class Admin(_Section):
     key_file: FilePath | None = Field(default=None, description="File that holds the admin key.")
 
 
-class Database(_Section):
+class Database(Section):
     """Where teams, keys, ownership and the audit log are kept."""
 
     url: DatabaseUrl | None = Field(
@@ -258,7 +252,7 @@ class Database(_Section):
     timeout_s: Seconds = Field(default=5.0, gt=0, description="Time for one query, in seconds.")
 
 
-class Redis(_Section):
+class Redis(Section):
     """What several nodes share while they run."""
 
     url: RedisUrl | None = Field(
@@ -266,166 +260,7 @@ class Redis(_Section):
     )
 
 
-LimitName = Literal[
-    "requests_per_minute",
-    "requests_per_hour",
-    "requests_per_day",
-    "tokens_per_minute",
-    "tokens_per_hour",
-    "tokens_per_day",
-    "parallel",
-]
-Shadow = Literal[
-    "key",
-    "team",
-    "model",
-    "endpoint",
-    "requests",
-    "tokens",
-    "parallel",
-    "budget",
-    "key/requests",
-    "key/tokens",
-    "key/parallel",
-    "key/budget",
-    "team/requests",
-    "team/tokens",
-    "team/parallel",
-    "team/budget",
-    "model/requests",
-    "model/tokens",
-    "model/parallel",
-    "endpoint/requests",
-    "endpoint/tokens",
-    "endpoint/parallel",
-]
-"""Whose limits, of what, or both."""
-
-LimitTable = dict[LimitName, Annotated[int, Field(ge=1, lt=2**53)]]
-
-
-class Limits(_Section):
-    """How much may be used, where a key or a team has no limits of its own. docs/limits.md says what is promised."""
-
-    each_key: LimitTable = Field(
-        default_factory=dict, description="Limits of every key that has none of that kind: `requests_per_minute: 60`."
-    )
-    each_team: LimitTable = Field(
-        default_factory=dict, description="Limits of every team that has none of that kind: `parallel: 20`."
-    )
-    endpoint: LimitTable = Field(
-        default_factory=dict, description="Limits of all calls together, which keep the account within its own."
-    )
-    max_wait_s: Seconds = Field(
-        default=0.0,
-        le=600,
-        description="How long a call over its limit may wait for its turn, in seconds; 0 refuses it at once.",
-    )
-    shadow: tuple[Shadow, ...] = Field(
-        default=(),
-        description="Limits that count and report but refuse nobody: `key`, `tokens`, `team/budget` and the like.",
-    )
-    time_zone: TimeZone = Field(default="UTC", description="Where the days, weeks and months of budgets begin.")
-    on_redis_failure: Literal["local", "closed", "open"] = Field(
-        default="local",
-        description="Redis is away: enforce this node's share (`local`), refuse calls (`closed`), or let all through.",
-    )
-
-
-class Prices(_Section):
-    """What calls cost."""
-
-    file: FilePath | None = Field(
-        default=None, description="YAML file of prices by model; by default config/prices.yaml if it is there."
-    )
-
-
-class Ledger(_Section):
-    """Who used what, and what it cost. docs/usage.md says what is kept."""
-
-    calls_retention_days: int = Field(
-        default=90, ge=0, le=36_500, description="How long single calls are kept, in days; 0 for ever."
-    )
-    days_retention_days: int = Field(
-        default=1096, ge=0, le=36_500, description="How long their sums by day are kept, in days; 0 for ever."
-    )
-    max_journal_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
-        default=1024 * 1024 * 1024,
-        description="Most that may wait on the disk while the database is away, in bytes.",
-    )
-
-
-class Reconcile(_Section):
-    """How a provider's account of usage is compared with the ledger. docs/usage.md shows it."""
-
-    day_column: ColumnName = Field(default="date", description="Column with the day, or a time.")
-    model_column: ColumnName = Field(default="model", description="Column with the model, as the ledger names it.")
-    input_tokens_column: ColumnName | None = Field(
-        default="input_tokens", description="Column with tokens of prompts; null: they are not compared."
-    )
-    output_tokens_column: ColumnName | None = Field(
-        default="output_tokens", description="Column with tokens of answers; null: they are not compared."
-    )
-    cost_column: ColumnName | None = Field(
-        default="cost_usd", description="Column with the cost in dollars; null: it is not compared."
-    )
-    tolerance_percent: float = Field(
-        default=1, ge=0, le=1_000, allow_inf_nan=False, description="Drift that is no error, in percent."
-    )
-
-
-class Alerts(_Section):
-    """Who is told when 50, 80 and 100 % of a budget are spent."""
-
-    webhook_url: WebhookUrl | None = Field(
-        default=None, description="URL that gets a signed POST for each alert; by default nobody is told."
-    )
-    webhook_secret: StrongSecret | None = Field(
-        default=None, description="What alerts are signed with, at least 16 characters."
-    )
-    webhook_secret_file: FilePath | None = Field(default=None, description="File that holds the secret.")
-
-
-class Metrics(_Section):
-    """What Prometheus reads."""
-
-    enabled: bool = Field(default=True, description="Whether there is a page of metrics, /metrics.")
-    listen: ListenAddress | None = Field(
-        default=None, description="host:port of its own; by default it is where the calls go."
-    )
-    token: StrongSecret | None = Field(
-        default=None,
-        description="Bearer token that it takes to read them, at least 16 characters; by default it takes none.",
-    )
-    token_file: FilePath | None = Field(default=None, description="File that holds the token.")
-
-
-class Traces(_Section):
-    """Traces of calls, by OpenTelemetry; they take the extra, `pip install gmi-gateway[otel]`."""
-
-    endpoint: HttpUrl | None = Field(
-        default=None, description="OTLP/HTTP URL of a collector: http://localhost:4318; by default there are no traces."
-    )
-    sample_ratio: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Share of the traces that begin here which is kept, from 0 to 1; clients decide on theirs.",
-    )
-    service_name: Name = Field(default="gmi-gateway", description="What the gateway is called in traces.")
-
-
-class Log(_Section):
-    """What is written to standard error."""
-
-    format: Literal["auto", "human", "json"] = Field(
-        default="auto", description="`human`, `json`, or `auto`: human on a terminal, JSON elsewhere."
-    )
-    calls: Literal["off", "errors", "all"] = Field(default="errors", description="Which calls get a line.")
-
-
-class Settings(_Section):
+class Settings(Section):
     """All of it."""
 
     server: Server = Field(default_factory=Server)

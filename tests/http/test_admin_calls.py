@@ -2,33 +2,17 @@
 
 import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
 
 from gateway.call import Usage
 from tests.http.admin_server import Client, assert_refused
-from tests.http.ledger_world import MODELS, LedgerWorld, ledger_world
+from tests.http.ledger_world import MODELS, LedgerWorld
 from tests.metering.ledger import NOON_S
-from tests.support.stores import fresh_sqlite_url
 
 SINCE = {"since": "2026-11-21", "until": "2026-11-23"}
 NOTHING = dict.fromkeys(Usage.__struct_fields__, 0)
-
-
-@pytest.fixture
-def both(store_url: URL) -> Iterator[LedgerWorld]:
-    with ledger_world(store_url) as there:
-        yield there
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[LedgerWorld]:
-    with ledger_world(fresh_sqlite_url(tmp_path)) as there:
-        yield there
 
 
 def listed(client: Client, **parameters: Any) -> list[str]:

@@ -3,32 +3,17 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
 
 from tests.http.admin_server import Client, assert_refused
-from tests.http.ledger_world import DAY, MODELS, LedgerWorld, ledger_world
+from tests.http.ledger_world import DAY, MODELS, LedgerWorld
 from tests.metering.ledger import NOON_S
-from tests.support.stores import fresh_sqlite_url
 
 PAGE = Path(__file__).parents[2] / "docs" / "usage.md"
 BOTH_DAYS = {"since": "2026-11-21", "until": "2026-11-23"}
-
-
-@pytest.fixture
-def both(store_url: URL) -> Iterator[LedgerWorld]:
-    with ledger_world(store_url) as there:
-        yield there
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[LedgerWorld]:
-    with ledger_world(fresh_sqlite_url(tmp_path)) as there:
-        yield there
 
 
 def asked(client: Client, path: str = "/usage", **parameters: Any) -> Any:

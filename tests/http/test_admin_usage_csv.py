@@ -2,33 +2,17 @@
 
 import csv
 import io
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import URL
 
 from gateway.errors import StoreUnavailable
 from gateway.http.admin import usage_csv
 from gateway.metering.ledger_queries import LedgerQueries
 from gateway.metering.ledger_query import UsagePage, UsageQuery
 from tests.http.admin_server import Client, assert_refused
-from tests.http.ledger_world import DAY, LedgerWorld, ledger_world
-from tests.support.stores import fresh_sqlite_url
-
-
-@pytest.fixture
-def both(store_url: URL) -> Iterator[LedgerWorld]:
-    with ledger_world(store_url) as there:
-        yield there
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[LedgerWorld]:
-    with ledger_world(fresh_sqlite_url(tmp_path)) as there:
-        yield there
+from tests.http.ledger_world import DAY, LedgerWorld
 
 
 def rows(client: Client, path: str = "/usage", **parameters: Any) -> list[dict[str, str]]:

@@ -88,7 +88,9 @@ async def busy(turn_s: float) -> AsyncIterator[None]:
 
     def work() -> None:
         if not is_over:
-            time.sleep(turn_s)
+            until_s = time.monotonic() + turn_s
+            while time.monotonic() < until_s:
+                pass
             loop.call_soon(work)
 
     loop.call_soon(work)

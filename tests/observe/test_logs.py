@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from gateway.call import Principal
 from gateway.observe.logs import HumanFormatter, JsonFormatter, call_logger
-from gateway.settings import Log
+from gateway.settings.telemetry import Log
 from tests.observe.test_metrics import RECORD
 
 FAILED = replace(RECORD, status=502, outcome="failed", error="upstream_unreachable", upstream_error="connect")

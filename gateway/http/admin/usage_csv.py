@@ -4,9 +4,7 @@ What is sent is whole, however many pages the ledger makes of it, and never more
 there twice: in micro-dollars, to add up, and in dollars.
 """
 
-import csv
-import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -14,6 +12,7 @@ import msgspec
 
 from gateway.access.naming import Names
 from gateway.metering.ledger_query import Sums, UsageGroup, UsagePage, UsageQuery
+from gateway.metering.sheets import csv_text
 
 MEDIA_TYPE = "text/csv"
 PAGE = 500
@@ -21,8 +20,6 @@ PAGE = 500
 
 Ask = Callable[[UsageQuery], Awaitable[tuple[UsagePage, Names]]]
 
-_FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"
-"""What spreadsheets take for the beginning of a formula, and the wide forms that some of them fold into it."""
 _SUMS = Sums.__struct_fields__
 
 
@@ -32,28 +29,16 @@ async def csv_of(ask: Ask, query: UsageQuery, zone: tzinfo) -> AsyncIterator[byt
     The first piece has the first page in it: what is wrong with the question is raised before anything is sent.
     Groups that come into being meanwhile move the later pages, so what was on the page before is left out.
     """
-    text = _document([_head(query.group_by)])
+    text = csv_text([_head(query.group_by)])
     before: set[tuple[Any, ...]] = set()
     after: str | None = None
     while True:
         page, names = await ask(msgspec.structs.replace(query, limit=PAGE, after=after))
         new = [group for group in page.groups if tuple(group.group.values()) not in before]
-        yield (text + _document(_row(group, names, zone) for group in new)).encode()
+        yield (text + csv_text(_row(group, names, zone) for group in new)).encode()
         before, after, text = {tuple(group.group.values()) for group in page.groups}, page.next, ""
         if after is None:
             return
-
-
-def _document(rows: Iterator[list[str]] | list[list[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows([_safe(cell) for cell in row] for row in rows)
-    return text.getvalue()
-
-
-def _safe(cell: str) -> str:
-    """`cell` as text: an apostrophe keeps a spreadsheet from computing what a client has named its model or tag."""
-    start = cell.lstrip()[:1]
-    return f"'{cell}" if (start and start in _FORMULAS) or cell[:1] in ("\t", "\r", "\n") else cell
 
 
 def _head(words: tuple[str, ...]) -> list[str]:
