@@ -235,6 +235,7 @@ proxy_ssl_trusted_certificate {upstream.ca_file};
 proxy_ssl_name localhost;
 proxy_ssl_server_name on;
 upstream api {{ server 127.0.0.1:{upstream_port}; keepalive 4096; keepalive_requests 1000000000; }}
-server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass {scheme}://api; }} }}
+server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass {scheme}://api; }}
+    location = /refused {{ return 401; }} }}
 }}
 """

@@ -1,8 +1,9 @@
 """What valid calls notice of somebody who tries keys out: `python -m bench.wrong_keys`.
 
 Valid calls come at a steady rate, alone; with wrong keys beside them; and with as many valid calls of another client
-beside them, since a second client costs something whatever it sends. The gateway has core 0 to itself, the clients and
-upstream share core 1. The three take turns, so that a slow minute of the machine is shared by all.
+beside them. A second client costs something wherever it sends its requests: so there is one too whose requests an nginx
+on the gateway's core refuses, which does no more than that. The gateway has core 0, the clients and upstream share
+core 1. All take turns, so that a slow minute of the machine is shared by all.
 """
 
 import argparse
@@ -26,19 +27,29 @@ import uvloop
 from bench.alarm import Alarm, now_ns
 from bench.load import OpenLoop
 from bench.machine import cpu_ns
-from bench.processes import OTHER_CORE, Proxy, start_gateway, start_upstream
+from bench.processes import OTHER_CORE, Proxy, start_gateway, start_nginx, start_upstream
 from bench.traffic import CLIENT_KEY, plain_call
 from gateway.access.keys import new_secret
 
-KINDS = ("nothing", "wrong", "unknown", "valid")
+KINDS = ("nothing", "elsewhere", "wrong", "unknown", "valid")
 _CONNECTIONS = 64
 _VALID_RATE_HZ = 500
-_STATUS = {"wrong": b"HTTP/1.1 401 ", "unknown": b"HTTP/1.1 401 ", "valid": b"HTTP/1.1 200 "}
+_STATUS = {
+    "elsewhere": b"HTTP/1.1 401 ",
+    "wrong": b"HTTP/1.1 401 ",
+    "unknown": b"HTTP/1.1 401 ",
+    "valid": b"HTTP/1.1 200 ",
+}
 
 
 def _requests(kind: str) -> Iterator[bytes]:
-    """`wrong`: a bad checksum; `unknown`: a good one, of a key that nobody has; `valid`: a call like any other."""
+    """`wrong`: a bad checksum; `unknown`: a good one, of a key that nobody has; `valid`: a call like any other.
+
+    `elsewhere`: what nginx refuses whatever the key is.
+    """
     request = plain_call().request
+    if kind == "elsewhere":
+        return repeat(request.replace(b"/v1/chat/completions", b"/refused", 1))
     if kind == "valid":
         return repeat(request)
     right = new_secret()
@@ -107,16 +118,17 @@ class _Beside:
         self._alarm.set(int(self._due_ns))
 
 
-def _latencies_ms(proxy: Proxy, kind: str, rate_hz: float, seconds: float) -> tuple[list[float], int]:
+def _latencies_ms(gateway: Proxy, nginx: Proxy, kind: str, rate_hz: float, seconds: float) -> tuple[list[float], int]:
     """Of the valid calls; and how many the other client has made."""
-    command = [sys.executable, "-m", "bench.wrong_keys", "--beside", kind, str(proxy.port), str(rate_hz)]
+    port = nginx.port if kind == "elsewhere" else gateway.port
+    command = [sys.executable, "-m", "bench.wrong_keys", "--beside", kind, str(port), str(rate_hz)]
     other = None
     if kind != "nothing":
         command.append(str(seconds + 1))
         other = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - our own
         assert other.stdout is not None  # noqa: S101 - a pipe was asked for
         other.stdout.readline()
-    latencies_ms = uvloop.run(_valid_calls(proxy.port, seconds))
+    latencies_ms = uvloop.run(_valid_calls(gateway.port, seconds))
     return latencies_ms, 0 if other is None else int(other.communicate()[0])
 
 
@@ -145,14 +157,14 @@ class _Found:
     cpu_us: float = 0.0
     peak_memory_mb: float = 0.0
 
-    def add(self, proxy: Proxy, kind: str, rate_hz: float, seconds: float) -> None:
-        before_ns = cpu_ns(proxy.pids)
-        latencies_ms, calls = _latencies_ms(proxy, kind, rate_hz, seconds)
-        self.cpu_us += (cpu_ns(proxy.pids) - before_ns) / 1000
+    def add(self, gateway: Proxy, nginx: Proxy, kind: str, rate_hz: float, seconds: float) -> None:
+        before_ns = cpu_ns(gateway.pids) + cpu_ns(nginx.pids)
+        latencies_ms, calls = _latencies_ms(gateway, nginx, kind, rate_hz, seconds)
+        self.cpu_us += (cpu_ns(gateway.pids) + cpu_ns(nginx.pids) - before_ns) / 1000
         self.p50_ms.append(_quantile(latencies_ms, 0.5))
         self.p99_ms.append(_quantile(latencies_ms, 0.99))
         self.calls += calls
-        self.peak_memory_mb = _peak_memory_mb(proxy)
+        self.peak_memory_mb = _peak_memory_mb(gateway)
 
     def cells(self, alone: "_Found") -> Iterator[str]:
         yield f"{self.calls:,}"
@@ -171,15 +183,17 @@ def _measure(folder: Path, rounds: int, seconds: float, rate_hz: float) -> None:
     os.environ["GATEWAY_LOG_CALLS"] = "off"
     os.sched_setaffinity(0, {OTHER_CORE})
     upstream = start_upstream(folder)
-    proxy = start_gateway(folder, upstream, tls=False)
+    gateway = start_gateway(folder, upstream, tls=False)
+    nginx = start_nginx(folder, upstream, tls=False)
     found = {kind: _Found() for kind in KINDS}
     try:
-        _latencies_ms(proxy, "wrong", rate_hz, 1.0)
+        _latencies_ms(gateway, nginx, "wrong", rate_hz, 1.0)
         for _ in range(rounds):
             for kind in KINDS:
-                found[kind].add(proxy, kind, rate_hz, seconds)
+                found[kind].add(gateway, nginx, kind, rate_hz, seconds)
     finally:
-        proxy.stop()
+        nginx.stop()
+        gateway.stop()
         upstream.stop()
     rows = [_HEADS, ["---"] * len(_HEADS), *([kind, *found[kind].cells(found["nothing"])] for kind in KINDS)]
     sys.stdout.writelines(f"| {' | '.join(row)} |\n" for row in rows)

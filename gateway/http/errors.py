@@ -9,6 +9,8 @@ from typing import Any
 
 from gateway.errors import GatewayError, Headers
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -16,7 +18,7 @@ def error_reply(
     error: GatewayError, call_id: bytes, more: Headers = ()
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers (`more` at their end) and body of the reply that tells a client about `error`."""
-    body = json.dumps(error.body(), separators=(",", ":")).encode()
+    body = _to_json(error.body()).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

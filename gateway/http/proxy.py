@@ -146,6 +146,7 @@ class Proxy:
             if call.on_end is not None:
                 self._settle(call)
             call.wire.let_go()
+            del scope["cycle"]  # which holds the scope: no garbage collector need find them, and stall other calls
 
     async def _answer(self, call: LiveCall, scope: Scope, receive: Receive, send: Send) -> None:
         known: Repeated | None = scope["repeated"]

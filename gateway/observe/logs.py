@@ -18,6 +18,13 @@ from gateway.settings.telemetry import Log
 _PLAIN = re.compile(r"[!#-&(-<>-\[\]-~]+")
 """Visible ASCII without quotes, backslash and equals sign."""
 
+_STRANGERS_A_SECOND = 10
+_LEFT_OUT = "more calls without a valid key were refused within a second"
+
+_log = logging.getLogger("gateway.calls")
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+"""To ASCII: what else a name may hold, a terminal need not show."""
+
 _FAILED = ("failed", "upstream_error", "cut", "drained")
 
 
@@ -40,7 +47,7 @@ class JsonFormatter(_Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True, separators=(",", ":"))
+        return _to_json(line)
 
 
 class HumanFormatter(_Formatter):
@@ -79,16 +86,51 @@ def call_logger(settings: Log) -> Callable[[CallRecord, str], None] | None:
     """An observer that writes a line for the calls that `settings.calls` names, None if it names none."""
     if settings.calls == "off":
         return None
-    logger = logging.getLogger("gateway.calls")
     every = settings.calls == "all"
+    strangers = _Strangers()
 
     def observe(record: CallRecord, detail: str) -> None:
+        if strangers.left_out:
+            strangers.tell(record)
         failed = record.outcome in _FAILED or record.status >= 400
-        if every or failed:
+        if every or (failed and (record.principal is not None or strangers.may_log(record))):
             level = logging.WARNING if failed else logging.INFO
-            logger.log(level, "call", extra={"fields": _fields(record, detail)})
+            _log.log(level, "call", extra={"fields": _fields(record, detail)})
 
     return observe
+
+
+class _Strangers:
+    """Calls without a valid key, of which a few each second get a line: to write all of them costs more than to refuse
+    them, and whoever tries keys out would fill the disk.
+
+    `left_out` is how many in the last second got none. Time is that of the records.
+    """
+
+    def __init__(self) -> None:
+        self._second = self._seen = 0
+        self.left_out = 0
+
+    def may_log(self, record: CallRecord) -> bool:
+        """Whether this call gets a line; if not, it is counted."""
+        second = _ended_at(record)
+        if second != self._second:
+            self._second, self._seen = second, 0
+        self._seen += 1
+        if self._seen <= _STRANGERS_A_SECOND:
+            return True
+        self.left_out += 1
+        return False
+
+    def tell(self, now: CallRecord) -> None:
+        """How many got no line, once their second is over."""
+        if _ended_at(now) != self._second:
+            _log.warning(_LEFT_OUT, extra={"fields": {"left_out": self.left_out}})
+            self.left_out = 0
+
+
+def _ended_at(record: CallRecord) -> int:
+    return int(record.started_at_s + record.duration_s)
 
 
 def _fields(record: CallRecord, detail: str) -> dict[str, Any]:

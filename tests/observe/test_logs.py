@@ -5,16 +5,20 @@ import json
 import logging
 import shlex
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace
 
-from gateway.call import Principal
+from gateway.call import CallRecord, Principal
 from gateway.observe.logs import HumanFormatter, JsonFormatter, call_logger
 from gateway.settings.telemetry import Log
 from tests.observe.test_metrics import RECORD
 
 FAILED = replace(RECORD, status=502, outcome="failed", error="upstream_unreachable", upstream_error="connect")
+STRANGER = replace(
+    RECORD, status=401, outcome="refused", error="invalid_api_key", principal=None, duration_s=0.0, usage=None
+)
 LEFT = replace(RECORD, outcome="client_left")
 
 
@@ -48,6 +52,40 @@ def test_the_setting_says_which_calls_get_a_line(lines: Listen, calls: str, coun
     for record in (RECORD, FAILED, LEFT):
         observe(record, "")
     assert len(stream.getvalue().splitlines()) == count
+
+
+def strangers(calls: Literal["errors", "all"], *times_s: float) -> Callable[[CallRecord, str], None]:
+    """A log of `calls` that has seen a call by nobody at each of these times."""
+    observe = call_logger(Log(calls=calls))
+    assert observe is not None
+    for number, at_s in enumerate(times_s):
+        observe(replace(STRANGER, id=f"req_{number}", started_at_s=at_s), "")
+    return observe
+
+
+def test_who_tries_keys_out_gets_ten_lines_a_second_and_the_rest_are_counted(lines: Listen) -> None:
+    stream = lines(JsonFormatter())
+    observe = strangers("errors", *([1_000.0] * 500))
+    observe(replace(FAILED, started_at_s=1_000.0), "")
+    observe(replace(RECORD, started_at_s=1_002.0), "")
+    written = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["call"] for line in written[:10]] == [f"req_{number}" for number in range(10)]
+    assert written[10]["status"] == 502, "a call with a key has its line whatever strangers do"
+    assert written[11]["message"] == "more calls without a valid key were refused within a second"
+    assert written[11]["left_out"] == 490
+    assert len(written) == 12
+
+
+def test_strangers_who_come_later_have_lines_of_their_own(lines: Listen) -> None:
+    stream = lines(JsonFormatter())
+    strangers("errors", *(1_000 + second for second in range(30)))
+    assert len(stream.getvalue().splitlines()) == 30
+
+
+def test_all_calls_are_all_calls(lines: Listen) -> None:
+    stream = lines(JsonFormatter())
+    strangers("all", *([1_000.0] * 500))
+    assert len(stream.getvalue().splitlines()) == 500
 
 
 def test_off_means_no_observer_at_all() -> None:
