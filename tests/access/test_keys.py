@@ -20,6 +20,8 @@ def test_one_changed_character_is_noticed(position: int, character: str) -> None
     assert is_well_formed(changed) == (changed == secret)
 
 
-@pytest.mark.parametrize("text", ["", "sk-gw-", "sk-gw-x", "sk-abc", new_secret() + "0", new_secret()[3:]])
+@pytest.mark.parametrize(
+    "text", ["", "sk-gw-", "sk-gw-x", "sk-abc", new_secret() + "0", new_secret()[3:]], ids=range(6)
+)
 def test_junk_is_not_well_formed(text: str) -> None:
     assert not is_well_formed(text)

@@ -74,10 +74,10 @@ async def test_a_json_body_is_forwarded_byte_for_byte(wire: Line, path: str) -> 
     ("encoding", "body", "status"),
     [
         ("gzip", b"no gzip at all", 400),
-        ("gzip", gzip.compress(ODD_JSON)[:-9], 400),
+        ("gzip", gzip.compress(ODD_JSON, mtime=0)[:-9], 400),
         ("zstd", zstandard.ZstdCompressor().compress(ODD_JSON)[:-3], 400),
         ("deflate", zlib.compress(ODD_JSON)[:-5], 400),
-        ("gzip", gzip.compress(b"{" * 1000), 400),
+        ("gzip", gzip.compress(b"{" * 1000, mtime=0), 400),
         ("br", ODD_JSON, 415),
     ],
 )

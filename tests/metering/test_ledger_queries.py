@@ -304,7 +304,7 @@ def newest_first(records: list[CallRecord]) -> list[str]:
             lambda each: (each.principal.team_id, each.model) == ("team_b", "zai/glm-5"),
         ),
     ],
-    ids=str,
+    ids=["all", "outcomes", "classes of status", "no class", "errors", "tags", "teams and models"],
 )
 async def test_single_calls_come_newest_first_each_once(
     ledger: LedgerQueries, filters: dict[str, Any], holds: Any
