@@ -34,6 +34,8 @@ ROUTES = [
     ("GET", "/me/usage"),
     ("GET", "/calls"),
     ("GET", "/calls/x"),
+    ("GET", "/me/calls"),
+    ("GET", "/me/calls/x"),
     ("GET", "/me"),
     ("POST", "/me/rotate"),
     ("GET", "/export"),

@@ -15,8 +15,8 @@ SINCE = {"since": "2026-11-21", "until": "2026-11-23"}
 NOTHING = dict.fromkeys(Usage.__struct_fields__, 0)
 
 
-def listed(client: Client, **parameters: Any) -> list[str]:
-    reply = client.get("/calls", **{**SINCE, **parameters})
+def listed(client: Client, path: str = "/calls", **parameters: Any) -> list[str]:
+    reply = client.get(path, **{**SINCE, **parameters})
     assert reply.status_code == 200, reply.text
     return [call["id"] for call in reply.json()["data"]]
 
@@ -103,9 +103,39 @@ def test_a_team_admin_sees_their_teams_calls_alone_whatever_they_ask(both: Ledge
     assert listed(lea, after=after) == ["req_3", "req_1", "req_2"]
 
 
-def test_a_member_sees_no_calls(world: LedgerWorld) -> None:
+def test_a_member_sees_no_calls_but_those_of_their_own_key(both: LedgerWorld) -> None:
+    ada = both.as_key("ada")
     for path in ("/calls", "/calls/req_1", "/calls/req_9"):
-        assert_refused(world.as_key("ada").get(path), 403, "forbidden")
+        assert_refused(ada.get(path), 403, "forbidden")
+    assert listed(ada, "/me/calls") == ["req_1", "req_2"]
+    assert ada.get("/me/calls/req_1").json() == both.admin.get("/calls/req_1").json()
+    unknown = ada.get("/me/calls/req_9")
+    assert_refused(unknown, 404, "not_found")
+    for foreign in ("req_3", "req_4"):  # of the same team, and of another
+        assert ada.get(f"/me/calls/{foreign}").json() == unknown.json()
+
+
+@pytest.mark.parametrize("name", ["ada", "lea"])
+def test_whoever_asks_for_their_own_calls_gets_these_alone_whatever_they_may_see(world: LedgerWorld, name: str) -> None:
+    key = world.as_key(name)
+    own = {"ada": ["req_1", "req_2"], "lea": ["req_3"]}[name]
+    assert listed(key, "/me/calls") == own
+    assert listed(world.admin, "/me/calls") == []
+    assert_refused(world.admin.get("/me/calls/req_1"), 404, "not_found")
+    after = world.admin.get("/calls", **SINCE, limit=1).json()["next"]
+    assert listed(key, "/me/calls", after=after) == own
+    for more in ({"team": "others"}, {"team": "engines"}, {"key": world.keys["eve"]["id"]}):
+        assert_refused(key.get("/me/calls", **SINCE, **more), 400, None, next(iter(more)))
+
+
+def test_ones_own_calls_are_filtered_and_come_page_by_page(world: LedgerWorld) -> None:
+    ada = world.as_key("ada")
+    assert listed(ada, "/me/calls", model=MODELS[1]) == ["req_2"]
+    assert listed(ada, "/me/calls", tag="feature=search", outcome="done", status="2xx") == ["req_1"]
+    assert listed(ada, "/me/calls", error="rate_limit_exceeded") == []
+    first = ada.get("/me/calls", **SINCE, limit=1).json()
+    assert ([call["id"] for call in first["data"]], first["has_more"]) == (["req_1"], True)
+    assert listed(ada, "/me/calls", after=first["next"]) == ["req_2"]
 
 
 @pytest.mark.parametrize("parts", [[10**30, "x"], [-1, "x"], [1, "\0"], [1, "\ud800"], [1], {}])
@@ -116,7 +146,8 @@ def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> N
 
 @pytest.mark.parametrize("call_id", ["%00", "x" * 101, "%F0%9F%98%80", "late_%ff"])
 def test_an_id_that_no_call_can_have_is_404(both: LedgerWorld, call_id: str) -> None:
-    assert both.admin.get(f"/calls/{call_id}").status_code in (400, 404)
+    for path in ("/calls", "/me/calls"):
+        assert both.admin.get(f"{path}/{call_id}").status_code in (400, 404)
 
 
 @pytest.mark.parametrize(
@@ -133,4 +164,5 @@ def test_an_id_that_no_call_can_have_is_404(both: LedgerWorld, call_id: str) -> 
     ],
 )
 def test_what_makes_no_sense_is_400_and_names_the_parameter(world: LedgerWorld, wrong: dict[str, str]) -> None:
-    assert_refused(world.admin.get("/calls", **{**SINCE, **wrong}), 400, None, *wrong)
+    for client, path in ((world.admin, "/calls"), (world.as_key("ada"), "/me/calls")):
+        assert_refused(client.get(path, **{**SINCE, **wrong}), 400, None, *wrong)

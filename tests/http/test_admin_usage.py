@@ -179,7 +179,7 @@ def test_without_times_the_last_thirty_days_are_meant(world: LedgerWorld) -> Non
 
 def test_the_questions_of_the_documentation_are_answered(world: LedgerWorld) -> None:
     asked_for = re.findall(r'"\$GATEWAY_URL/admin/v1(/[^"]*)"', PAGE.read_text())
-    assert len(asked_for) == 5
+    assert len(asked_for) == 6
     for path in asked_for:
         reply = world.admin.get(path.replace("$CALL_ID", "req_1"))
         assert reply.status_code == 200, reply.text

@@ -1,4 +1,4 @@
-"""Single calls over HTTP, of all that the asker may see: how each ended, and where its time went."""
+"""Single calls over HTTP, of all that the asker may see, or of their own key: how each ended, where its time went."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,7 +12,15 @@ from gateway.call import Outcome
 from gateway.errors import BadRequest, NotFound
 from gateway.http.admin.authentication import ActorOf, for_team_admins, no_query
 from gateway.http.admin.ledger_replies import CallReply, call_reply
-from gateway.http.admin.ledger_terms import AnyFilters, LedgerDesk, teams_seen, whose_calls
+from gateway.http.admin.ledger_terms import (
+    AnyFilters,
+    LedgerDesk,
+    OwnFilters,
+    Whose,
+    own_calls,
+    teams_seen,
+    whose_calls,
+)
 from gateway.http.admin.replies import ListReply
 from gateway.metering.ledger_query import CallsQuery
 
@@ -21,8 +29,8 @@ _LONGEST_ID = 100
 _CLASSES = {"none": 0, "1xx": 1, "2xx": 2, "3xx": 3, "4xx": 4, "5xx": 5}
 
 
-class CallsParameters(AnyFilters):
-    """Which calls; the newest come first."""
+class OwnCallsParameters(OwnFilters):
+    """Which calls of one's own key; the newest come first."""
 
     outcome: str | None = Field(
         default=None, max_length=200, description=f"How they ended, with commas between: any of {', '.join(_OUTCOMES)}."
@@ -35,8 +43,12 @@ class CallsParameters(AnyFilters):
     after: str | None = Field(default=None, max_length=1000, description="`next` of the reply before.")
 
 
+class CallsParameters(OwnCallsParameters, AnyFilters):
+    """Which calls; the newest come first."""
+
+
 class CallRoutes:
-    """The routes /calls."""
+    """The routes /calls and /me/calls."""
 
     def __init__(self, administration: Administration, desk: LedgerDesk) -> None:
         self._administration = administration
@@ -44,33 +56,47 @@ class CallRoutes:
 
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
-        leads = Depends(for_team_admins)
-        many: dict[str, Any] = {"response_model": ListReply[CallReply], "dependencies": [leads]}
-        one: dict[str, Any] = {"response_model": CallReply, "dependencies": [leads, Depends(no_query)]}
-        router.get("/calls", summary="List calls", **many)(self.list)
-        router.get("/calls/{call_id}", summary="Show a call", **one)(self.show)
+        leads, alone = Depends(for_team_admins), Depends(no_query)
+        many: dict[str, Any] = {"response_model": ListReply[CallReply]}
+        one: dict[str, Any] = {"response_model": CallReply}
+        router.get("/calls", summary="List calls", dependencies=[leads], **many)(self.list)
+        router.get("/calls/{call_id}", summary="Show a call", dependencies=[leads, alone], **one)(self.show)
+        router.get("/me/calls", summary="List my calls", **many)(self.list_own)
+        router.get("/me/calls/{call_id}", summary="Show a call of mine", dependencies=[alone], **one)(self.show_own)
 
     async def list(self, actor: ActorOf, query: Annotated[CallsParameters, Query()]) -> Response:
         """An admin sees all, a team admin the team's; `team` and `key` must be ones they see."""
-        whose = await whose_calls(self._administration, actor, query)
+        return await self._list(query, await whose_calls(self._administration, actor, query))
+
+    async def list_own(self, actor: ActorOf, query: Annotated[OwnCallsParameters, Query()]) -> Response:
+        """Whoever has a key may ask for the calls that were made with it."""
+        return await self._list(query, await own_calls(self._administration, actor))
+
+    async def show(self, actor: ActorOf, call_id: str) -> Response:
+        """One call, by the `x-gateway-request-id` of its reply; it is there about a second after its end."""
+        return await self._show(call_id, Whose(await teams_seen(self._administration, actor)))
+
+    async def show_own(self, actor: ActorOf, call_id: str) -> Response:
+        """The same for whoever has a key, of the calls that were made with it."""
+        return await self._show(call_id, await own_calls(self._administration, actor))
+
+    async def _list(self, asked: OwnCallsParameters, whose: Whose) -> Response:
         page, names = await self._desk.calls(
             CallsQuery(
-                **self._desk.filters(query, whose),
-                outcomes=_outcomes(query.outcome),
-                status_classes=None if query.status is None else (_CLASSES[query.status],),
-                errors=None if query.error is None else (query.error,),
-                limit=query.limit,
-                after=query.after,
+                **self._desk.filters(asked, whose),
+                outcomes=_outcomes(asked.outcome),
+                status_classes=None if asked.status is None else (_CLASSES[asked.status],),
+                errors=None if asked.error is None else (asked.error,),
+                limit=asked.limit,
+                after=asked.after,
             )
         )
         data = [call_reply(call, names) for call in page.calls]
         return JSONResponse({"object": "list", "data": data, "has_more": page.next is not None, "next": page.next})
 
-    async def show(self, actor: ActorOf, call_id: str) -> Response:
-        """One call, by the `x-gateway-request-id` of its reply; it is there about a second after its end."""
-        team_ids = await teams_seen(self._administration, actor)
+    async def _show(self, call_id: str, whose: Whose) -> Response:
         if is_plain(call_id) and len(call_id) <= _LONGEST_ID:
-            call, names = await self._desk.call(call_id, team_ids)
+            call, names = await self._desk.call(call_id, whose)
             if call is not None:
                 return JSONResponse(call_reply(call, names))
         raise NotFound("There is no such call, or it is not yours to see. List the calls to find its id.")

@@ -93,10 +93,12 @@ class LedgerDesk:
             page = await self._queries.calls(query)
             return page, await self._names(*page.calls)
 
-    async def call(self, call_id: str, team_ids: tuple[str, ...] | None) -> tuple[Call | None, Names]:
-        """One call of these teams, and the names of what is in it. Raises `StoreUnavailable`."""
+    async def call(self, call_id: str, whose: Whose) -> tuple[Call | None, Names]:
+        """One call of theirs, and the names of what is in it. Raises `StoreUnavailable`."""
         async with self._turns:
-            found = await self._queries.call(call_id, team_ids)
+            found = await self._queries.call(call_id, whose.team_ids)
+            if found is not None and whose.key_ids is not None and found.key_id not in whose.key_ids:
+                found = None
             return found, await self._names(*([] if found is None else [found]))
 
     def filters(self, asked: OwnFilters, whose: Whose) -> dict[str, Any]:
