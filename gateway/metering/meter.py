@@ -42,6 +42,8 @@ class Ended(Protocol):
     outcome: Outcome | None
     upstream_error: str | None
     sent_at: float | None
+    first_write_at: float | None
+    """When its client got the first of upstream's reply; None: nothing of it, or an error in its place."""
     sent_bytes: int
     streamed: bool
     usage: Usage | None
@@ -129,6 +131,8 @@ def _prompt_bytes(call: Ended) -> int:
 
 
 def _delivered(call: Ended) -> int:
+    if call.first_write_at is None:
+        return 0
     if call.streamed:
         return delivered_tokens(call.sample, call.sent_bytes)
     return int(call.sent_bytes / BYTES_PER_TOKEN)

@@ -155,6 +155,7 @@ class LiveCall:
         self.complete_at: float | None = None
         """When all of a reply was there whose head had to wait for that."""
         self.first_write_at: float | None = None
+        """When the first of upstream's reply went to the client."""
         self.sent_bytes = 0
         self.pieces = 0
         self.longest_gap_s = 0.0

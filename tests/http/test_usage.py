@@ -274,6 +274,15 @@ async def test_a_plain_call_whose_client_has_left_is_estimated_by_its_prompt(pri
     assert (record.usage.output_tokens, record.usage.input_tokens > 10) == (0, True)
 
 
+@pytest.mark.parametrize("script", [[Fin()], [Reset()], [OK[:-20], Fin()]], ids=["fin", "reset", "half a reply"])
+async def test_an_error_in_place_of_a_reply_is_no_answer_that_anybody_pays_for(script: Script, prices: Path) -> None:
+    answer, record = await called(prices, script)
+    assert (answer.status, record.outcome, record.usage_source) == (502, "failed", "estimated")
+    assert record.usage is not None
+    assert (record.usage.output_tokens, record.usage.input_tokens > 10) == (0, True)
+    assert record.sent_bytes == len(answer.body) > 0
+
+
 async def test_a_call_that_never_reached_upstream_has_used_nothing(prices: Path) -> None:
     with running_gateway("http://127.0.0.1:9/v1", prices={"file": str(prices)}) as gateway:
         await ask(gateway.port, post(CHAT, BODY))

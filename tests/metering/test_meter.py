@@ -40,6 +40,7 @@ class Call:
     outcome: Outcome | None = "done"
     upstream_error: str | None = None
     sent_at: float | None = 1.0
+    first_write_at: float | None = 2.0
     sent_bytes: int = 0
     streamed: bool = False
     usage: Usage | None = None
