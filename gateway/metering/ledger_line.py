@@ -69,14 +69,14 @@ def encode(record: CallRecord) -> bytes:
         principal.key_id,
         record.method,
         route.path,
-        _cut(record.model, _MODEL),
-        _cut(record.endpoint, _ENDPOINT),
+        record.model and record.model[:_MODEL],
+        record.endpoint and record.endpoint[:_ENDPOINT],
         record.status,
         record.outcome,
         record.streamed,
-        _cut(record.error, _ERROR),
-        _cut(record.upstream_error, _UPSTREAM_ERROR),
-        _cut(record.upstream_request_id, _REQUEST_ID),
+        record.error and record.error[:_ERROR],
+        record.upstream_error and record.upstream_error[:_UPSTREAM_ERROR],
+        record.upstream_request_id and record.upstream_request_id[:_REQUEST_ID],
         record.usage_source,
         record.cost_microusd,
         int(record.queue_s * 1e6),
@@ -102,10 +102,6 @@ _NO_TAGS: dict[str, str] = {}
 def _us(seconds: float | None) -> int | None:
     # The parts of an overhead are differences of times, and one of nothing may come out a little below it.
     return None if seconds is None else max(0, int(seconds * 1e6))
-
-
-def _cut(text: str | None, length: int) -> str | None:
-    return text if text is None or len(text) <= length else text[:length]
 
 
 def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:

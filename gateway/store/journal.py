@@ -102,6 +102,8 @@ class Journal:
         self._max_bytes = max_bytes
         self._segments: list[Segment] = []
         self._current: Segment | None = None
+        self._least_room = 0
+        """So much at least may still be written: counted down by what is, and counted anew where it is not enough."""
         self._other: Segment | None = None
         """What was written to before, and will be again; it is drained meanwhile, or empty."""
         self.written_bytes = 0
@@ -148,8 +150,11 @@ class Journal:
 
     def append(self, lines: bytes) -> None:
         """Write whole lines, the last newline included. Raises StoreUnavailable where they cannot be kept."""
-        if self.pending_bytes + len(lines) > self._max_bytes:
-            raise self._full()
+        if self._least_room < len(lines):
+            self._least_room = self._max_bytes - self.pending_bytes
+            if self._least_room < len(lines):
+                raise self._full()
+        self._least_room -= len(lines)
         try:
             self._writable().write(lines)
         except OSError as error:
@@ -182,6 +187,7 @@ class Journal:
         for path in sorted(self._directory.glob(self._pattern)):
             if path not in own and (segment := _taken_over(path)) is not None:
                 self._segments.append(segment)
+                self._least_room = 0
                 adopted += segment.size
         return adopted
 
