@@ -33,7 +33,7 @@ from gateway.observe.board import Board
 from gateway.observe.families import Family, Gauged
 from gateway.observe.metrics import CallMetrics
 from gateway.observe.slots import slots_folder
-from gateway.observe.traces.tracing import tracing
+from gateway.observe.traces.tracing import Tracing, losses, tracing
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
@@ -126,11 +126,13 @@ def build_app(
         lifespan=lifespan,
     )
     calls = CallMetrics(settings.models.aliases.values(), (ENDPOINT,))
+    traces = tracing(settings)
     families = (
         *_traffic(app, transport),
         *doorkeepers.readings(),
         *bounds.readings(calls.team_names),
         *books.readings(),
+        losses(traces),
     )
     board = Board(calls, families, metrics_folder)
     token = None if settings.metrics.token is None else settings.metrics.token.get_secret_value()
@@ -163,7 +165,7 @@ def build_app(
     books.late.follow(bounds.allowance.note_late)
     if log_call is not None:
         app.proxy.add_observer(log_call)
-    traces_at_work = _trace(app.proxy, settings)
+    traces_at_work = _trace(app.proxy, traces)
     app.include_router(ops_router(lambda: app.is_leaving))
     if settings.metrics.enabled and settings.metrics.listen is None:
         app.include_router(metrics_router(board.collect, token))
@@ -172,9 +174,8 @@ def build_app(
     return app
 
 
-def _trace(proxy: Proxy, settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
-    """Trace the calls of `proxy`, if the settings say so; their traces are sent while what is returned is entered."""
-    traces = tracing(settings)
+def _trace(proxy: Proxy, traces: Tracing | None) -> contextlib.AbstractAsyncContextManager[None]:
+    """Trace the calls of `proxy`, if there are `traces`; they are sent while what is returned is entered."""
     if traces is None:
         return contextlib.nullcontext()
     proxy.begin_trace = traces.begin

@@ -92,6 +92,7 @@ class Doorkeepers:
             return {(result,): count for result, count in directory.look_ups.items()}
 
         yield Counted("key_lookups", "Keys of calls that were not in memory.", ("result",), look_ups)
+        yield Counted("key_hits", "Keys of calls that were in memory.", (), lambda: {(): directory.hits})
         yield Gauged("known_keys", "Keys in memory.", (), lambda: {(): len(directory)}, "max")
         yield Gauged(
             "journal_bytes",

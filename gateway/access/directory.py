@@ -52,7 +52,9 @@ class KeyDirectory:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.look_ups: dict[LookUpResult, int] = dict.fromkeys(get_args(LookUpResult), 0)
-        """What came of secrets that were not in memory, counted. Those that were are not: a call costs enough."""
+        """What came of secrets that were not in memory, counted."""
+        self.hits = 0
+        """How often a secret was in memory, and good."""
         self._store = store
         self._now = now
         self._clock = clock
@@ -85,6 +87,7 @@ class KeyDirectory:
         if not compare_digest(entry.digest, token_digest) or self._is_over(principal):
             raise _invalid()
         entry.used = True
+        self.hits += 1
         return principal
 
     async def look_up(self, authorization: bytes | None) -> Principal:

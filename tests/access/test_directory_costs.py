@@ -64,6 +64,19 @@ async def test_wrong_keys_with_a_good_checksum_are_remembered_up_to_a_bound(stor
     assert repr(directory) == "KeyDirectory(known=0, unknown=50, asked=0)"
 
 
+async def test_calls_whose_keys_are_in_memory_are_counted_and_no_others(store: Store) -> None:
+    directory = KeyDirectory(store)
+    secret = await add_key(store, "key_1")
+    await directory.look_up(bearer(secret))
+    assert (directory.hits, directory.look_ups["found"]) == (0, 1)
+    directory.known(bearer(secret))
+    await directory.look_up(bearer(secret))
+    for wrong in ("sk-gw-malformed", new_secret()):
+        with pytest.raises(InvalidKey):
+            await directory.look_up(bearer(wrong))
+    assert (directory.hits, directory.look_ups["found"]) == (2, 1)
+
+
 async def test_past_the_bound_a_key_that_was_not_used_lately_is_dropped_and_a_pinned_one_never(store: Store) -> None:
     directory = KeyDirectory(store, max_known=3)
     await add_key(store, "key_pinned", secret=CHOSEN)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from openai import OpenAI
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -311,3 +312,17 @@ async def test_calls_go_on_while_the_collector_is_away(caplog: pytest.LogCapture
     assert statuses == {200}
     said = [record.getMessage() for record in caplog.records if record.name == "gateway"]
     assert len([line for line in said if line.startswith("Traces cannot be sent to ")]) == 1
+
+
+def test_metrics_tell_of_lost_traces_from_0_where_calls_are_traced(collector: TraceCollector) -> None:
+    """Of a count that begins with 1 nobody could tell that it has grown."""
+    with running_gateway("http://127.0.0.1:9/v1", **to(collector)) as gateway:
+        traced = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        untraced = httpx2.get(f"{gateway.url}/metrics", trust_env=False).text
+    name = "gmi_gateway_traces_lost_total"
+    assert re.findall(rf"^({name}.*)$", traced, re.MULTILINE) == [
+        f'{name}{{reason="queue_full"}} 0',
+        f'{name}{{reason="not_taken"}} 0',
+    ]
+    assert re.findall(rf"^{name}", untraced, re.MULTILINE) == []

@@ -55,9 +55,11 @@ def test_what_a_collector_does_not_take_is_bounded_and_the_end_comes_all_the_sam
     for _ in range(MAX_WAITING + 10):
         exporting.put(TRACED)
     assert repr(exporting) == f"Exporting(http://collector.test, {MAX_WAITING} waiting, 10 lost, well)"
+    assert exporting.lost == {"queue_full": 10, "not_taken": 0}
     exporting.close(0.01)
     assert sum(stuck.batches) == BATCH + MAX_WAITING
     assert max(stuck.batches) <= BATCH
+    assert exporting.lost == {"queue_full": 10, "not_taken": BATCH + MAX_WAITING}
 
 
 def test_a_collector_that_refuses_gets_one_line_and_another_one_when_it_takes_traces_again(
@@ -71,6 +73,7 @@ def test_a_collector_that_refuses_gets_one_line_and_another_one_when_it_takes_tr
                 exporting.put(TRACED)
             collector.wait_for_requests(number)
         exporting.close(5)
+    assert exporting.lost == {"queue_full": 0, "not_taken": 2 * BATCH}, "it never goes down"
     refused, taken = lines(caplog)
     assert refused.startswith(f"Traces cannot be sent to {collector.url} and are lost meanwhile: ")
     assert "400" in refused

@@ -7,7 +7,7 @@ for it: what does not fit is lost, and counted.
 import logging
 from collections import deque
 from threading import Event, Thread
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from gateway.call import CallRecord
 
@@ -18,6 +18,9 @@ _AFTER_ABORT_S = 1.0
 _LAST_TRY_S = 0.2
 
 _log = logging.getLogger("gateway")
+
+Loss = Literal["queue_full", "not_taken"]
+"""Why a trace is lost: too many waited, or the collector was away or refused it."""
 
 
 class Collector(Protocol):
@@ -41,17 +44,20 @@ class Exporting:
     """Sends what is `put`, every two seconds or as soon as there is much of it."""
 
     def __init__(self, collector: Collector) -> None:
+        self.lost: dict[Loss, int] = dict.fromkeys(get_args(Loss), 0)
+        """Calls whose traces the collector never got. Each count is one thread's alone, so that none is missed."""
         self._collector = collector
         self._waiting: deque[CallRecord] = deque()
         self._wake = Event()
         self._is_closing = False
         self._is_failing = False
-        self._lost = 0
+        self._told = 0
+        """Of the lost ones, those of which the log has told how many they are."""
         self._thread = Thread(target=self._run, name="traces", daemon=True)
 
     def __repr__(self) -> str:
         state = "failing" if self._is_failing else "well"
-        return f"Exporting({self._collector.where}, {len(self._waiting)} waiting, {self._lost} lost, {state})"
+        return f"Exporting({self._collector.where}, {len(self._waiting)} waiting, {self._untold()} lost, {state})"
 
     def start(self) -> None:
         """From now on things are sent."""
@@ -61,7 +67,7 @@ class Exporting:
         """Have its spans sent. Never waits."""
         waiting = len(self._waiting)
         if waiting >= MAX_WAITING:
-            self._lost += 1
+            self.lost["queue_full"] += 1
             return
         self._waiting.append(record)
         if waiting + 1 == BATCH:
@@ -93,10 +99,14 @@ class Exporting:
         reason = self._collector.send(batch)
         where = self._collector.where
         if reason is not None:
-            self._lost += len(batch)
+            self.lost["not_taken"] += len(batch)
             if not self._is_failing:
                 _log.warning("Traces cannot be sent to %s and are lost meanwhile: %s", where, reason)
         elif self._is_failing:
-            _log.info("Traces are sent to %s again; those of %d calls were lost.", where, self._lost)
-            self._lost = 0
+            lost = self._untold()
+            _log.info("Traces are sent to %s again; those of %d calls were lost.", where, lost)
+            self._told += lost
         self._is_failing = reason is not None
+
+    def _untold(self) -> int:
+        return sum(self.lost.values()) - self._told

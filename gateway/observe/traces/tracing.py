@@ -6,10 +6,11 @@ Knows when OpenTelemetry is there at all, and imports it only where it is used.
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from gateway.call import CallRecord, TraceContext
+from gateway.observe.families import Counted, Labels
 from gateway.observe.traces.context import Contexts
 from gateway.observe.traces.exporting import Exporting
 from gateway.settings import Settings
@@ -41,6 +42,10 @@ class Tracing:
         if record.trace is not None and record.trace.is_sampled:
             self._exporting.put(record)
 
+    def lost(self) -> dict[Labels, int]:
+        """Calls whose traces are lost, by reason."""
+        return {(reason,): count for reason, count in self._exporting.lost.items()}
+
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Spans are sent meanwhile, and what is left of them at the end, within seconds."""
@@ -58,6 +63,15 @@ def tracing(settings: Settings) -> Tracing | None:
     """None where `traces.endpoint` is not set. Raises ModuleNotFoundError without the extra."""
     endpoint = settings.traces.endpoint
     return None if endpoint is None else Tracing(endpoint, settings)
+
+
+def losses(traces: Tracing | None) -> Counted:
+    """What is measured of them; nothing where calls are not traced."""
+
+    def lost() -> Mapping[Labels, int]:
+        return {} if traces is None else traces.lost()
+
+    return Counted("traces_lost", "Traces of calls that the collector never got.", ("reason",), lost)
 
 
 def _signal_url(endpoint: str) -> str:
