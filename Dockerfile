@@ -5,8 +5,10 @@ FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 RUN python3 -m venv --without-pip /opt/gmi-gateway
-COPY requirements/runtime.txt requirements/build.txt requirements/
-RUN python3 -m pip --python /opt/gmi-gateway/bin/python install --require-hashes -r requirements/runtime.txt \
+# `--build-arg EXTRAS=otel` for an image that can trace.
+ARG EXTRAS=
+COPY requirements/runtime.txt requirements/otel.txt requirements/build.txt requirements/
+RUN python3 -m pip --python /opt/gmi-gateway/bin/python install --require-hashes -r requirements/${EXTRAS:-runtime}.txt \
     && python3 -m pip install --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway

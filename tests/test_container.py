@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def build_context(folder: Path) -> None:
 
 
 @contextmanager
-def built_image(context: Path) -> Iterator[str]:
+def built_image(context: Path, extras: str | None = None) -> Iterator[str]:
     """The name of an image that was built from what is in the tree now; `context` is an empty folder."""
     if shutil.which("podman") is None:
         if os.environ.get("CI"):
@@ -79,6 +80,7 @@ def built_image(context: Path) -> Iterator[str]:
         "--network=host",
         "--format=docker",
         f"--tag={name}",
+        *(() if extras is None else (f"--build-arg=EXTRAS={extras}",)),
         str(context),
         check=False,
         env=environment,
@@ -276,6 +278,37 @@ def test_a_secret_in_the_clone_or_the_environment_stays_out_of_the_image(image: 
     podman("save", "--quiet", f"--output={archive}", image)
     found = subprocess.run(["grep", "--count", "--text", ACCOUNT_KEY, archive], check=False, capture_output=True)
     assert found.stdout.strip() == b"0"
+
+
+CAN_TRACE = ("-c", "from gateway.observe.traces import otlp")
+
+
+def test_an_image_that_was_asked_for_it_can_trace(tmp_path: Path) -> None:
+    with built_image(tmp_path, extras="otel") as image:
+        done = podman("run", "--rm", "--network=host", "--entrypoint=python", image, *CAN_TRACE, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_image_holds_no_more_than_was_asked_for(image: str) -> None:
+    done = podman("run", "--rm", "--network=host", "--entrypoint=python", image, *CAN_TRACE, check=False)
+    assert "No module named 'opentelemetry'" in done.stderr
+
+
+def test_each_extra_can_be_asked_for_and_is_locked_with_what_an_image_without_it_has() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "-r requirements/${EXTRAS:-runtime}.txt" in dockerfile
+    (copied,) = re.findall(r"^COPY (requirements/.*) requirements/$", dockerfile, re.MULTILINE)
+    assert "fastapi" in locked("runtime")
+    for extra in package["optional-dependencies"]:
+        assert f"requirements/{extra}.txt" in copied.split()
+        assert locked("runtime").items() <= locked(extra).items()
+
+
+def locked(name: str) -> dict[str, str]:
+    """The packages of a lock file, each with its version and hashes."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==(.*\n(?:    --hash=.*\n)+)", text, re.MULTILINE))
 
 
 def test_compose_asks_for_no_more_than_these_tests_grant() -> None:
