@@ -6,14 +6,16 @@ commands know.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from gateway.configuration import is_loopback
-from gateway.settings import Settings
-
 if TYPE_CHECKING:
     import httpx2
+
+    from gateway.limits.overview import Overview
+    from gateway.settings import Settings
+    from gateway.store.engine import Store
 
 PREFIX = "/admin/v1"
 _TIMEOUT_S = 60.0
@@ -130,7 +132,7 @@ def _client(url: str, key: str) -> "httpx2.AsyncClient":
     import httpx2  # noqa: PLC0415 - as above
 
     # A proxy for the world outside is not in the way to this machine.
-    is_proxied = not is_loopback(urlsplit(url).hostname or "")
+    is_proxied = not _is_this_machine(urlsplit(url).hostname or "")
     headers = {"authorization": f"Bearer {key}"}
     try:
         httpx2.URL(url)
@@ -144,8 +146,15 @@ def _client(url: str, key: str) -> "httpx2.AsyncClient":
         raise Refused(f"{url} cannot be reached through the proxy that the environment names. {cure}.") from None
 
 
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 @asynccontextmanager
-async def local_api(settings: Settings) -> AsyncIterator[Api]:
+async def local_api(settings: "Settings") -> AsyncIterator[Api]:
     """The API on the store of `settings`, for whoever may read and write that. Raises `Refused` at once.
 
     Makes no database, since it would be an empty one in whatever folder this is.
@@ -155,7 +164,6 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
     from gateway.access.administration import Administration  # noqa: PLC0415 - with the store, another 200 ms
     from gateway.access.records import Actor  # noqa: PLC0415
     from gateway.cli.migration import existing, migrated  # noqa: PLC0415
-    from gateway.composition import shared_overview  # noqa: PLC0415
     from gateway.http.admin import admin_app  # noqa: PLC0415
     from gateway.http.routes import ROUTES  # noqa: PLC0415
     from gateway.store.engine import Store  # noqa: PLC0415
@@ -169,9 +177,20 @@ async def local_api(settings: Settings) -> AsyncIterator[Api]:
         groups = frozenset(route.group for route in ROUTES)
         # Running gateways look for changes themselves.
         administration = Administration(store, on_change=None, route_groups=groups)
-        async with shared_overview(settings, store) as overview:
+        async with _limits_seen(settings, store) as overview:
             transport = httpx2.ASGITransport(admin_app(administration, authenticate, overview))
             async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 yield Api(client, "The store", f"in {place}")
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def _limits_seen(settings: "Settings", store: "Store") -> AsyncIterator["Overview | None"]:
+    if settings.redis.url is None:
+        yield None  # they are in the memory of the gateway that counts
+        return
+    from gateway.composition import shared_overview  # noqa: PLC0415 - with the rooms of a gateway, another 100 ms
+
+    async with shared_overview(settings, store) as overview:
+        yield overview

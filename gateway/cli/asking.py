@@ -4,32 +4,28 @@ Knows the options for that. The ledger is the store's, or that of a running gate
 is there within a second.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo
 
 import typer
 
 from gateway.cli import values
-from gateway.cli.administering import Command, Desk, api_of, settings_of
+from gateway.cli.administering import Command, Desk, api_of, do, settings_of
 from gateway.cli.api import Api, Refused
 from gateway.cli.finding import key_named, team_named
-from gateway.cli.migration import unusable
-from gateway.cli.options import Where, expand, read, read_all
+from gateway.cli.options import ConfigOption, Where, expand, read, read_all
 from gateway.cli.printing import Printer
-from gateway.cli.settings import ConfigOption
 from gateway.errors import BadRequest
-from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.cli.remote_ledger import RemoteLedger
     from gateway.metering.ledger_queries import LedgerQueries
     from gateway.metering.rollups import Days
+    from gateway.settings import Settings
 
 _SECOND_US = 1_000_000
 _FEW = 50
@@ -58,7 +54,7 @@ class LedgerDesk(Desk):
 class StoreDesk(LedgerDesk):
     """What those that read the store alone work with."""
 
-    settings: Settings
+    settings: "Settings"
     ledger: "LedgerQueries"
 
 
@@ -147,7 +143,7 @@ def asks(command: Command) -> Callable[..., None]:
         if context is not None and context.invoked_subcommand is not None:
             # Its word stands after this command's, which is then only where it is to be found.
             return
-        _run(command, arguments.pop("where"), arguments)
+        do(_work(command, arguments.pop("where"), arguments))
 
     return expand(command, run, given="desk", added={"where": Where})
 
@@ -157,20 +153,14 @@ def asks_store(command: Command) -> Callable[..., None]:
 
     def run(arguments: dict[str, Any]) -> None:
         source: Source = arguments.pop("source")
-        _run(command, Where(config=source.config, json=source.json), arguments)
+        do(_work(command, Where(config=source.config, json=source.json), arguments))
 
     return expand(command, run, given="desk", added={"source": Source})
 
 
-def _run(command: Command, where: Where, arguments: dict[str, Any]) -> None:
-    try:
-        asyncio.run(_work(command, where, arguments))
-    except Refused as refusal:
-        typer.secho(refusal.message, fg=typer.colors.RED, err=True)
-        raise typer.Exit(refusal.exit_code) from None
-
-
 async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:
+    from gateway.cli.migration import unusable  # noqa: PLC0415 - a command that was mistyped need not wait for it
+
     settings = settings_of(where)
     async with api_of(where, settings) as api, _desk(api, settings, Printer(as_json=where.json)) as desk:
         try:
@@ -183,8 +173,10 @@ async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> No
 
 
 @asynccontextmanager
-async def _desk(api: Api, settings: Settings | None, printer: Printer) -> AsyncIterator[LedgerDesk]:
+async def _desk(api: Api, settings: "Settings | None", printer: Printer) -> AsyncIterator[LedgerDesk]:
     # SQLAlchemy takes longer to import than all that other commands need.
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
     from gateway.cli.remote_ledger import RemoteLedger  # noqa: PLC0415
     from gateway.metering.ledger_queries import LedgerQueries  # noqa: PLC0415
     from gateway.metering.rollups import Days  # noqa: PLC0415

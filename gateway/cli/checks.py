@@ -4,23 +4,27 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from gateway import __version__
-from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, prices_or_exit, print_finding
-from gateway.configuration import SettingsError, changes, load, misspelt_variables
-from gateway.doctor import doubts, examine
-from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
+from gateway.cli.options import ConfigOption, HostOption, PortOption
+
+if TYPE_CHECKING:
+    from gateway.doctor.findings import Finding
 
 _LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic")
 
 
 def check_config(config: ConfigOption = None) -> None:
     """Say what is wrong with the settings, or what they are."""
+    # Here and below: it takes longer to import than a command has to say that it was mistyped.
+    from gateway.cli.settings import load_or_exit, prices_or_exit  # noqa: PLC0415
+    from gateway.configuration import changes  # noqa: PLC0415
+    from gateway.doctor.findings import KEYS_PAGE  # noqa: PLC0415
+
     loaded = load_or_exit(config, {}, code=1)
     prices = prices_or_exit(loaded.settings, code=2)
     typer.echo(f"The settings are valid ({loaded.file or 'no file, so defaults and environment'}).")
@@ -33,6 +37,9 @@ def check_config(config: ConfigOption = None) -> None:
 
 def doctor(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Look for what keeps the gateway from working: a line each, with the cure."""
+    from gateway.cli.settings import print_finding  # noqa: PLC0415
+    from gateway.doctor.findings import Mark  # noqa: PLC0415
+
     worst_is_bad = False
     for finding in _findings(config, {"server.host": host, "server.port": port}):
         print_finding(finding)
@@ -43,13 +50,19 @@ def doctor(config: ConfigOption = None, host: HostOption = None, port: PortOptio
 
 def version() -> None:
     """Print the versions of the gateway, Python and the libraries that matter."""
+    from importlib.metadata import version as version_of  # noqa: PLC0415
+
     typer.echo(f"gmi-gateway {__version__}")
     typer.echo(f"python {platform.python_version()}")
     for library in _LIBRARIES:
         typer.echo(f"{library} {version_of(library)}")
 
 
-def _findings(config: Path | None, overrides: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings(config: Path | None, overrides: Mapping[str, Any]) -> "Iterator[Finding]":
+    from gateway.configuration import SettingsError, load, misspelt_variables  # noqa: PLC0415
+    from gateway.doctor import doubts, examine  # noqa: PLC0415
+    from gateway.doctor.findings import Finding, Mark  # noqa: PLC0415
+
     try:
         loaded = load(config, os.environ, overrides)
     except SettingsError as error:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import values
-from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed
+from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed, warn_of_prices
 from gateway.cli.finding import key_named
 from gateway.cli.options import Edits, Terms, read, said
-from gateway.cli.pricing import warn_of_prices
 from gateway.cli.printing import Record, date, moment, terms_of
 from gateway.cli.teams import LimitOption
 from gateway.cli.transfer import export, import_

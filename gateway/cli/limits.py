@@ -7,7 +7,6 @@ import typer
 from gateway.cli.administering import Desk, administers
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import said
-from gateway.cli.pricing import NO_PRICES, lacks_prices
 from gateway.cli.printing import Record
 from gateway.limits.answers import dollars
 
@@ -82,6 +81,8 @@ def _show(desk: Desk, told: Record) -> None:
     if not told["data"]:
         desk.printer.line("Nothing is limited here. Of a key or a team: --key-of, --team.")
         return
+    from gateway.cli.pricing import NO_PRICES, lacks_prices  # noqa: PLC0415 - a command that was mistyped need not wait
+
     headings = ("whose", "what", "limit", "left", "all is there again in")
     desk.printer.rows(headings, [_row(limit) for limit in told["data"]])
     if any(limit["dimension"] == "budget" for limit in told["data"]) and lacks_prices(desk, told):

@@ -1,6 +1,5 @@
 """`gmi-gateway migrate`: the database's schema, brought to where this version needs it."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.api import NoStore, Refused
-from gateway.cli.settings import ConfigOption, load_or_exit
-from gateway.configuration import variable_of
+from gateway.cli.options import ConfigOption
 from gateway.errors import StoreUnavailable
-from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+    from gateway.settings import Settings
+
 
 @contextmanager
-def unusable(settings: Settings) -> Iterator[None]:
+def unusable(settings: "Settings") -> Iterator[None]:
     """Raises `Refused` for a database that cannot be used, with the reason."""
     # SQLAlchemy takes longer to import than all that other commands need.
     from gateway.store.migrate import SchemaError  # noqa: PLC0415
@@ -36,9 +35,10 @@ def unusable(settings: Settings) -> Iterator[None]:
         raise Refused(str(error)) from None
 
 
-def existing(settings: Settings) -> str:
+def existing(settings: "Settings") -> str:
     """Where the database is that there is already, for people. Raises `Refused`."""
-    from gateway.store.url import database_url, file_of, is_sqlite, shown  # noqa: PLC0415 - as above
+    from gateway.configuration import variable_of  # noqa: PLC0415 - as above
+    from gateway.store.url import database_url, file_of, is_sqlite, shown  # noqa: PLC0415
 
     with unusable(settings):
         url = database_url(settings)
@@ -55,7 +55,7 @@ def existing(settings: Settings) -> str:
     return str(file)
 
 
-async def migrated(settings: Settings) -> "URL":
+async def migrated(settings: "Settings") -> "URL":
     """The URL of the database, once its schema is the newest. Raises `Refused`."""
     from gateway.store.migrate import migrate  # noqa: PLC0415 - as above
     from gateway.store.url import database_url  # noqa: PLC0415
@@ -72,7 +72,10 @@ def migrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Bring the database's schema to where this version needs it; `serve` does so too."""
-    from gateway.store.migrate import head  # noqa: PLC0415 - as above
+    import asyncio  # noqa: PLC0415 - as above
+
+    from gateway.cli.settings import load_or_exit  # noqa: PLC0415
+    from gateway.store.migrate import head  # noqa: PLC0415
     from gateway.store.url import shown  # noqa: PLC0415
 
     settings = load_or_exit(config, {}, code=2).settings

@@ -13,8 +13,15 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from gateway.cli import values
-from gateway.cli.settings import ConfigOption
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file (default: $GATEWAY_CONFIG, else config/gateway.yaml if it is there)."),
+]
+HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on (default: 127.0.0.1).")]
+PortOption = Annotated[
+    int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one (default: 8080).")
+]
 _WHERE = "Where"
 _TERMS = "Terms"
 Value = TypeVar("Value")

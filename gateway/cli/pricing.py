@@ -19,7 +19,7 @@ from gateway.settings import Settings
 NO_PRICES = "no model has a price, so that no call draws on a budget"
 
 
-async def warn_of_prices(desk: Desk, record: Record) -> None:
+async def doubt_of(desk: Desk, record: Record) -> None:
     """Say on standard error why nothing will draw on the budgets of a team or a key that was made or changed."""
     if all(amount is None for amount in record["budgets"].values()):
         return

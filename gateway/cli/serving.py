@@ -1,38 +1,10 @@
-"""`gmi-gateway serve`: the gateway, or, without a GMI key, the gateway in front of a simulator."""
+"""`gmi-gateway serve`, as it is typed. What it then does takes a second to import, and is `gateway.cli.starting`."""
 
-import asyncio
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from secrets import randbits
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 
-from gateway.access.clock import unix_time
-from gateway.access.keys import new_secret
-from gateway.access.reconcile import SettingsConflict
-from gateway.app import bind, bind_admin, bind_metrics, prepare, serve
-from gateway.cli.api import Refused
-from gateway.cli.greeting import (
-    greeting,
-    hand_out,
-    introduce_simulator,
-    remind_of_admin,
-    warn_of_unpriced_budgets,
-    welcome,
-)
-from gateway.cli.migration import unusable
-from gateway.cli.settings import ConfigOption, HostOption, PortOption, load_or_exit, prices_or_exit, print_finding
-from gateway.configuration import is_loopback
-from gateway.doctor.inventory import Inventory, take_inventory
-from gateway.doctor.port import cannot_listen
-from gateway.settings import Key, Settings
-from gateway.store.engine import Store
-from gateway.store.url import database_url
+from gateway.cli.options import ConfigOption, HostOption, PortOption
 
 
 def serve_command(
@@ -42,80 +14,6 @@ def serve_command(
     workers: Annotated[int | None, typer.Option(help="Processes that share the port (default: 1).")] = None,
 ) -> None:
     """Run the gateway; without a GMI key, against a simulator."""
-    overrides = {"server.host": host, "server.port": port, "server.workers": workers}
-    settings = load_or_exit(config, overrides, code=2).settings
-    prices = prices_or_exit(settings, code=2)
-    with _stoppable(), ExitStack() as stack:
-        try:
-            listener = stack.enter_context(bind(settings))
-            admin_listener, metrics_listener = bind_admin(settings), bind_metrics(settings)
-        except OSError as error:
-            print_finding(cannot_listen(settings.server, error), err=True)
-            raise typer.Exit(1) from None
-        port, demo_secret, is_simulated = listener.getsockname()[1], None, settings.upstream.api_key is None
-        if is_simulated:
-            demo_secret = new_secret() if is_loopback(settings.server.host) and not settings.keys else None
-            settings = stack.enter_context(_simulated(settings, demo_secret))
-        admin_secret, found = _prepared(settings)
-        warn_of_unpriced_budgets(settings, found, prices)
-        with greeting(admin_secret):
-            if is_simulated:
-                introduce_simulator(settings, port, demo_secret)
-            else:
-                welcome(settings, port)
-            if admin_secret is None:
-                remind_of_admin(found)
-            else:
-                hand_out(settings, port, admin_secret, has_other=is_simulated)
-        serve(settings, listener, admin_listener, metrics_listener)
+    from gateway.cli.starting import start  # noqa: PLC0415
 
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """A stop before the server listens to signals, or after, ends the process at once, and well: with status 0."""
-    # Nothing is under way that a database would not undo by itself; and what raised here might be caught anywhere.
-    previous = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    os._exit(0)
-
-
-def _prepared(settings: Settings) -> tuple[str | None, Inventory]:
-    """The admin key's secret if this is the first start, and what there is."""
-    try:
-        with unusable(settings):
-            return asyncio.run(_prepare(settings))
-    except (Refused, SettingsConflict) as refusal:
-        typer.secho(str(refusal), fg=typer.colors.RED, err=True)
-        raise typer.Exit(1) from None
-
-
-async def _prepare(settings: Settings) -> tuple[str | None, Inventory]:
-    admin_secret = await prepare(settings)
-    store = Store(database_url(settings), pool_size=1, timeout_s=settings.database.timeout_s)
-    try:
-        return admin_secret, await take_inventory(store, unix_time())
-    finally:
-        await store.close()
-
-
-@contextmanager
-def _simulated(settings: Settings, demo_secret: str | None) -> Iterator[Settings]:
-    """`settings` with a simulator as upstream, reached directly, and a key for a first try; it runs for as long."""
-    # It takes 35 ms to import, which a gateway with a key need not wait for.
-    from gateway.simulator import running_simulator  # noqa: PLC0415
-
-    direct = {"transport": "auto", "proxy": None, "ca_file": None, "organization_id": None}
-    # Ids of an earlier run are in the database still, and have their owners.
-    with running_simulator(seed=randbits(63)) as simulator_url:
-        upstream = {"base_url": simulator_url, "api_key": SecretStr(new_secret()), **direct}
-        changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
-        if demo_secret is not None:
-            changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
-        yield settings.model_copy(update=changed)
+    start(config, {"server.host": host, "server.port": port, "server.workers": workers})

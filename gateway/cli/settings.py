@@ -1,12 +1,13 @@
 """Settings for a command, and what is found about them on a terminal.
 
-Knows exit codes and colours; what is right and wrong, `gateway.configuration` and `gateway.doctor` know.
+Knows exit codes and colours; what is right and wrong, `gateway.configuration` and `gateway.doctor` know. It takes
+longer to import than a command has to say that it was mistyped: commands import it when they run.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -17,15 +18,6 @@ from gateway.metering.prices import PriceList, PricesError, load_prices
 from gateway.settings import Settings
 
 _COLOURS = {Mark.GOOD: typer.colors.GREEN, Mark.WARNING: typer.colors.YELLOW, Mark.BAD: typer.colors.RED}
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="Settings file (default: $GATEWAY_CONFIG, else config/gateway.yaml if it is there)."),
-]
-HostOption = Annotated[str | None, typer.Option("--host", help="Address to listen on (default: 127.0.0.1).")]
-PortOption = Annotated[
-    int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one (default: 8080).")
-]
 
 
 def load_or_exit(config: Path | None, overrides: Mapping[str, Any], *, code: int, warn: bool = True) -> Loaded:

@@ -4,7 +4,6 @@ Looks into the ledger each second, for calls that ended since it last looked, an
 Ends when it is told to, or when nobody reads on.
 """
 
-import asyncio
 import contextlib
 import json
 import signal
@@ -44,7 +43,9 @@ class Following:
 @asks_store
 async def follow(desk: StoreDesk, following: Following, which: Which) -> None:
     """Show calls as they end, a line for each; until Ctrl-C."""
-    from gateway.metering.ledger_query import CallsQuery  # noqa: PLC0415 - with the store
+    import asyncio  # noqa: PLC0415 - with the store
+
+    from gateway.metering.ledger_query import CallsQuery  # noqa: PLC0415
 
     now_us = _now_us()
     query = CallsQuery(

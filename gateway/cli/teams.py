@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import values
-from gateway.cli.administering import Desk, administers
+from gateway.cli.administering import Desk, administers, warn_of_prices
 from gateway.cli.finding import team_named
 from gateway.cli.options import Edits, Terms, read_all
-from gateway.cli.pricing import warn_of_prices
 from gateway.cli.printing import Record, budgets, date, limits, moment, terms_of
 
 commands = typer.Typer(name="teams", help="Teams: groups of keys, with limits of their own.", no_args_is_help=True)

@@ -11,7 +11,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.settings.shapes import is_header_safe
 from gateway.terms import MOST_WAIT_S
 
 _MICROUSD = 1_000_000
@@ -20,6 +19,8 @@ _MOST_DOLLARS = 9_000_000_000
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_HEADER_SAFE = re.compile(r"[!-~]+")
+"""Visible ASCII (RFC 9110, section 5.5)."""
 _PERIODS = ("day", "week", "month", "total")
 
 
@@ -160,7 +161,7 @@ def secret(source: str | Path) -> str:
     """The key, which a header can carry. Raises OSError too."""
     text = source if isinstance(source, str) else _content(source)
     # HTTP clients quote what they cannot send, so nothing else may get to one.
-    if not is_header_safe(text):
+    if not _HEADER_SAFE.fullmatch(text):
         raise ValueError("must hold a key and nothing else: visible ASCII characters on one line")
     return text
 

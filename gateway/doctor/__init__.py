@@ -11,7 +11,6 @@ from pathlib import Path
 
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
-from gateway.doctor.port import examine_ports
 from gateway.limits.redis_options import MEANS
 from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
 from gateway.settings import Settings, Upstream
@@ -35,6 +34,9 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     yield from _secret_file(settings.alerts.webhook_secret_file)
     yield from _prices(settings)
     yield _limits(settings)
+    # The gateway, which the ports are opened with, takes a second to import, and all commands import this module.
+    from gateway.doctor.port import examine_ports  # noqa: PLC0415
+
     yield from examine_ports(settings, timeout_s)
     yield from _stores(settings, now, timeout_s)
     if settings.upstream.api_key is None:
@@ -42,7 +44,7 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
         yield Finding(Mark.WARNING, "no upstream key: `serve` runs against the simulator", cure)
         return
     yield from _ignored_proxy(settings.upstream, environ)
-    # The HTTP client takes 50 ms to import, and `serve` imports this module.
+    # As with the gateway: the HTTP client takes 50 ms.
     from gateway.doctor.network import examine_upstream  # noqa: PLC0415
 
     yield from examine_upstream(settings.upstream, now, timeout_s)
