@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy import URL
+
 from gateway.call import CallRecord, Principal
 from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_line import encode
@@ -29,12 +31,12 @@ def call_of(principal: Principal, call_id: str, ago_s: float = 0.0, **changed: A
     return record(call_id, principal=principal, started_at_s=time.time() - ago_s, **changed)
 
 
-def put(records: Iterable[CallRecord]) -> None:
-    """Write these into the store of this folder."""
-    asyncio.run(_put(list(records)))
+def put(records: Iterable[CallRecord], url: URL | None = None) -> None:
+    """Write these into the store of this folder, or into another."""
+    asyncio.run(_put(list(records), url or database_url(Settings())))
 
 
-async def _put(records: list[CallRecord]) -> None:
-    store = Store(database_url(Settings()))
+async def _put(records: list[CallRecord], url: URL) -> None:
+    store = Store(url)
     await Drain(store, Days()).write([encode(each) for each in records])
     await store.close()

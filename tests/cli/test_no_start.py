@@ -7,7 +7,7 @@ from socket import create_server
 import pytest
 
 from tests.cli.conftest import call
-from tests.cli.process import CANARY, OWN_KEY, run
+from tests.cli.process import CANARY, OWN_KEY
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.usefixtures("store")
     "environ", [{"GATEWAY_SERVER_PROT": "1"}, {"GATEWAY_UPSTREAM_PROXY": f"http://u:{CANARY}@p:x"}]
 )
 def test_bad_settings_are_told_on_standard_error_without_a_traceback(environ: dict[str, str]) -> None:
-    result = run("serve", **environ)
-    assert (result.returncode, result.stdout) == (2, "")
+    result = call("serve", **environ)
+    assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"{next(iter(environ))}: ")
-    assert "Traceback" not in result.stderr
+    assert isinstance(result.exception, SystemExit)  # and so no traceback
     assert CANARY not in result.stderr
 
 
 def test_a_port_that_is_taken_is_one_clear_line() -> None:
     with create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        result = run("serve", "--port", str(port))
-    assert (result.returncode, result.stdout) == (1, "")
+        result = call("serve", "--port", str(port))
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f"✗ cannot listen on 127.0.0.1:{port}: Address already in use; "
         "choose another with --port or --host, or stop what listens there (see: ss -ltnp)\n"
@@ -37,15 +37,15 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
 @pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])
 def test_a_host_that_does_not_resolve_is_one_clear_line(host: str) -> None:
     keys = json.dumps([{"name": "ann", "team": "core", "secret": OWN_KEY}])
-    result = run("serve", "--host", host, GATEWAY_KEYS=keys)
-    assert (result.returncode, result.stdout) == (1, "")
+    result = call("serve", "--host", host, GATEWAY_KEYS=keys)
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"✗ cannot listen on {host}, which does not resolve: ")
     assert result.stderr.count("\n") == 1
 
 
 def test_a_refusal_tells_of_misspelt_variables_too() -> None:
-    result = run("serve", GATEWAY_LOG_CALLS="some", GATEWAY_KEY="x")
-    assert result.returncode == 2
+    result = call("serve", GATEWAY_LOG_CALLS="some", GATEWAY_KEY="x")
+    assert result.exit_code == 2
     assert result.stderr.endswith("\n! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n")
 
 

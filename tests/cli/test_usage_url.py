@@ -1,24 +1,47 @@
 """Asked by --url, a gateway's ledger says what its store says; a key sees what is its own to see."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
+from sqlalchemy import URL
 
 from gateway.call import CallRecord, Principal
-from gateway.settings import Settings
-from gateway.store.url import database_url
-from tests.cli.conftest import Run, answer, done, plain
-from tests.cli.ledger import a_key, call_of, put
-from tests.http.admin_server import AdminServer, administered
+from tests.cli.conftest import answer, call, done, plain
+from tests.cli.ledger import call_of, put
+from tests.http.admin_server import AdminServer, administered, made
+from tests.support.stores import fresh_sqlite_url
 
 
-@pytest.fixture
-def gateway(run: Run) -> Iterator[AdminServer]:
-    """One on the store of this folder, in which two teams have made calls."""
-    with administered(database_url(Settings())) as running:
-        ada, bob = a_key(run, "engines", "ada"), a_key(run, "sails", "bob")
-        put([*calls_of(ada), *calls_of(bob)])
-        yield running
+@dataclass(frozen=True)
+class Gateway:
+    """One whose store is at hand too, and in which two teams have made calls."""
+
+    server: AdminServer
+    store: URL
+
+    def remote(self, secret: str | None = None) -> dict[str, str]:
+        """Variables for commands that ask it."""
+        return {"GATEWAY_URL": self.server.url, "GATEWAY_ADMIN_KEY": secret or self.server.secret}
+
+    def local(self) -> dict[str, str]:
+        """Variables for commands that ask its store."""
+        return {"GATEWAY_DATABASE_URL": f"sqlite:///{self.store.database}"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """It is only asked here, but for keys without calls."""
+    store = fresh_sqlite_url(tmp_path_factory.mktemp("gateway"))
+    with administered(store) as server:
+        put([*calls_of(a_key(server, "engines", "ada")), *calls_of(a_key(server, "sails", "bob"))], store)
+        yield Gateway(server, store)
+
+
+def a_key(server: AdminServer, team: str, name: str) -> Principal:
+    made(server.admin.post("/teams", {"name": team}))
+    key = made(server.admin.post("/keys", {"team": team, "name": name}))
+    return Principal(name, team, key["id"], key["team_id"])
 
 
 def calls_of(principal: Principal) -> Iterator[CallRecord]:
@@ -26,10 +49,6 @@ def calls_of(principal: Principal) -> Iterator[CallRecord]:
     yield call_of(principal, f"req_{name}_1", 30, tags={"job": "nightly"})
     yield call_of(principal, f"req_{name}_2", 20, model=None, usage=None, usage_source="unknown", cost_microusd=None)
     yield call_of(principal, f"req_{name}_3", 10, outcome="refused", status=429, error="rate_limit_exceeded")
-
-
-def at(gateway: AdminServer, secret: str | None = None) -> dict[str, str]:
-    return {"GATEWAY_URL": gateway.url, "GATEWAY_ADMIN_KEY": secret or gateway.secret}
 
 
 @pytest.mark.parametrize(
@@ -51,18 +70,18 @@ def at(gateway: AdminServer, secret: str | None = None) -> dict[str, str]:
         "calls show req_bob_1 --json",
     ],
 )
-def test_a_gateway_says_what_its_store_says(run: Run, gateway: AdminServer, words: str) -> None:
-    assert done(run(*words.split(), **at(gateway))) == done(run(*words.split()))
+def test_a_gateway_says_what_its_store_says(gateway: Gateway, words: str) -> None:
+    assert done(call(*words.split(), **gateway.remote())) == done(call(*words.split(), **gateway.local()))
 
 
-def test_whoever_leads_a_team_sees_that_team_alone(run: Run, gateway: AdminServer) -> None:
-    made = answer(run("keys", "create", "--team", "sails", "--name", "lead", "--role", "team_admin", "--json"))
-    lead = at(gateway, made["secret"])
-    assert [row["group"]["team"] for row in answer(run("usage", "--json", **lead))["data"]] == ["sails"]
-    listed = answer(run("calls", "list", "--json", **lead))
-    assert {call["key"] for call in listed} == {"sails/bob"}
+def test_whoever_leads_a_team_sees_that_team_alone(gateway: Gateway) -> None:
+    key = made(gateway.server.admin.post("/keys", {"team": "sails", "name": "lead", "role": "team_admin"}))
+    lead = gateway.remote(key["secret"])
+    assert [row["group"]["team"] for row in answer(call("usage", "--json", **lead))["data"]] == ["sails"]
+    listed = answer(call("calls", "list", "--json", **lead))
+    assert {each["key"] for each in listed} == {"sails/bob"}
     for words in (("calls", "show", "req_ada_1"), ("usage", "--team", "engines"), ("calls", "list", "--key-of", "ada")):
-        result = run(*words, **lead)
+        result = call(*words, **lead)
         assert (result.exit_code, result.stdout) == (1, "")
 
 
@@ -75,9 +94,7 @@ def test_whoever_leads_a_team_sees_that_team_alone(run: Run, gateway: AdminServe
         (("calls", "show", "req_none"), "There is no call req_none at http"),
     ],
 )
-def test_what_cannot_be_asked_of_a_gateway_is_said(
-    run: Run, gateway: AdminServer, words: tuple[str, ...], message: str
-) -> None:
-    result = run(*words, **at(gateway))
+def test_what_cannot_be_asked_of_a_gateway_is_said(gateway: Gateway, words: tuple[str, ...], message: str) -> None:
+    result = call(*words, **gateway.remote())
     assert (result.exit_code, result.stdout) == (1, "")
     assert message in plain(result.stderr)
