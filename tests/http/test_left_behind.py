@@ -22,6 +22,7 @@ UNKNOWN = {"Authorization": "Bearer sk-gw-" + 38 * "0"}
 def gateway() -> Iterator[RunningGateway]:
     limits = {"each_key": {"requests_per_minute": 100_000, "tokens_per_minute": 100_000_000, "parallel": 50}}
     with running_simulator(api_key=UPSTREAM_KEY) as base_url, running_gateway(base_url, limits=limits) as running:
+        gc.freeze()  # what other tests have left is not looked through again and again
         yield running
 
 
