@@ -61,7 +61,7 @@ def introduce_simulator(settings: Settings, port: int, demo_secret: str | None) 
     base_url = _base_url(host, port)
     where = base_url if is_loopback(host) else f"{base_url}, listening on {_authority(host, port)}"
     key = (
-        f"Key {demo_secret}, a new one each start. Try it"
+        f"Key {demo_secret}, the same at each start here. Try it"
         if demo_secret
         else "Try it; put one of your keys in place of YOUR_KEY"
     )

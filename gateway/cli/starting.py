@@ -18,6 +18,7 @@ from gateway.access.keys import new_secret
 from gateway.access.reconcile import SettingsConflict
 from gateway.app import bind, bind_admin, bind_metrics, prepare, serve
 from gateway.cli.api import Refused
+from gateway.cli.demo_key import demo_secret
 from gateway.cli.greeting import (
     greeting,
     hand_out,
@@ -47,15 +48,16 @@ def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
         except OSError as error:
             print_finding(cannot_listen(settings.server, error), err=True)
             raise typer.Exit(1) from None
-        port, demo_secret, is_simulated = listener.getsockname()[1], None, settings.upstream.api_key is None
+        port, secret, is_simulated = listener.getsockname()[1], None, settings.upstream.api_key is None
         if is_simulated:
-            demo_secret = new_secret() if is_loopback(settings.server.host) and not settings.keys else None
-            settings = stack.enter_context(_simulated(settings, demo_secret))
+            is_first_try = is_loopback(settings.server.host) and not settings.keys
+            secret = demo_secret(Path(settings.server.state_dir)) if is_first_try else None
+            settings = stack.enter_context(_simulated(settings, secret))
         admin_secret, found = _prepared(settings)
         warn_of_unpriced_budgets(settings, found, prices)
         with greeting(admin_secret):
             if is_simulated:
-                introduce_simulator(settings, port, demo_secret)
+                introduce_simulator(settings, port, secret)
             else:
                 welcome(settings, port)
             if admin_secret is None:
@@ -101,7 +103,7 @@ async def _prepare(settings: Settings) -> tuple[str | None, Inventory]:
 
 
 @contextmanager
-def _simulated(settings: Settings, demo_secret: str | None) -> Iterator[Settings]:
+def _simulated(settings: Settings, secret: str | None) -> Iterator[Settings]:
     """`settings` with a simulator as upstream, reached directly, and a key for a first try; it runs for as long."""
     # It takes 35 ms to import, which a gateway with a key need not wait for.
     from gateway.simulator import running_simulator  # noqa: PLC0415
@@ -111,6 +113,6 @@ def _simulated(settings: Settings, demo_secret: str | None) -> Iterator[Settings
     with running_simulator(seed=randbits(63)) as simulator_url:
         upstream = {"base_url": simulator_url, "api_key": SecretStr(new_secret()), **direct}
         changed: dict[str, Any] = {"upstream": settings.upstream.model_copy(update=upstream)}
-        if demo_secret is not None:
-            changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(demo_secret)),)
+        if secret is not None:
+            changed["keys"] = (Key(name="demo", team="demo", secret=SecretStr(secret)),)
         yield settings.model_copy(update=changed)

@@ -36,16 +36,30 @@ def test_the_first_start_makes_the_database_in_a_folder_for_this_user_alone() ->
     assert [oct(path.stat().st_mode & 0o777) for path in (Path("data"), Path("data/gateway.db"))] == ["0o700", "0o600"]
 
 
-def test_the_demo_key_is_the_only_one_and_is_a_new_one_each_time() -> None:
-    keys = []
-    for _ in range(2):
-        with serving() as process:
-            line = until_curl(process)[-1]
-            keys += re.findall(r"sk-gw-\w+", line)
-            refused = paste(line.replace(keys[-1], "sk-gw-" + "0" * 38))
-        assert refused.status_code == 401
-        assert is_well_formed(keys[-1])
-    assert len(set(keys)) == 2
+def test_two_that_are_started_in_one_folder_take_the_same_demo_key_and_no_other() -> None:
+    with serving() as first, serving() as second:
+        lines = [until_curl(process)[-1] for process in (first, second)]
+        (key,) = {found for line in lines for found in re.findall(r"sk-gw-\w+", line)}
+        assert [paste(line).status_code for line in lines] == [200, 200]
+        assert paste(lines[0].replace(key, "sk-gw-" + "0" * 38)).status_code == 401
+    assert is_well_formed(key)
+    assert oct(Path("data/demo.key").stat().st_mode & 0o777) == "0o600"
+
+
+def test_the_demo_key_works_again_at_the_next_start_and_never_in_front_of_a_real_upstream() -> None:
+    Path("data/demo.key").write_text("what is no key\n")
+    with serving() as process:
+        line = until_curl(process)[-1]
+    authorization = re.findall(r"Authorization: (Bearer sk-gw-\w+)", line)[0]
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[4].rstrip(",")
+        refused = httpx2.get(f"{url}/models", headers={"authorization": authorization}, trust_env=False)
+    assert refused.status_code == 401
+    with serving() as process:
+        again = until_curl(process)[-1]
+        assert authorization in again
+        assert paste(again).status_code == 200
 
 
 def test_beyond_loopback_there_is_no_demo_key_but_the_admin_key_of_the_first_start() -> None:
