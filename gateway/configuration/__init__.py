@@ -22,7 +22,7 @@ from gateway.configuration.environment import (
     variable_of,
 )
 from gateway.configuration.explain import explain, field_at
-from gateway.configuration.file import DEFAULT_FILE, FILE_VARIABLE, read_file, settings_file
+from gateway.configuration.file import DEFAULT_FILE, FILE_VARIABLE, PRICES_FILE, read_file, settings_file
 from gateway.configuration.layers import Layer, merge
 from gateway.configuration.problems import Origin, Path, Problem, SettingsError, overlap
 from gateway.configuration.secret_files import settle_secret_files
@@ -34,6 +34,7 @@ __all__ = [
     "FILE_VARIABLE",
     "GMI_VARIABLES",
     "KEYS_VARIABLE",
+    "PRICES_FILE",
     "Doubt",
     "Loaded",
     "Origin",
@@ -82,8 +83,20 @@ def load(path: FilePath | None, environ: Mapping[str, str], overrides: Mapping[s
         ]
     )
     settle_secret_files(layer)
+    if file is not None:
+        _take_prices_beside(file, layer)
     settings = _check(_validate(layer), layer)
     return Loaded(settings, file, layer.origins)
+
+
+def _take_prices_beside(file: FilePath, layer: Layer) -> None:
+    """Prices are found beside the settings, wherever the gateway is started, unless some source names others."""
+    beside = file.with_name(PRICES_FILE.name)
+    section = layer.values.setdefault("prices", {})
+    is_named = not isinstance(section, dict) or section.get("file") is not None
+    if not is_named and beside.is_file() and beside.resolve() != PRICES_FILE.resolve():
+        section["file"] = str(beside)
+        layer.origins["prices", "file"] = Origin(f"beside {file}", None, _FILE_RANK)
 
 
 def _command_line(overrides: Mapping[str, Any]) -> Layer:

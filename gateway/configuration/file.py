@@ -12,6 +12,8 @@ from gateway.configuration.yaml_text import BadTextError, YamlReader
 
 DEFAULT_FILE = FilePath("config/gateway.yaml")
 FILE_VARIABLE = "GATEWAY_CONFIG"
+PRICES_FILE = FilePath("config/prices.yaml")
+"""The prices, where there is no settings file; else they are beside that."""
 _MAX_BYTES = 16 * 1024 * 1024
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.configuration.file import PRICES_FILE
 from gateway.configuration.layers import Layer
 from gateway.configuration.problems import Origin
 from gateway.configuration.problems import Path as Place
 from gateway.configuration.yaml_text import BadTextError, YamlReader
 from gateway.terms import matches
 
-DEFAULT_FILE = Path("config/prices.yaml")
+DEFAULT_FILE = PRICES_FILE
 UNIT = "microusd_per_million_tokens"
 """What every amount in the file is; the file says so itself."""
 

@@ -79,7 +79,8 @@ class Prices(Section):
     """What calls cost."""
 
     file: FilePath | None = Field(
-        default=None, description="YAML file of prices by model; by default config/prices.yaml if it is there."
+        default=None,
+        description="YAML file of prices by model; by default prices.yaml beside the settings file.",
     )
 
 

@@ -39,6 +39,23 @@ def test_a_named_file_that_is_not_there_is_an_error(source: str) -> None:
         load_settings(path, environ, {})
 
 
+def test_prices_beside_the_settings_file_are_those_that_hold_wherever_the_gateway_is_started() -> None:
+    Path("etc").mkdir()
+    Path("etc/gateway.yaml").write_text("server: {port: 1}")
+    assert load_settings(Path("etc/gateway.yaml"), {}, {}).prices.file is None
+    Path("etc/prices.yaml").write_text("")
+    loaded = load(Path("etc/gateway.yaml"), {}, {})
+    assert loaded.settings.prices.file == "etc/prices.yaml"
+    assert "prices.file = etc/prices.yaml (beside etc/gateway.yaml)" in changes(loaded.settings, loaded.origins)
+
+
+def test_prices_that_are_named_win_over_those_beside_the_settings_file() -> None:
+    Path("prices.yaml").write_text("")
+    Path("gateway.yaml").write_text("prices: {file: a.yaml}")
+    assert load_settings(Path("gateway.yaml"), {}, {}).prices.file == "a.yaml"
+    assert load_settings(Path("gateway.yaml"), {"GATEWAY_PRICES_FILE": "b.yaml"}, {}).prices.file == "b.yaml"
+
+
 def test_each_source_wins_over_the_one_below_it(read: Read) -> None:
     text = "server: {host: 127.0.0.2, port: 1, workers: 3}\nupstream: {base_url: 'http://file/v1'}"
     environ = KEY | {
