@@ -96,7 +96,8 @@ def bill(seen: Seen) -> Bill:
         is_upstreams = call.fate == "error" and answer.status != 403
         return Bill("upstream_error", "none") if is_upstreams else _REFUSED
     events = list(_events(seen))
-    if not (seen.has_left or answer.end == "cut" or any(map(_is_error, events))):
+    is_broken = seen.has_left or answer.end == "cut" or any(map(_is_error, events))
+    if not is_broken or answer.body.endswith(b"data: [DONE]\n\n"):
         return Bill("done", "reported", _reported(seen, events))
     if call.fate == "in_band":
         return Bill("done", "unknown")

@@ -3,6 +3,7 @@
 Knows requests and replies as clients do, and how the simulator is asked to fail; nothing of what a gateway counts.
 """
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -284,11 +285,12 @@ async def _read(client: Client, leaves_at: int) -> tuple[Answer, bool]:
     headers, body = parse_head(head), b""
     if length := dict(headers).get("content-length"):
         return Answer(status, head, headers, await client.reader.readexactly(int(length)), "complete"), False
-    while body.count(b"\n\n") < leaves_at:
-        piece = await client.chunk()
-        if not piece:
-            return Answer(status, head, headers, body, "complete"), False
-        body += piece
+    async with asyncio.timeout(30):
+        while body.count(b"\n\n") < leaves_at:
+            piece = await client.chunk()
+            if not piece:
+                return Answer(status, head, headers, body, "complete"), False
+            body += piece
     return Answer(status, head, headers, body, "cut"), True
 
 

@@ -35,7 +35,7 @@ bucket cannot tell from what has drained, it keeps."""
 
 def households(count: int) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Teams, and keys by name, whose limits hold so many calls and not many more: so tokens come back slowly."""
-    tokens = {"tokens_per_day": 2_000 * count + 5 * FIRST_TOKENS}
+    tokens = {"tokens_per_day": 200 * count + 5 * FIRST_TOKENS}
     teams: dict[str, dict[str, Any]] = {
         "engines": {"limits": {**tokens, "parallel": 1_000}, "model_limits": {"openai/*": tokens}, "budgets": MONEY},
         "sails": {"limits": tokens, "budgets": MONEY},
