@@ -5,7 +5,7 @@ is there within a second.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -48,6 +48,8 @@ class LedgerDesk(Desk):
 
     ledger: "LedgerQueries | RemoteLedger"
     days: "Days"
+    own: Mapping[str, str] | None = None
+    """Of a member's key, which sees no other: the names of it and its team, by their ids."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ class Which:
         typer.Option("--tag", metavar="NAME=VALUE", help="With this tag; may be repeated.", show_default=False),
     ] = None
 
-    async def filters(self, desk: Desk) -> dict[str, Any]:
+    async def filters(self, desk: LedgerDesk) -> dict[str, Any]:
         """Members of a question to the ledger. Raises `Refused`, BadParameter."""
+        if desk.own is not None and (self.team, self.key) != (None, None):
+            raise Refused("This key is a member's, and sees its own calls alone. Leave out --team and --key-of.")
         tags = dict(read_all("--tag", values.tag, self.tag))
         # An id is looked up too: of a team that is not there, nothing used is no answer.
         team = None if self.team is None else await desk.api.get(f"/teams/{await team_named(desk.api, self.team)}")
@@ -101,9 +105,9 @@ def _route(text: str) -> str:
 class Names:
     """Names of teams and keys by their ids; of those that the store does not know, the id."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
-        self._known: dict[str, str] = {}
+    def __init__(self, desk: LedgerDesk) -> None:
+        self._api = desk.api
+        self._known = dict(desk.own or {})
 
     async def learn(self, ids: Iterable[str]) -> None:
         """Look these up, so that `of` knows them."""
@@ -184,8 +188,9 @@ async def _desk(api: Api, settings: "Settings | None", printer: Printer) -> Asyn
     from gateway.store.url import database_url  # noqa: PLC0415
 
     if settings is None:
-        remote = RemoteLedger(api)
-        yield LedgerDesk(api, printer, None, remote, Days(await remote.zone()))
+        own = await _own(api)
+        remote = RemoteLedger(api, is_own=own is not None)
+        yield LedgerDesk(api, printer, None, remote, Days(await remote.zone()), own)
         return
     days = Days(ZoneInfo(settings.limits.time_zone))
     store = Store(database_url(settings), pool_size=1, timeout_s=settings.database.timeout_s)
@@ -193,6 +198,13 @@ async def _desk(api: Api, settings: "Settings | None", printer: Printer) -> Asyn
         yield StoreDesk(api, printer, settings, LedgerQueries(store, days), days)
     finally:
         await store.close()
+
+
+async def _own(api: Api) -> dict[str, str] | None:
+    me = await api.get("/me")
+    key, team = me["key"], me["team"]
+    is_member = key["role"] == "member"
+    return {key["id"]: f"{team['name']}/{key['name']}", team["id"]: team["name"]} if is_member else None
 
 
 def begin_us(option: str, text: str, days: "Days") -> int:

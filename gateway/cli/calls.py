@@ -104,7 +104,7 @@ async def show(
 
 async def names_of(desk: LedgerDesk, calls: Iterable["Call"]) -> Names:
     """Names of the keys and teams of these."""
-    names = Names(desk.api)
+    names = Names(desk)
     for call in calls:
         await names.learn((call.key_id, call.team_id))
     return names

@@ -27,20 +27,24 @@ _TAG = "tag:"
 
 
 class RemoteLedger:
-    """Every method raises `Refused`. A page may have less than was asked for, and then says what is next."""
+    """Every method raises `Refused`. A page may have less than was asked for, and then says what is next.
 
-    def __init__(self, api: Api) -> None:
+    `is_own`: of the key that asks alone, which is all that a member may ask for.
+    """
+
+    def __init__(self, api: Api, *, is_own: bool = False) -> None:
         self._api = api
+        self._below = "/me" if is_own else ""
 
     async def zone(self) -> ZoneInfo:
         """The time zone of its days."""
-        told = await self._api.get("/usage", group_by="", since=0, until=0)
+        told = await self._api.get(f"{self._below}/usage", group_by="", since=0, until=0)
         return ZoneInfo(told["time_zone"])
 
     async def usage(self, query: UsageQuery) -> UsagePage:
         """One page of sums."""
         told = await self._api.get(
-            "/usage",
+            f"{self._below}/usage",
             **_filters(query),
             group_by=",".join(query.group_by),
             sort=query.sort,
@@ -54,7 +58,7 @@ class RemoteLedger:
         """One page of single calls."""
         statuses = [_CLASSES[first] for first in query.status_classes or ()]
         told = await self._api.get(
-            "/calls",
+            f"{self._below}/calls",
             **_filters(query),
             outcome=None if query.outcomes is None else ",".join(query.outcomes),
             status=_one("--status", statuses),
@@ -67,7 +71,7 @@ class RemoteLedger:
     async def call(self, call_id: str) -> Call | None:
         """One call, if there is one that the key may see."""
         try:
-            return _call(await self._api.get(f"/calls/{quote(call_id, safe='')}"))
+            return _call(await self._api.get(f"{self._below}/calls/{quote(call_id, safe='')}"))
         except Refused as refusal:
             if refusal.status in (400, 404):  # no call has an id that cannot stand in a path
                 return None

@@ -55,7 +55,7 @@ async def follow(desk: StoreDesk, following: Following, which: Which) -> None:
         limit=_PAGE,
         **await which.filters(desk),
     )
-    ends, names = Ends(desk, query, now_us), Names(desk.api)
+    ends, names = Ends(desk, query, now_us), Names(desk)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)  # in the midst of a query it might be lost
     await _print(desk, names, await ends.before(following.last))

@@ -71,7 +71,7 @@ class Answer:
 async def usage(desk: LedgerDesk, _context: typer.Context, asked: Asked, which: Which) -> None:
     """Show who used what, and what it cost: `usage --by team,model --since 30d`."""
     answer = await _answer(desk, asked, await which.filters(desk))
-    names = Names(desk.api)
+    names = Names(desk)
     await names.learn(str(each.group[word]) for each in answer.groups for word in _NAMED if word in each.group)
     if desk.printer.as_json:
         desk.printer.json(_document(answer, names, str(desk.days.zone)))
