@@ -25,7 +25,7 @@ from gateway.store.tables import audit, keys, revision, secrets, teams
 from gateway.terms import NO_LIMITS, Limits
 
 _BASE62 = string.digits + string.ascii_letters
-_NOT_AUDITED = ("last_used_at",)
+_NOT_AUDITED = ("last_used_at", "team_state")
 
 
 def new_id(kind: str) -> str:

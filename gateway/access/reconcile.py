@@ -122,6 +122,7 @@ class _Run:
             name=wanted.name,
             team_id=team.id,
             team=team.name,
+            team_state=team.state,
             owner=None,
             role=wanted.role,
             state="active",

@@ -52,6 +52,8 @@ class Key(msgspec.Struct, frozen=True):
     rotated_at: int | None = None
     grace_until: int | None = None
     """Until when the secret before the last rotation works too."""
+    team_state: State = "active"
+    """Its team's: no key of a disabled team works, whatever its own state."""
     grants: Grants = EVERYTHING
     limits: Limits = NO_LIMITS
     budgets: Budgets = NO_BUDGETS

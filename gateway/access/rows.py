@@ -27,7 +27,8 @@ def select_keys(now: int) -> Select[Any]:
         .where(secrets.c.key_id == keys.c.id, secrets.c.valid_until > now)
         .scalar_subquery()
     )
-    return select(keys, teams.c.name.label("team"), grace.label(_GRACE)).join(teams, teams.c.id == keys.c.team_id)
+    of_team = teams.c.name.label("team"), teams.c.state.label("team_state")
+    return select(keys, *of_team, grace.label(_GRACE)).join(teams, teams.c.id == keys.c.team_id)
 
 
 def team_of(row: Row[Any]) -> Team:

@@ -22,7 +22,7 @@ _HINT_LENGTH = 4
 def new_key(team: Team, draft: KeyDraft, secret: str, now: int) -> Key:
     """The record of a key that is made at `now`, Unix time, and has `secret`."""
     members = msgspec.structs.asdict(draft)
-    members.update(team=team.name, team_id=team.id, hint=hint(secret))
+    members.update(team=team.name, team_id=team.id, team_state=team.state, hint=hint(secret))
     return Key(id=new_id("key"), state="active", source="api", version=1, created_at=now, updated_at=now, **members)
 
 

@@ -176,9 +176,12 @@ def _is_alive(key: Record) -> bool:
 
 
 def _state(key: Record) -> str:
-    expires_at = key["expires_at"]
-    is_expired = expires_at is not None and expires_at <= time.time()
-    return "expired" if is_expired and key["state"] == "active" else str(key["state"])
+    """Why it does not work, where it does not."""
+    if key["state"] != "active":
+        return str(key["state"])
+    if key["expires_at"] is not None and key["expires_at"] <= time.time():
+        return "expired"
+    return "active" if key["team_state"] == "active" else f"team {key['team_state']}"
 
 
 def _facts(key: Record) -> list[tuple[str, str]]:

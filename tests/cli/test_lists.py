@@ -1,5 +1,6 @@
 """Lists of keys: of a team that there is, without what has ended unless that is asked for; on a store and by --url."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,23 @@ def test_a_team_without_keys_has_an_empty_list(on: Run) -> None:
     team = answer(on("teams", "create", "--name", "engines", "--json"))
     for named in ("engines", team["id"]):
         assert names(on("keys", "list", "--team", named, "--json")) == []
+
+
+def test_keys_of_a_disabled_team_are_not_said_to_work(on: Run) -> None:
+    done(on("teams", "create", "--name", "engines"))
+    done(on("keys", "create", "--team", "engines", "--name", "a"))
+    done(on("keys", "create", "--team", "engines", "--name", "b"))
+    done(on("keys", "disable", "b"))
+    done(on("teams", "disable", "engines"))
+    new = answer(on("keys", "create", "--team", "engines", "--name", "c", "--json"))
+    of_team = ("keys", "list", "--team", "engines")
+    rows = [re.split(r" {2,}", line) for line in done(on(*of_team)).splitlines()[2:]]
+    assert [row[4] for row in rows] == ["team disabled", "disabled", "team disabled"]
+    shown = [*answer(on(*of_team, "--json")), answer(on("keys", "show", "a", "--json")), new]
+    assert {(key["team_state"], key["state"]) for key in shown} == {("disabled", "active"), ("disabled", "disabled")}
+    done(on("teams", "enable", "engines"))
+    assert "team disabled" not in done(on(*of_team))
+    assert {key["team_state"] for key in answer(on(*of_team, "--json"))} == {"active"}
 
 
 def test_revoked_keys_are_listed_where_they_are_asked_for(on: Run) -> None:

@@ -51,6 +51,7 @@ class KeyReply(_Object):
     object: Literal["key"] = "key"
     team_id: str
     team: str
+    team_state: State = Field(description="No key of a disabled team works, whatever its own `state`.")
     owner: str | None
     role: Role
     hint: str = Field(description="The last four characters of the secret, to tell keys apart.")
