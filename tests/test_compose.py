@@ -363,9 +363,9 @@ def test_users_of_an_sdk_notice_nothing_of_a_node_that_is_killed(deployment: Dep
     """A call that was sent to it is not sent again by nginx, since it may have been processed; the SDK's to decide."""
     deployment.up()
     podman("kill", "--signal=KILL", deployment.containers("gateway")[1])
-    client = OpenAI(base_url=f"{deployment.url}/v1", api_key=deployment.admin_keys[0])
-    for _ in range(30):
-        completion = client.chat.completions.create(
-            model="openai/gpt-5.2", messages=[{"role": "user", "content": "Hi"}]
-        )
-        assert completion.choices[0].finish_reason == "stop"
+    with OpenAI(base_url=f"{deployment.url}/v1", api_key=deployment.admin_keys[0]) as client:
+        for _ in range(30):
+            completion = client.chat.completions.create(
+                model="openai/gpt-5.2", messages=[{"role": "user", "content": "Hi"}]
+            )
+            assert completion.choices[0].finish_reason == "stop"

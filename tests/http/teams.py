@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,12 @@ _count = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A gateway in front of a simulator, which tells what reached it."""
+    """A gateway in front of a simulator, which tells what reached it. `opened` is closed with it."""
 
     gateway: RunningGateway
     http: httpx2.Client
     upstream: str
+    opened: ExitStack
 
     def ask(self, key: str, method: str, path: str, **what: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {key}", **what.pop("headers", {})}
@@ -46,7 +47,11 @@ class World:
         return int(self.http.get(f"{self.upstream}/_seen").json()["total"])
 
     def client(self, key: str) -> OpenAI:
-        return OpenAI(base_url=self.gateway.api, api_key=key, max_retries=0)
+        """One that is closed with the world.
+
+        Left to the garbage collector it may lose its socket first, which then complains in another test.
+        """
+        return self.opened.enter_context(OpenAI(base_url=self.gateway.api, api_key=key, max_retries=0))
 
 
 @contextmanager
@@ -65,8 +70,9 @@ def two_teams(**access: Any) -> Iterator[World]:
         running_simulator(api_key=UPSTREAM_KEY) as base_url,
         httpx2.Client(timeout=10) as http,
         running_gateway(base_url, keys=KEYS, access=access) as gateway,
+        ExitStack() as opened,
     ):
-        yield World(gateway, http, base_url.removesuffix("/v1"))
+        yield World(gateway, http, base_url.removesuffix("/v1"), opened)
 
 
 async def asked(gateway: RunningGateway, key: str, method: str, path: str, **what: Any) -> httpx2.Response:

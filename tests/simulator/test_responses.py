@@ -245,8 +245,7 @@ def test_what_is_not_stored_is_the_same_each_time(client: OpenAI) -> None:
 
 def test_the_same_requests_get_the_same_ids_in_the_same_order_from_another_simulator() -> None:
     def ids() -> list[str]:
-        with running_simulator() as url:
-            client = OpenAI(base_url=url, api_key="any")
+        with running_simulator() as url, OpenAI(base_url=url, api_key="any") as client:
             return [client.responses.create(model=MODEL, input=text).id for text in ("a", "b", "a")]
 
     assert ids() == ids()
