@@ -23,6 +23,7 @@ from gateway.store.engine import Store
 _log = logging.getLogger(__name__)
 
 _HOW = "Send it as 'Authorization: Bearer YOUR_KEY', or as api_key of your OpenAI client"
+_UNKNOWN = "no such key, or it has ended"
 _MAX_QUERIES = 4
 _MAX_DIGESTS = 500
 """Of one query; both databases take that many parameters, and answer within milliseconds."""
@@ -84,8 +85,11 @@ class KeyDirectory:
             self._refuse_strangers(token, token_digest)
             return None
         principal = entry.principal
-        if not compare_digest(entry.digest, token_digest) or self._is_over(principal):
-            raise _invalid()
+        if not compare_digest(entry.digest, token_digest):
+            raise _invalid(_UNKNOWN)
+        if self._is_over(principal):
+            what = "an old secret of the key" if principal.is_in_grace else "the key"
+            raise _invalid(f"{what} {principal.team}/{principal.key} has expired")
         entry.used = True
         self.hits += 1
         return principal
@@ -99,7 +103,7 @@ class KeyDirectory:
         if principal is None:
             principal = await self._ask_database(digest(_bearer_token(authorization)))
         if principal is None:
-            raise _invalid()
+            raise _invalid(_UNKNOWN)
         return principal
 
     def pin(self, digests: Iterable[bytes]) -> None:
@@ -141,10 +145,10 @@ class KeyDirectory:
         """Raises `InvalidKey` for what the database need not be asked about."""
         if not is_well_formed(token.decode("latin-1")) and token_digest not in self._remembered.pinned:
             self.look_ups["malformed"] += 1
-            raise _invalid()
+            raise _invalid("malformed key")
         if self._remembered.is_stranger(token_digest, self._clock()):
             self.look_ups["unknown_again"] += 1
-            raise _invalid()
+            raise _invalid(_UNKNOWN)
 
     def _is_over(self, principal: Principal) -> bool:
         return principal.expires_at_s is not None and principal.expires_at_s <= self._now()
@@ -242,8 +246,10 @@ def digest_of(authorization: bytes | None) -> bytes:
     return digest(_bearer_token(authorization))
 
 
-def _invalid() -> InvalidKey:
-    return InvalidKey(f"This API key is not valid here. {_HOW}, or ask whoever runs this gateway for one.")
+def _invalid(why: str) -> InvalidKey:
+    """One message for every reason; `why` is for the log."""
+    message = f"This API key is not valid here. {_HOW}, or ask whoever runs this gateway for one."
+    return InvalidKey(message, detail=why)
 
 
 def _unavailable() -> StoreUnavailable:

@@ -51,7 +51,8 @@ def check_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> None:
     if not allows_model(grants, names):
         model = f"the model {names[0][:_LONGEST_SHOWN]!r}" if names else "a model that the gateway cannot read"
         raise ModelNotAllowed(
-            f"This API key may not use {model}. Name one that it may use, or ask whoever runs this gateway for it.",
+            f"This API key may not use {model}. GET /v1/models lists those that it may use; ask whoever runs this"
+            " gateway for others.",
             param="model",
         )
 

@@ -230,7 +230,7 @@ def _traces_without_the_extra(settings: Settings) -> Iterator[Conflict]:
         yield Conflict(
             (("traces", "endpoint"),),
             "is set, but OpenTelemetry's exporter is not installed",
-            "pip install 'gmi-gateway[otel]', or take it out",
+            "install it (docs/operations.md#traces), or take the setting out",
         )
 
 

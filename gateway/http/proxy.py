@@ -131,6 +131,8 @@ class Proxy:
         try:
             await self._answer(call, scope, receive, send)
         except GatewayError as error:
+            if call.principal is None:
+                error.detail = self._with_address(error.detail, scope)
             await self._refuse(call, error, send)
         except ClientLeft:
             call.left = call.is_free = True
@@ -313,9 +315,12 @@ class Proxy:
         principal = _known(call.principal)
         call.is_background = seen.background
         call.outlives_client = self._drains or seen.background
-        model = seen.model
+        model, target = seen.model, None
+        if model is not None:
+            target = self._aliases.get(model)
+            call.model = without_keys(target or model)[:_LONGEST_NAME]
         if principal.grants and (model is not None or match.route.runs_model):
-            check_model(principal.grants, () if model is None else (model, self._aliases.get(model, model)))
+            check_model(principal.grants, () if model is None else (model, target or model))
         if principal.grants and not allows_model(principal.grants, ()):
             self._check_tools(principal, body)
         if self._tags_from_body:
@@ -324,11 +329,8 @@ class Proxy:
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
         if seen.prompt_cache_key and self._headers.namespaces_keys:
             body = replace_text(body, "prompt_cache_key", self._headers.cache_key(seen.prompt_cache_key, principal))
-        if model is not None:
-            if (target := self._aliases.get(model)) is not None:
-                model = target
-                body = replace_model(body, target)
-            call.model = without_keys(model)[:_LONGEST_NAME]
+        if target is not None:
+            body = replace_model(body, target)
         call.body = body
         if match.route.runs_model:
             bound = _output_bound(match.route, seen)
@@ -352,6 +354,13 @@ class Proxy:
                 subpath = b"/models/" + quote(target, safe="").encode()
         query: bytes = scope["query_string"]
         return self._base_path + subpath + (b"?" + query if query else b"")
+
+    def _with_address(self, detail: str, scope: Scope) -> str:
+        """Of a call by nobody who is known, the log tells where it came from."""
+        known: Repeated | None = scope["repeated"]
+        headers = scope["headers"] if known is None else known.head.headers
+        came_from = f"from {address_of(scope, headers, self._trusted_proxies)}"
+        return f"{detail}, {came_from}" if detail else came_from
 
     async def _refuse(self, call: LiveCall, error: GatewayError, send: Send) -> None:
         if call.outcome is not None or call.status:

@@ -61,7 +61,9 @@ class DrainingServer(uvicorn.Server):
         await self._leave(sockets or [])
         proxy.draining = True
         if count := len(proxy.open_calls):
-            _log.info("draining: %d open, at most %g s; a second interrupt ends it now", count, self._drain_s)
+            _log.info("stopping: %d calls open, for %g s at most; a second signal ends them now", count, self._drain_s)
+        else:
+            _log.info("stopping: no call is open")
         await self._wait(lambda: proxy.open_calls, self._drain_s)
         for call in tuple(proxy.open_calls):
             call.cut(Draining("This gateway is shutting down and cannot finish this call; send it again."))

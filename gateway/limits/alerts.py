@@ -294,6 +294,7 @@ def _row(reached: Reached, percent: int, at: int) -> dict[str, object]:
 def _event(reached: Reached, percent: int, at: int) -> dict[str, object]:
     """All but the names, which are looked up when it is sent."""
     rule = reached.rule
+    is_spent = reached.after_microusd * 100 >= rule.limit * percent
     return {
         "id": f"alert_{uuid.uuid4().hex}",
         "type": "budget.threshold_reached",
@@ -302,6 +303,7 @@ def _event(reached: Reached, percent: int, at: int) -> dict[str, object]:
             "period": rule.period,
             "window": place(rule)[1],
             "percent": percent,
+            "reason": "spent" if is_spent else "call_refused",
             "limit_microusd": rule.limit,
             "spent_microusd": reached.after_microusd,
             "resets_at": rule.resets_at_s,

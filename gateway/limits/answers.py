@@ -96,7 +96,12 @@ def dollars(microusd: int) -> str:
 
 
 def _described(rule: Rule) -> str:
-    whose = {"key": "this key", "team": "its team", "model": "its team for this model", "endpoint": "all keys together"}
+    whose = {
+        "key": "this key",
+        "team": "this key's team",
+        "model": "this key's team with this model",
+        "endpoint": "all keys together",
+    }
     if rule.dimension == "parallel":
         return f"{whose[rule.whose]} may have {_counted(rule.limit, 'calls')} in flight at once"
     return f"{whose[rule.whose]} may use {_counted(rule.limit, rule.dimension)} a {rule.period}"

@@ -74,7 +74,7 @@ class PriceBook:
         else:
             self.readings["loaded"] += 1
             self.is_stale = False
-            _log.info("prices were read again: %d entries, %d of them priced", len(self._prices), self._prices.priced)
+            _log.info("prices were read again: %d of %d models priced", self._prices.priced, len(self._prices))
 
     async def _follow(self) -> None:
         while True:

@@ -23,7 +23,7 @@ class Metrics(Section):
 
 
 class Traces(Section):
-    """Traces of calls, by OpenTelemetry; they take the extra, `pip install gmi-gateway[otel]`."""
+    """Traces of calls, by OpenTelemetry; they take the extra `otel`."""
 
     endpoint: HttpUrl | None = Field(
         default=None, description="OTLP/HTTP URL of a collector: http://localhost:4318; by default there are no traces."

@@ -128,9 +128,10 @@ async def test_a_key_ends_at_its_second_without_a_query(store: Store) -> None:
     await directory.look_up(bearer(secret))
     assert directory.known(bearer(secret)) is not None
     now.at = 100.0
-    with queries(store) as seen, pytest.raises(InvalidKey):
+    with queries(store) as seen, pytest.raises(InvalidKey) as refusal:
         directory.known(bearer(secret))
     assert seen == []
+    assert refusal.value.detail == "the key TEAM_1/KEY_1 has expired", "for the log"
 
 
 @pytest.mark.parametrize(("expires_at", "grace_until", "ends_at"), [(100, 200, 100), (200, 100, 100), (None, 100, 100)])

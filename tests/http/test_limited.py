@@ -129,7 +129,7 @@ async def test_parallel_calls_are_counted_while_they_last() -> None:
                 await upstream.received(2)
                 refused = await chat(gateway)
                 assert (refused.status, refused.error["type"]) == (429, "requests")
-                assert "its team may have 2 calls in flight at once" in refused.error["message"]
+                assert "this key's team may have 2 calls in flight at once" in refused.error["message"]
                 assert (refused.header("retry-after"), refused.header("retry-after-ms")) == ("1", "1000")
                 one.leave()
                 await gateway.recorded(2)

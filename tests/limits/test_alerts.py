@@ -118,6 +118,7 @@ async def test_what_is_told_names_team_and_key_and_says_how_much(store: Store, c
             "period": "month",
             "window": "month/2026-11",
             "percent": 50,
+            "reason": "spent",
             "limit_microusd": 1_000,
             "spent_microusd": 612,
             "resets_at": 1_796_083_200,
@@ -130,6 +131,7 @@ async def test_what_is_told_names_team_and_key_and_says_how_much(store: Store, c
         "period": "total",
         "window": "total",
         "percent": 50,
+        "reason": "spent",
         "limit_microusd": 2_000,
         "spent_microusd": 1_000,
         "resets_at": None,
@@ -170,7 +172,7 @@ def test_the_page_shows_every_member_of_what_is_told() -> None:
     event = json.loads(shown[0])
     assert list(event) == ["id", "type", "created_at", "data"]
     assert list(event["data"]) == [
-        *("team", "key", "period", "window", "percent"),
+        *("team", "key", "period", "window", "percent", "reason"),
         *("limit_microusd", "spent_microusd", "resets_at", "enforced"),
     ]
 
@@ -211,6 +213,7 @@ async def test_a_refusal_for_want_of_room_counts_as_spent_and_is_told_once(store
             node.spend.note_refusal(RULE)
             await node.spent(RULE, 0)
         assert percents(receiver) == [50, 80, 100]
+        assert [event["data"]["reason"] for event in told(receiver)] == ["spent", "spent", "call_refused"]
         assert told(receiver)[-1]["data"]["spent_microusd"] == 990
         await Node(store, receiver.url, clock).spent(RULE, 20)
         assert len(receiver.requests) == 3

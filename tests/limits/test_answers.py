@@ -80,7 +80,7 @@ def test_a_refusal_says_which_limit_and_ends_with_when_to_try_again() -> None:
 def test_a_refusal_for_parallel_calls_is_one_of_requests() -> None:
     error = refusal(Decision(admitted=False, standings=(), binding=PARALLEL))
     assert (error.type, error.code) == ("requests", "rate_limit_exceeded")
-    assert error.message.endswith("its team may have 4 calls in flight at once. Please try again in 1s.")
+    assert error.message.endswith("this key's team may have 4 calls in flight at once. Please try again in 1s.")
 
 
 def test_a_budget_that_is_spent_is_not_worth_a_retry_and_says_when_it_starts_anew() -> None:

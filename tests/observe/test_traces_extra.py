@@ -37,7 +37,7 @@ def test_an_endpoint_without_the_extra_is_refused_with_the_cure(monkeypatch: pyt
         load_settings(None, ENDPOINT, {})
     assert str(caught.value) == (
         "GATEWAY_TRACES_ENDPOINT: traces.endpoint: is set, but OpenTelemetry's exporter is not installed; "
-        "pip install 'gmi-gateway[otel]', or take it out"
+        "install it (docs/operations.md#traces), or take the setting out"
     )
 
 
