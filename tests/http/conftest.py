@@ -1,11 +1,13 @@
-"""Fixtures for tests of the admin API."""
+"""Fixtures for tests of the admin API and of the mirrored surface."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
+from tests.faults.face import TRANSPORTS
 from tests.http.admin_server import AdminServer, administered
 from tests.http.ledger_world import LedgerWorld, ledger_world
 from tests.support.stores import fresh_sqlite_url
@@ -30,3 +32,8 @@ def world(tmp_path: Path) -> Iterator[LedgerWorld]:
     """An admin API with a ledger, on SQLite."""
     with ledger_world(fresh_sqlite_url(tmp_path)) as there:
         yield there
+
+
+@pytest.fixture(params=TRANSPORTS)
+def upstream_section(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"transport": request.param}

@@ -10,6 +10,9 @@ from gateway.limits.waiting import WaitingRoom
 from tests.limits.household import Household
 from tests.limits.memory_bench import MemoryBench
 
+LOOK_US = 250_000
+"""How often a room looks by itself."""
+
 
 class AskedLimiter:
     """The memory limiter behind a wire: it never decides at once. Whoever leaves meanwhile is charged nothing."""
@@ -110,3 +113,7 @@ async def ran() -> None:
     """Let every task run until it waits for time, or for another call."""
     for _ in range(200):
         await asyncio.sleep(0)
+
+
+def names(key: str, count: int) -> list[str]:
+    return [f"{key}{number}" for number in range(count)]

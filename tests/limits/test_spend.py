@@ -35,13 +35,6 @@ def budget(number: int = 1, window: str = "month/2026-11", resets_at_s: int | No
 RULE = budget()
 
 
-@pytest.fixture
-async def store(store_url: URL) -> AsyncIterator[Store]:
-    opened = Store(store_url)
-    yield opened
-    await opened.close()
-
-
 async def kept(store: Store) -> dict[tuple[str, str], int]:
     """All that the store holds, by subject and window."""
     async with store.reading() as connection:
