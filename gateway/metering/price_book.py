@@ -29,7 +29,7 @@ class PriceBook:
     def __init__(self, path: Path | None, *, look_every_s: float = _LOOK_EVERY_S) -> None:
         self._path = DEFAULT_FILE if path is None else path
         self._look_every_s = look_every_s
-        self._stamp = self._stamped()
+        self._stamp = self._seen = self._stamped()
         self._prices = load_prices(path)
         self._task: asyncio.Task[None] | None = None
         self.readings = {"loaded": 0, "failed": 0}
@@ -60,18 +60,23 @@ class PriceBook:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> None:
-        """Read the file, if it has changed. Never raises."""
+        """Read the file, if it has changed, but not since the look before: half a file may be one too. Never raises."""
         stamp = await asyncio.to_thread(self._stamped)
-        if stamp == self._stamp:
+        before, self._seen = self._seen, stamp
+        if stamp == self._stamp or stamp != before:
             return
         self._stamp = stamp
         try:
-            self._prices = await asyncio.to_thread(load_prices, self._path)
+            prices = await asyncio.to_thread(load_prices, self._path)
         except PricesError as error:
             self._keep(error.problems)
         except Exception as error:
             self._keep([repr(error)])
         else:
+            if self._prices.priced and not prices.priced:
+                self._keep([f"{self._path}: has no price any more; if that is meant, start the gateway anew"])
+                return
+            self._prices = prices
             self.readings["loaded"] += 1
             self.is_stale = False
             _log.info("prices were read again: %d of %d models priced", self._prices.priced, len(self._prices))

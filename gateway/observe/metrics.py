@@ -2,9 +2,10 @@
 
 Counts are kept in plain objects, found by one look-up a call, and turned into readings only when they are asked for.
 Labels come from known sets alone: rows of the route table, teams of the store, outcomes, status codes, endpoints of
-the settings, and models that upstream has answered for. The sets are capped; the rest is `other`.
+the settings, and models that upstream has reported usage of. The sets are capped; the rest is `other`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import starmap
 from typing import get_args
@@ -14,7 +15,7 @@ from gateway.observe.families import PREFIX, Buckets, Counts, Labels, Reading
 
 MAX_MODELS = 200
 MAX_TEAMS = 1_000
-MAX_LINES = 10_000
+MAX_LINES = 3_000
 """Label sets of `requests`, which has the most; beyond them neither model nor team is told apart."""
 OTHER = "other"
 NONE = "none"
@@ -24,7 +25,8 @@ GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0)
 
 _MICROUSD = 1_000_000
-
+_NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}", re.ASCII)
+"""Of a model that is told apart; what else a client may have put into one, a terminal or a browser need not meet."""
 
 _Key = tuple[str, str, str, str, int, str, bool]
 """What the calls of a line share: method, path, model, team, status, outcome, and whether they were streams."""
@@ -182,9 +184,9 @@ class CallMetrics:
         model = record.model
         if model is None or model in self._models:
             return model or NONE
-        # A reply that is not of a model at work would vouch for any name that its request holds.
-        has_run = record.route is not None and record.route.runs_model and 200 <= record.status < 300
-        if has_run and record.outcome == "done" and len(self._models) < self._most_models:
+        # Only usage that upstream reports vouches for a name: any other reply would for whatever its request holds.
+        has_run = record.usage_source == "reported" and record.outcome == "done" and 200 <= record.status < 300
+        if has_run and len(self._models) < self._most_models and _NAME.fullmatch(model):
             self._models.add(model)
             return model
         return OTHER

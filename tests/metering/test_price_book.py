@@ -33,6 +33,12 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
+async def look_twice(book: PriceBook) -> None:
+    """A change is believed when it is still the same at the next look."""
+    await book.look()
+    await book.look()
+
+
 def price(book: PriceBook) -> int | None:
     found = book.price_of("m")
     return None if found is None else found.rates.input
@@ -65,15 +71,36 @@ async def test_a_file_that_cannot_be_used_leaves_prices_as_they_are_and_is_told_
     assert "m.input: is not a whole number" in told[0].getMessage()
     write(file, "3_000_000")
     await book.look()
+    await book.look()
     assert (price(book), book.is_stale) == (3_000_000, False)
+
+
+async def test_a_file_that_is_being_written_is_not_believed_before_it_is_whole(book: PriceBook, file: Path) -> None:
+    text = file.read_text().replace("1_000_000", "2_000_000")
+    cut = text.index("2_000_000") + len("2_000")
+    for part in (text[:cut] + ", output: 0}\n", text):
+        file.write_text(part)
+        await book.look()
+        assert price(book) == 1_000_000, "it has changed since the look before"
+    await book.look()
+    assert price(book) == 2_000_000
+
+
+@pytest.mark.parametrize("text", ["unit: microusd_per_million_tokens\nmodels:\n", "unit: microusd_per_million_tokens\n"])
+async def test_a_file_that_has_lost_all_its_prices_is_taken_for_a_mistake(
+    book: PriceBook, file: Path, text: str
+) -> None:
+    file.write_text(text)
+    await look_twice(book)
+    assert (price(book), book.is_stale) == (1_000_000, True)
 
 
 async def test_a_file_that_is_gone_leaves_prices_as_they_are(book: PriceBook, file: Path) -> None:
     remove(file)
-    await book.look()
+    await look_twice(book)
     assert (price(book), book.is_stale) == (1_000_000, True)
     write(file, "2_000_000")
-    await book.look()
+    await look_twice(book)
     assert (price(book), book.is_stale) == (2_000_000, False)
 
 
@@ -86,7 +113,7 @@ async def test_a_file_that_was_not_there_is_read_once_it_is(
     assert (price(book), book.is_stale) == (None, False)
     (tmp_path / "config").mkdir()
     write(tmp_path / "config" / file.name, "1_000_000")
-    await book.look()
+    await look_twice(book)
     assert price(book) == 1_000_000
 
 

@@ -30,6 +30,7 @@ RECORD = CallRecord(
     usage=Usage(10, 5, 15, cached_tokens=4),
     error=None,
     upstream_error=None,
+    usage_source="reported",
 )
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -169,11 +170,19 @@ def test_even_models_that_answer_are_capped() -> None:
 
 def test_a_model_is_known_once_it_has_worked_and_not_because_a_request_names_it() -> None:
     conversations = next(route for route in ROUTES if route.path == "/v1/conversations" and route.method == "POST")
-    metrics = observed(replace(RECORD, route=conversations, model="made-up"), replace(RECORD, status=404, model="m"))
+    nothing_used = {"usage": None, "usage_source": "none"}
+    metrics = observed(
+        replace(RECORD, route=conversations, model="made-up", **nothing_used), replace(RECORD, status=404, model="m")
+    )
     assert value(metrics, "gmi_gateway_requests_total", model="other") == 2
     metrics.observe(replace(RECORD, model="m"))
     metrics.observe(replace(RECORD, model="m", status=500))
     assert value(metrics, "gmi_gateway_requests_total", model="m") == 2
+
+
+@pytest.mark.parametrize("model", ["m\x1b[2J", "m\n", "a b", "{x}", "\u202em", "-m", "m" * 101])
+def test_no_odd_name_becomes_a_label(model: str) -> None:
+    assert value(observed(replace(RECORD, model=model)), "gmi_gateway_requests_total", model="other") == 1
 
 
 def test_models_of_the_settings_are_known_before_they_have_answered() -> None:
