@@ -208,13 +208,12 @@ async def _own(api: Api) -> dict[str, str] | None:
 
 
 def begin_us(option: str, text: str, days: "Days") -> int:
-    """The moment of `12h` ago, of a date or a time; of a number of days or weeks, the midnight before it.
+    """The moment of `12h` ago, of a day or a time, as `values.since` has it; in microseconds.
 
-    So sums by day answer, which are kept for longer than single calls. Raises BadParameter.
+    Of whole days sums by day answer, which are kept for longer than single calls. Raises BadParameter.
     """
     now = datetime.now(days.zone)
-    moment_us = read(option, lambda said: values.since(said, now), text) * _SECOND_US
-    return days.begin_us(days.of(moment_us)) if text.endswith(("d", "w")) else moment_us
+    return read(option, lambda said: values.since(said, now), text) * _SECOND_US
 
 
 def end_us(option: str, text: str | None, days: "Days") -> int:

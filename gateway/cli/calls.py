@@ -32,9 +32,9 @@ _PAGE = 500
 class How:
     """When calls were, and how they ended."""
 
-    since: Annotated[str, typer.Option("--since", metavar="12h|2027-01-31", help="From then on.")] = "7d"
+    since: Annotated[str, typer.Option("--since", metavar="7d|12h|today|2027-01-31", help="From then on.")] = "7d"
     until: Annotated[
-        str | None, typer.Option("--until", metavar="1h|2027-01-31", help="Before then.", show_default=False)
+        str | None, typer.Option("--until", metavar="1h|today|2027-01-31", help="Before then.", show_default=False)
     ] = None
     outcome: Annotated[
         list[str] | None,
@@ -142,7 +142,7 @@ async def _show_all(desk: LedgerDesk, calls: list["Call"]) -> None:
     if desk.printer.as_json:
         desk.printer.json([document(call, names) for call in calls])
         return
-    headings = ("when", "id", "key", "route", "model", *_NUMBERS, "how it ended")
+    headings = (f"when ({desk.days.zone})", "id", "key", "route", "model", *_NUMBERS, "how it ended")
     desk.printer.rows(headings, [_row(call, names, desk.days.zone) for call in calls], numbers=_NUMBERS)
 
 

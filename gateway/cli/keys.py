@@ -11,7 +11,7 @@ from gateway.cli import values
 from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed, warn_of_prices
 from gateway.cli.finding import key_named
 from gateway.cli.options import Edits, Terms, read, said
-from gateway.cli.printing import Record, date, moment, terms_of
+from gateway.cli.printing import Record, moment, terms_of
 from gateway.cli.teams import LimitOption
 from gateway.cli.transfer import export, import_
 
@@ -166,8 +166,8 @@ def _row(key: Record) -> tuple[str, ...]:
         key["role"],
         _state(key),
         f"…{key['hint']}",
-        date(key["last_used_at"]) or "never",
-        date(key["expires_at"]) or "never",
+        moment(key["last_used_at"]) or "never",
+        moment(key["expires_at"]) or "never",
     )
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.administering import Desk, administers
+from gateway.cli.api import Refused
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import said
-from gateway.cli.printing import Record
-from gateway.limits.answers import dollars
+from gateway.cli.printing import Record, money
 
 commands = typer.Typer(name="limits", help="What is left of limits and budgets.", no_args_is_help=True)
 
@@ -41,6 +41,11 @@ async def show(
     With --url and nobody named: of the key that asks.
     """
     if key is team is endpoint is None:
+        if desk.settings is not None:
+            raise Refused(
+                "Say whose limits: --key-of, --team or --endpoint. Those of your own key its gateway shows: export"
+                " GATEWAY_URL=http://127.0.0.1:8080 and, as GATEWAY_ADMIN_KEY, the key."
+            )
         _show(desk, await desk.api.get("/me/limits"))
         return
     whose = await _whose(desk, key, team, endpoint)
@@ -101,7 +106,7 @@ def _row(limit: Record) -> tuple[str, ...]:
 
 
 def _amount(limit: Record, amount: int) -> str:
-    return dollars(amount) if limit["dimension"] == "budget" else f"{amount:,}"
+    return money(amount) if limit["dimension"] == "budget" else f"{amount:,}"
 
 
 def _time(time_ms: int | None) -> str:

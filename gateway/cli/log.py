@@ -23,8 +23,8 @@ class Filters:
     team: Annotated[str | None, typer.Option("--team", help="Within one team: name or id.")] = None
     actor: Annotated[str | None, typer.Option("--actor", help="By whom: id of a key, cli, settings.")] = None
     action: Annotated[str | None, typer.Option("--action", help="Such as key.rotate; or key, team.")] = None
-    since: Annotated[str | None, typer.Option("--since", metavar="7d|2027-01-31", help="From then on.")] = None
-    until: Annotated[str | None, typer.Option("--until", metavar="7d|2027-01-31", help="Before then.")] = None
+    since: Annotated[str | None, typer.Option("--since", metavar="7d|today|2027-01-31", help="From then on.")] = None
+    until: Annotated[str | None, typer.Option("--until", metavar="today|2027-01-31", help="Before then.")] = None
 
 
 @administers

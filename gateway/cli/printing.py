@@ -11,7 +11,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,13 +125,15 @@ def _print(table: "Table") -> None:
 
 
 def moment(at: int | None) -> str:
-    """A Unix time where this machine is: `2027-01-31 18:00`."""
-    return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+    """A Unix time, in UTC wherever one is: `2027-01-31 18:00Z`."""
+    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
-def date(at: int | None) -> str:
-    """Its day."""
-    return moment(at)[:10]
+def money(microusd: int) -> str:
+    """Micro-dollars as dollars to read: `$500.00`, and below a dollar to four digits that count, `$0.0021`."""
+    amount = Decimal(microusd) / 1_000_000
+    last = -2 if abs(amount) >= 1 else min(-2, amount.adjusted() - 3)
+    return dollars(int(amount.quantize(Decimal(1).scaleb(last)) * 1_000_000))
 
 
 def grants_of(record: Record) -> list[tuple[str, str]]:

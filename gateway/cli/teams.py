@@ -9,7 +9,7 @@ from gateway.cli import values
 from gateway.cli.administering import Desk, administers, warn_of_prices
 from gateway.cli.finding import team_named
 from gateway.cli.options import Edits, Terms, read_all
-from gateway.cli.printing import Record, budgets, date, limits, moment, terms_of
+from gateway.cli.printing import Record, budgets, limits, moment, terms_of
 
 commands = typer.Typer(name="teams", help="Teams: groups of keys, with limits of their own.", no_args_is_help=True)
 
@@ -112,7 +112,7 @@ def _row(team: Record) -> tuple[str, ...]:
         team["state"],
         limits(team["limits"]),
         budgets(team["budgets"]),
-        date(team["created_at"]),
+        moment(team["created_at"]),
     )
 
 

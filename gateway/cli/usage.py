@@ -15,13 +15,17 @@ import typer
 from gateway.cli import values
 from gateway.cli.asking import LedgerDesk, Names, Which, asks, begin_us, end_us, shown_time
 from gateway.cli.options import read
-from gateway.limits.answers import dollars
+from gateway.cli.printing import money
 from gateway.metering.sheets import csv_text
 
 if TYPE_CHECKING:
     from gateway.metering.ledger_query import GroupValue, Sums, UsageGroup, UsageQuery
 
-commands = typer.Typer(name="usage", help="Who used what, and what it cost.")
+commands = typer.Typer(
+    name="usage",
+    help="Who used what, and what it cost.",
+    subcommand_metavar="[COMMAND [ARGS]...]",  # it may stand alone
+)
 
 _SHOWN = 50
 """Groups of a table for people, unless they say."""
@@ -29,6 +33,7 @@ _PAGE = 500
 _BAR = 20
 _DAY_US = 86_400_000_000
 _NUMBERS = ("calls", "input", "output", "cost")
+_TAG = "tag:"
 _NAMED = ("team", "key")
 
 
@@ -37,14 +42,27 @@ class Asked:
     """What is asked, and how it is shown."""
 
     by: Annotated[
-        str, typer.Option("--by", metavar="A,B", help="Any of team, key, model, route, tag:NAME, and day or hour.")
+        str,
+        typer.Option(
+            "--by", "--group-by", metavar="A,B", help="Any of team, key, model, route, tag:NAME, and day or hour."
+        ),
     ] = "team"
     since: Annotated[
-        str, typer.Option("--since", metavar="7d|12h|2027-01-31", help="From then on; of days, from their midnight.")
+        str,
+        typer.Option(
+            "--since",
+            metavar="7d|12h|today|2027-01-31",
+            help="From then on; 7d are the last seven days, today among them.",
+        ),
     ] = "7d"
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="1d|2027-01-31", help="Before then (default: now).", show_default=False),
+        typer.Option(
+            "--until",
+            metavar="today|2027-01-31",
+            help="Before that begins (default: the end of today).",
+            show_default=False,
+        ),
     ] = None
     sort: Annotated[
         str | None,
@@ -164,7 +182,7 @@ def tokens(count: int, sums: "Sums") -> str:
 
 def cost(sums: "Sums") -> str:
     """A sum of money, in the same way; `unpriced` where nothing has a price."""
-    amount = dollars(sums.cost_microusd)
+    amount = money(sums.cost_microusd)
     if sums.unknown_calls or sums.unpriced_calls:
         without = "unpriced" if sums.unpriced_calls else "unknown"
         return f">{amount}" if sums.cost_microusd else without
@@ -217,14 +235,14 @@ def _document(answer: Answer, names: Names, zone: str) -> dict[str, Any]:
         "time_zone": zone,
         "group_by": list(query.group_by),
         "source": answer.source,
-        "data": [{"group": _named(each.group, names), **msgspec.structs.asdict(each.sums)} for each in answer.groups],
+        "data": [{"group": _members(each.group, names), **msgspec.structs.asdict(each.sums)} for each in answer.groups],
         "totals": msgspec.structs.asdict(answer.totals),
         "has_more": not answer.is_all,
     }
 
 
 def _named(group: dict[str, "GroupValue"], names: Names) -> dict[str, "GroupValue"]:
-    """A group with names, and ids beside them."""
+    """A group with names, and ids beside them, as columns."""
     found: dict[str, GroupValue] = {}
     for word, value in group.items():
         if word in _NAMED:
@@ -232,6 +250,13 @@ def _named(group: dict[str, "GroupValue"], names: Names) -> dict[str, "GroupValu
         else:
             found[word] = value
     return found
+
+
+def _members(group: dict[str, "GroupValue"], names: Names) -> dict[str, Any]:
+    """The same as the API has it, whose tags are an object."""
+    named = _named(group, names)
+    tags = {word.removeprefix(_TAG): named.pop(word) for word in group if word.startswith(_TAG)}
+    return {**named, "tags": tags} if tags else named
 
 
 def _sheet(answer: Answer, names: Names) -> str:

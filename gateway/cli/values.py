@@ -6,7 +6,7 @@ ValueError with a sentence that says what to write.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ _MOST_KEY_BYTES = 4096
 _MOST_DOLLARS = 9_000_000_000
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_EPOCH = date(1970, 1, 1).toordinal()
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HEADER_SAFE = re.compile(r"[!-~]+")
 """Visible ASCII (RFC 9110, section 5.5)."""
@@ -77,10 +78,25 @@ def expiry(text: str, now: datetime) -> int | None:
 
 
 def since(text: str, now: datetime) -> int:
-    """Unix time of `7d` ago, of the start of the day `2027-01-31`, or of `2027-01-31T18:00`."""
+    """Unix time at which `today`, `yesterday` or the day `2027-01-31` begins, of `12h` ago, or of `2027-01-31T18:00`.
+
+    Of `7d` and `2w`, the beginning of the first of so many days, of which today is the last. Nothing is before 1970.
+    """
+    days = {"today": 1, "yesterday": 2}.get(text) or _days(text)
+    if days is not None:
+        first = max(now.toordinal() - days + 1, _EPOCH)
+        return max(0, int(datetime.combine(date.fromordinal(first), time(), now.tzinfo).timestamp()))
     if _DURATION.fullmatch(text):
-        return int(now.timestamp()) - duration_s(text)
-    return int(_moment(text, now, "must be a time before now such as 7d, or a date such as 2027-01-31").timestamp())
+        return max(0, int(now.timestamp()) - duration_s(text))
+    wanted = "must be today, yesterday, a time before now such as 7d or 12h, or a date such as 2027-01-31"
+    return max(0, int(_moment(text, now, wanted).timestamp()))
+
+
+def _days(text: str) -> int | None:
+    found = _DURATION.fullmatch(text)
+    if found is None or found[2] not in ("d", "w"):
+        return None
+    return max(1, int(found[1]) * _UNITS_S[found[2]] // _UNITS_S["d"])
 
 
 def _moment(text: str, now: datetime, wanted: str) -> datetime:

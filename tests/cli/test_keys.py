@@ -94,7 +94,7 @@ def test_an_update_leaves_alone_what_is_not_said_and_lifts_what_is_said_so(run: 
         ("keys list --url http://127.0.0.1:1 --key-file nowhere", "--key-file: cannot be read"),
         ("keys import nowhere.yaml", "FILE: cannot be read"),
         ("keys list --config nowhere.yaml", "nowhere.yaml: cannot be read"),
-        ("audit --since yesterday", "--since: must be a time"),
+        ("audit --since lately", "--since: must be today, yesterday, a time"),
     ],
 )
 def test_what_cannot_be_understood_is_exit_code_2_and_says_what_to_write(run: Run, words: str, said: str) -> None:
@@ -196,9 +196,22 @@ def test_tables_show_money_times_and_terms_as_people_write_them(run: Run) -> Non
     shown = done(run("teams", "show", "engines"))
     assert "$1,234.50/month" in shown
     assert "60,000 requests/min" in shown
-    done(run("keys", "create", "--team", "engines", "--name", "ada", "--expires", "2127-01-31"))
-    assert "2127-01-31 23:59" in done(run("keys", "show", "ada"))
-    assert "2127-01-31" in done(run("keys", "list"))
+
+
+def test_times_are_told_in_utc_wherever_they_were_typed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "EST5")
+        time.tzset()
+        done(run("teams", "create", "--name", "engines"))
+        done(run("keys", "create", "--team", "engines", "--name", "ada", "--expires", "2127-01-31"))
+        done(run("keys", "update", "ada", "--expires", "2127-01-31T12:00"))
+        told = [done(run(*words.split())) for words in ("keys show ada", "keys list", "audit", "teams list")]
+    time.tzset()
+    assert re.search(r"^expires +2127-01-31 17:00Z +$", told[0], re.MULTILINE)
+    assert told[1].rstrip().endswith("never       2127-01-31 17:00Z")
+    assert "expires_at 2127-02-01 04:59Z → 2127-01-31 17:00Z" in told[2]
+    times = re.findall(r"\d{4}-\d\d-\d\d.{7}", "".join(told))
+    assert [each for each in times if not re.fullmatch(r".{10} \d\d:\d\dZ", each)] == []
 
 
 def test_names_are_shown_as_they_are_and_colour_nothing(run: Run) -> None:
@@ -214,7 +227,7 @@ def test_the_audit_log_says_who_did_what_to_what(run: Run) -> None:
     done(run("keys", "update", "ada", "--parallel", "8", "--expires", "2127-01-31"))
     lines = done(run("audit")).splitlines()
     assert "limits.parallel 4 → 8" in lines[2]
-    assert "expires_at none → 2127-01-31 23:59" in lines[2]
+    assert "expires_at none → 2127-01-31 23:59Z" in lines[2]
     assert [re.split(r" {2,}", line)[1:3] for line in lines[2:]] == [
         ["cli", "key.update"],
         ["cli", "key.create"],

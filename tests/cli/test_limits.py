@@ -58,6 +58,29 @@ def test_whoever_asks_for_nobody_sees_their_own(gateway: RunningGateway) -> None
     assert {it["whose"] for it in told["data"]} == {"key", "team"}
 
 
+def test_what_is_left_of_a_budget_is_told_in_cents_and_exactly_to_scripts(gateway: RunningGateway) -> None:
+    client = Client(gateway.url, gateway.admin_secret)
+    made(client.post("/teams", {"name": "odd", "budgets": {"day_microusd": 499_999_999}}))
+    client.close()
+    lines = done(call("limits", "show", "--team", "odd", **at(gateway))).splitlines()
+    (row,) = [line.split() for line in lines if "budget/day" in line]
+    assert row[3:5] == ["$500.00", "$500.00"]
+    told = answer(call("limits", "show", "--team", "odd", "--json", **at(gateway)))
+    assert [(it["limit"], it["remaining"]) for it in told["data"] if it["period"] == "day"][-1] == (499_999_999,) * 2
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_on_the_store_nobody_is_asked_whose_limits_are_meant_and_the_cure_is_said(
+    run: Run, words: tuple[str, ...]
+) -> None:
+    result = run("limits", "show", *words)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Say whose limits: --key-of, --team or --endpoint. Those of your own key its gateway shows: export"
+        " GATEWAY_URL=http://127.0.0.1:8080 and, as GATEWAY_ADMIN_KEY, the key.\n"
+    )
+
+
 def test_nothing_that_is_limited_is_said_to_be_so(gateway: RunningGateway) -> None:
     said = done(call("limits", "show", "--endpoint", "upstream", **at(gateway)))
     assert said == "Nothing is limited here. Of a key or a team: --key-of, --team.\n"
@@ -117,7 +140,9 @@ def test_what_the_page_shows_can_be_pasted(gateway: RunningGateway, tmp_path: Pa
         "YOUR_KEY": gateway.admin_secret or "",
         **at(gateway),
     }
-    code = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).replace("curl ", "curl -sf ")
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert blocks[0].startswith("export GATEWAY_URL=")
+    code = "\n".join(blocks[1:]).replace("curl ", "curl -sf ")
     command = ["bash", "-euo", "pipefail", "-c", code]
     result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

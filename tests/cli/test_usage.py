@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -66,6 +67,39 @@ def test_groups_may_be_of_several_words(ledger: Run) -> None:
 )
 def test_filters_let_through_what_they_say(ledger: Run, words: tuple[str, ...], calls: int) -> None:
     assert answer(ledger("usage", *words, "--json"))["totals"]["calls"] == calls
+
+
+def test_seven_days_are_seven_dates_and_yesterday_is_one(run: Run) -> None:
+    ada = a_key(run, "engines", "ada")
+    put(call_of(ada, f"req_{days}", days * 86_400) for days in range(10))
+    told = answer(run("usage", "--by", "day", "--json"))
+    today = datetime.fromtimestamp(told["until"] - 1, UTC).date()
+    assert [each["group"]["day"] for each in told["data"]] == [
+        str(today - timedelta(days)) for days in range(6, -1, -1)
+    ]
+    told = answer(run("usage", "--since", "yesterday", "--until", "today", "--group-by", "day", "--json"))
+    assert ([each["group"]["day"] for each in told["data"]], told["source"]) == ([str(today - timedelta(1))], "days")
+    assert [each["id"] for each in answer(run("calls", "list", "--since", "today", "--json"))] == ["req_0"]
+
+
+def test_a_script_gets_tags_as_the_api_has_them(ledger: Run) -> None:
+    told = answer(ledger("usage", "--by", "team,tag:job,tag:x", "--json"))
+    groups = [{**each["group"], "team_id": None} for each in told["data"]]
+    assert {"team": "sails", "team_id": None, "tags": {"job": "nightly", "x": None}} in groups
+
+
+def test_money_is_told_in_cents_and_exactly_to_scripts(run: Run) -> None:
+    ada = a_key(run, "engines", "ada")
+    put([call_of(ada, "req_1", cost_microusd=1_499_999_999), call_of(ada, "req_2", cost_microusd=12, model="small")])
+    shown = done(run("usage", "--by", "model"))
+    assert [cells(line)[4] for line in shown.splitlines()[2:5]] == ["$1,500.00", "$0.000012", "$1,500.00"]
+    assert answer(run("usage", "--json"))["totals"]["cost_microusd"] == 1_500_000_011
+
+
+def test_the_help_says_that_it_may_stand_alone(run: Run) -> None:
+    assert "gmi-gateway usage [OPTIONS] [COMMAND [ARGS]...]" in plain(done(run("usage", "--help"))).replace(
+        "root usage", "gmi-gateway usage"
+    )
 
 
 def test_whole_days_are_answered_from_sums_by_day(ledger: Run) -> None:
@@ -136,7 +170,7 @@ def test_no_calls_are_said_to_be_none(run: Run) -> None:
         (("--team", "team_00000000000000000000"), 1, "There is no such team"),
         (("--by", "colour"), 2, "Invalid value for --by: must name any of key, team"),
         (("--sort", "colour"), 2, "Invalid value for --sort: must be one of"),
-        (("--since", "soon"), 2, "Invalid value for --since: must be a time before now"),
+        (("--since", "soon"), 2, "Invalid value for --since: must be today, yesterday, a time before now"),
         (("--tag", "job"), 2, "Invalid value for --tag"),
         (("--json", "--csv"), 2, "does not go with --json"),
     ],

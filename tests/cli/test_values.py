@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -107,9 +108,34 @@ def test_an_expiry_that_means_nothing_is_refused(text: str) -> None:
         values.expiry(text, NOW)
 
 
-def test_the_past_is_counted_from_now_or_begins_with_a_day() -> None:
-    assert values.since("7d", NOW) == int((NOW - timedelta(days=7)).timestamp())
-    assert values.since("2026-11-01", NOW) == int(datetime(2026, 10, 31, 23, 0, tzinfo=UTC).timestamp())
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("today", "2026-11-22T00:00+01:00"),
+        ("1d", "2026-11-22T00:00+01:00"),
+        ("0d", "2026-11-22T00:00+01:00"),
+        ("yesterday", "2026-11-21T00:00+01:00"),
+        ("7d", "2026-11-16T00:00+01:00"),
+        ("1w", "2026-11-16T00:00+01:00"),
+        ("2026-11-01", "2026-11-01T00:00+01:00"),
+        ("2026-11-01T18:00", "2026-11-01T18:00+01:00"),
+        ("2026-11-01T18:00Z", "2026-11-01T18:00+00:00"),
+        ("999999999w", "1970-01-01T00:00+00:00"),
+        ("999999999h", "1970-01-01T00:00+00:00"),
+        ("0001-01-01", "1970-01-01T00:00+00:00"),
+    ],
+)
+def test_a_time_begins_with_its_first_day_of_which_today_is_the_last(text: str, moment: str) -> None:
+    assert values.since(text, NOW) == int(datetime.fromisoformat(moment).timestamp())
+
+
+def test_hours_are_counted_from_now() -> None:
+    assert values.since("12h", NOW) == int((NOW - timedelta(hours=12)).timestamp())
+
+
+def test_a_day_begins_at_its_own_midnight_also_where_the_clocks_changed_since() -> None:
+    now = datetime(2026, 10, 26, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert values.since("2d", now) == int(datetime(2026, 10, 24, 22, 0, tzinfo=UTC).timestamp())
 
 
 def test_the_key_is_taken_as_given_or_from_a_file_or_from_the_environment(tmp_path: Path) -> None:
