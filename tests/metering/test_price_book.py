@@ -10,6 +10,10 @@ from gateway.metering.price_book import PriceBook
 from gateway.metering.prices import PricesError
 
 
+HEAD = "unit: microusd_per_million_tokens\nmodels:\n"
+TEXT = f"{HEAD}  m: {{looked_up: 2026-11-22, output: 0, input: 2_000_000}}\n"
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "prices.yaml"
@@ -27,6 +31,11 @@ def write(file: Path, amount: str) -> None:
     entry = f"{{looked_up: 2026-11-22, input: {amount}, output: 0}}"
     new.write_text(f"unit: microusd_per_million_tokens\nmodels:\n  m: {entry}\n")
     new.replace(file)
+
+
+def overwrite(file: Path, text: str) -> None:
+    """In its place, as a shell does."""
+    file.write_text(text)
 
 
 def remove(file: Path) -> None:
@@ -76,21 +85,19 @@ async def test_a_file_that_cannot_be_used_leaves_prices_as_they_are_and_is_told_
 
 
 async def test_a_file_that_is_being_written_is_not_believed_before_it_is_whole(book: PriceBook, file: Path) -> None:
-    text = file.read_text().replace("1_000_000", "2_000_000")
-    cut = text.index("2_000_000") + len("2_000")
-    for part in (text[:cut] + ", output: 0}\n", text):
-        file.write_text(part)
+    for text in (TEXT.replace("2_000_000", "2_000"), TEXT):
+        overwrite(file, text)
         await book.look()
         assert price(book) == 1_000_000, "it has changed since the look before"
     await book.look()
     assert price(book) == 2_000_000
 
 
-@pytest.mark.parametrize("text", ["unit: microusd_per_million_tokens\nmodels:\n", "unit: microusd_per_million_tokens\n"])
+@pytest.mark.parametrize("text", [HEAD, HEAD.removesuffix("models:\n")])
 async def test_a_file_that_has_lost_all_its_prices_is_taken_for_a_mistake(
     book: PriceBook, file: Path, text: str
 ) -> None:
-    file.write_text(text)
+    overwrite(file, text)
     await look_twice(book)
     assert (price(book), book.is_stale) == (1_000_000, True)
 
