@@ -9,7 +9,6 @@ import pytest
 from gateway.metering.price_book import PriceBook
 from gateway.metering.prices import PricesError
 
-
 HEAD = "unit: microusd_per_million_tokens\nmodels:\n"
 TEXT = f"{HEAD}  m: {{looked_up: 2026-11-22, output: 0, input: 2_000_000}}\n"
 
