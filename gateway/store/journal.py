@@ -106,6 +106,8 @@ class Journal:
         """So much at least may still be written: counted down by what is, and counted anew where it is not enough."""
         self._other: Segment | None = None
         """What was written to before, and will be again; it is drained meanwhile, or empty."""
+        self._unusable: set[Path] = set()
+        """Files that cannot be opened, of which that was said."""
         self.written_bytes = 0
         """All that this process ever wrote."""
 
@@ -180,12 +182,15 @@ class Journal:
             self._finish(segment)
 
     def adopt(self) -> int:
-        """Take over the files of processes that are no more; how many bytes they hold. Raises OSError."""
+        """Take over the files of processes that are no more; how many bytes they hold. Raises OSError.
+
+        One that cannot be opened keeps nobody from the others.
+        """
         self._forget_deleted()
         adopted = 0
         own = {segment.path for segment in self._segments}
         for path in sorted(self._directory.glob(self._pattern)):
-            if path not in own and (segment := _taken_over(path)) is not None:
+            if path not in own and (segment := self._openable(path)) is not None:
                 self._segments.append(segment)
                 self._least_room = 0
                 adopted += segment.size
@@ -200,6 +205,16 @@ class Journal:
                 os.close(segment.descriptor)
         self._segments.clear()
         self._current = self._other = None
+
+    def _openable(self, path: Path) -> Segment | None:
+        """As `_taken_over`; None also for a file that cannot be opened, which is said once."""
+        try:
+            return _taken_over(path)
+        except OSError as error:
+            if path not in self._unusable:
+                _log.warning("%s cannot be opened, and what is in it waits: %s", path, error)
+            self._unusable.add(path)
+            return None
 
     def _made(self) -> Segment:
         """A new file of this process. Raises OSError."""

@@ -303,3 +303,14 @@ def test_a_spare_file_that_somebody_deleted_is_written_to_no_more(journal: Journ
     journal.append(b"c\n")
     assert sorted(path.read_bytes() for path in files(journal)) == [b"b\n", b"c\n"]
     assert drained(journal) == [b"b\n", b"c\n"]
+
+
+def test_a_file_that_cannot_be_opened_keeps_nobody_from_the_others_and_is_named_once(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = journal._directory
+    (directory / "ids-00.journal").mkdir()
+    (directory / "ids-11.journal").write_bytes(b"a\n")
+    assert [journal.adopt() for _ in range(3)] == [2, 0, 0]
+    assert drained(journal) == [b"a\n"]
+    assert caplog.text.count("ids-00.journal cannot be opened") == 1
