@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.errors import StoreUnavailable
 from gateway.metering import rollups
 from gateway.metering.bulk import BulkInsert
 from gateway.metering.ledger_line import Line, decode
@@ -21,8 +22,8 @@ from gateway.store.engine import Store
 from gateway.store.failures import sqlstate
 from gateway.store.tables import USAGE, call_tags, calls
 
-_DATA_EXCEPTION = "22"
-"""Class of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps all."""
+_DATA_CLASSES = ("22", "23")
+"""Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
 _UNKNOWN = (None,) * len(USAGE)
 _members = msgspec.structs.astuple
 
@@ -60,18 +61,37 @@ class Drain:
             return Written(0, lost)
         try:
             return Written(await self._write({line.id: line for line in lines}), lost)
-        except DBAPIError as error:
-            if not (sqlstate(error) or "").startswith(_DATA_EXCEPTION):
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            if len(lines) > 1:
+                each = await self._write_each(lines, error)
+                return Written(each.new, each.lost + lost)
+            if not _is_of_a_line(error):
                 raise
-            if len(raw) > 1:
-                return await self._write_each(raw, kept_since_us)
-            _log.exception("The ledger's database refuses the record of call %s, which is lost.", lines[0].id)
+            _log_lost(lines[0], error)
             return Written(0, lost + 1)
 
-    async def _write_each(self, raw: Iterable[bytes], kept_since_us: int) -> Written:
-        """One of them is refused, and must not keep the others."""
-        each = [await self.write([line], kept_since_us=kept_since_us) for line in raw]
-        return Written(sum(written.new for written in each), sum(written.lost for written in each))
+    async def _write_each(self, lines: Iterable[Line], reason: Exception) -> Written:
+        """One of them at least is refused, and must not keep the others.
+
+        Where all are, and not for what is in them, the fault is not theirs: raises `reason`.
+        """
+        new = taken = 0
+        refused: list[tuple[Line, Exception]] = []
+        for line in lines:
+            try:
+                new += await self._write({line.id: line})
+                taken += 1
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                refused.append((line, error))
+        if not taken and not all(_is_of_a_line(why) for _, why in refused):
+            raise reason
+        for line, why in refused:
+            _log_lost(line, why)
+        return Written(new, len(refused))
 
     async def _write(self, lines: dict[str, Line]) -> int:
         """The number of those that are new."""
@@ -112,6 +132,17 @@ def _readable(raw: Iterable[bytes]) -> list[Line]:
         except msgspec.DecodeError:
             _log.warning("a line of the journal of usage cannot be read, and its call is lost (%d bytes)", len(each))
     return lines
+
+
+def _is_of_a_line(error: Exception) -> bool:
+    """Whether it is what a line says that cannot be kept; else time may mend it."""
+    cause = (error.orig or error) if isinstance(error, StatementError) else error
+    is_odd_value = isinstance(cause, (ValueError, ArithmeticError)) or isinstance(error, IntegrityError)
+    return is_odd_value or (sqlstate(error) or "").startswith(_DATA_CLASSES)
+
+
+def _log_lost(line: Line, error: Exception) -> None:
+    _log.error("The ledger's database refuses the record of call %s, which is lost.", line.id, exc_info=error)
 
 
 def _row(line: Line) -> tuple[Any, ...]:

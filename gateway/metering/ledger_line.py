@@ -12,6 +12,8 @@ import msgspec
 from gateway.call import CallRecord, Outcome, Usage, UsageSource
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=32_472_144_000_000_000)]
+"""Until the year 2999: the calendar, which sums by day are made with, ends not much later."""
 _KINDS = len(Usage.__struct_fields__)
 _NOTHING = [0] * _KINDS
 _MODEL, _ENDPOINT, _ERROR, _UPSTREAM_ERROR, _REQUEST_ID = 200, 100, 100, 40, 200
@@ -23,7 +25,7 @@ class Line(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the ledger keeps of a call. Times in microseconds, `started_at` since 1970; `usage` is None if unknown."""
 
     id: Annotated[str, msgspec.Meta(max_length=100)]
-    started_at: _Count
+    started_at: _Moment
     team_id: Annotated[str, msgspec.Meta(max_length=40)]
     key_id: Annotated[str, msgspec.Meta(max_length=40)]
     method: Annotated[str, msgspec.Meta(max_length=10)]

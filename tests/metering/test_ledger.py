@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 
 from gateway.call import Usage
 from gateway.errors import StoreUnavailable
@@ -153,6 +154,48 @@ async def test_a_line_that_the_database_refuses_costs_its_own_call_alone(store: 
     written = await Drain(store, Days()).write([lines[0], with_nul, lines[2]])
     assert written == (Written(2, 1) if store.dialect == "postgresql" else Written(3, 0))
     assert {"req_0", "req_2"} <= set(await rows(store))
+
+
+async def test_a_line_of_an_impossible_time_costs_its_own_call_alone(store: Store) -> None:
+    lines = [encode(record(f"req_{number}")) for number in range(3)]
+    lines[1] = encode(record("req_1", started_at_s=1e12))
+    assert await Drain(store, Days()).write(lines) == Written(2, 1)
+    assert sorted(await rows(store)) == ["req_0", "req_2"]
+
+
+async def test_a_line_that_no_day_can_be_found_for_costs_its_own_call_alone(store: Store) -> None:
+    lines = [encode(record(f"req_{number}")) for number in range(3)]
+    drain = Drain(store, OddDays(int((NOON_S + 86_400) * 1e6)))
+    lines[1] = encode(record("req_1", started_at_s=NOON_S + 86_400))
+    assert await drain.write(lines) == Written(2, 1)
+    assert await drain.write(lines[1:2]) == Written(0, 1)
+    assert sorted(await rows(store)) == ["req_0", "req_2"]
+
+
+class OddDays(Days):
+    """Cannot tell of one moment which day it belongs to."""
+
+    def __init__(self, odd_us: int) -> None:
+        super().__init__()
+        self._odd_us = odd_us
+
+    def of(self, at_us: int) -> int:
+        if at_us == self._odd_us:
+            raise ValueError("year 33658 is out of range")
+        return super().of(at_us)
+
+
+async def test_what_would_refuse_every_line_costs_none(store: Store) -> None:
+    lines = [encode(record(f"req_{number}")) for number in range(3)]
+    drain = Drain(store, Days())
+    async with store.writing() as connection:
+        await connection.execute(text("ALTER TABLE calls RENAME COLUMN cost_microusd TO cost"))
+    for some in (lines, lines[:1]):
+        with pytest.raises(DBAPIError):
+            await drain.write(some)
+    async with store.writing() as connection:
+        await connection.execute(text("ALTER TABLE calls RENAME COLUMN cost TO cost_microusd"))
+    assert await drain.write(lines) == Written(3, 0)
 
 
 async def test_no_number_that_upstream_makes_up_keeps_others_from_being_counted(store: Store) -> None:
