@@ -125,7 +125,8 @@ def build_app(
         title="GMI gateway",
         lifespan=lifespan,
     )
-    calls = CallMetrics(settings.models.aliases.values(), (ENDPOINT,))
+    output_cost = bounds.allowance.meter.output_cost_of
+    calls = CallMetrics(settings.models.aliases.values(), (ENDPOINT,), output_cost=output_cost)
     traces = tracing(settings)
     families = (
         *_traffic(app, transport),

@@ -5,7 +5,7 @@ business.
 """
 
 from gateway.call import Usage
-from gateway.metering.prices import Price
+from gateway.metering.prices import Price, Rates
 
 _MILLION = 1_000_000
 
@@ -25,15 +25,24 @@ def cost_microusd(price: Price, usage: Usage) -> int:
     left -= (seen := min(usage.image_input_tokens, left))
     cost = left * rates.input + cached * rates.cached + written * rates.cache_write
     cost += heard * rates.audio_input + seen * rates.image_input
+    cost += _output(rates, usage)
+    if usage.audio_ms and rates.audio_seconds:
+        return -(-(cost * 1000 + usage.audio_ms * rates.audio_seconds) // (1000 * _MILLION))
+    return -(-cost // _MILLION)
+
+
+def output_microusd(price: Price, usage: Usage) -> int:
+    """Of `cost_microusd`, what is for output, rounded down: the rest is for input, and for time of audio."""
+    return _output(price.rates_for(usage.input_tokens), usage) // _MILLION
+
+
+def _output(rates: Rates, usage: Usage) -> int:
     left = usage.output_tokens
     left -= (spoken := min(usage.audio_output_tokens, left))
     left -= (drawn := min(usage.image_output_tokens, left))
     left -= (thought := min(usage.reasoning_tokens, left))
-    cost += left * rates.output + thought * rates.reasoning
-    cost += spoken * rates.audio_output + drawn * rates.image_output
-    if usage.audio_ms and rates.audio_seconds:
-        return -(-(cost * 1000 + usage.audio_ms * rates.audio_seconds) // (1000 * _MILLION))
-    return -(-cost // _MILLION)
+    cost = left * rates.output + thought * rates.reasoning
+    return cost + spoken * rates.audio_output + drawn * rates.image_output
 
 
 def is_priced(price: Price, usage: Usage) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.call import Dialect, Outcome, Reply, Route, Usage, UsageSource
-from gateway.metering.cost import cost_microusd, is_priced
+from gateway.metering.cost import cost_microusd, is_priced, output_microusd
 from gateway.metering.delivered import delivered_tokens
 from gateway.metering.estimate import BYTES_PER_TOKEN, Estimator, prompt_bytes
 from gateway.metering.prices import Price
@@ -105,6 +105,11 @@ class Meter:
         """Micro-dollars; None for a model that has no price for such usage."""
         price = None if model is None else self.prices.price_of(model)
         return cost_microusd(price, usage) if price is not None and is_priced(price, usage) else None
+
+    def output_cost_of(self, model: str | None, usage: Usage) -> int:
+        """The micro-dollars among them that are for output, by the prices of now; 0 without a price."""
+        price = None if model is None else self.prices.price_of(model)
+        return 0 if price is None else output_microusd(price, usage)
 
     def _learn(self, call: Ended, usage: Usage) -> None:
         """Where something is made of it: of calls that limits bind, and of streams, which are cut at times."""

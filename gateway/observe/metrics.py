@@ -28,6 +28,9 @@ _MICROUSD = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}", re.ASCII)
 """Of a model that is told apart; what else a client may have put into one, a terminal or a browser need not meet."""
 
+OutputCost = Callable[[str | None, Usage], int]
+"""How many micro-dollars of what a call of this model cost are for output."""
+
 _Key = tuple[str, str, str, str, int, str, bool]
 """What the calls of a line share: method, path, model, team, status, outcome, and whether they were streams."""
 
@@ -57,10 +60,10 @@ class _Times:
 class _Used:
     """What one team used of one model."""
 
-    __slots__ = ("details", "input", "microusd", "output", "sources", "unpriced")
+    __slots__ = ("details", "input", "input_microusd", "output", "output_microusd", "sources", "unpriced")
 
     def __init__(self) -> None:
-        self.input = self.output = self.microusd = self.unpriced = 0
+        self.input = self.output = self.input_microusd = self.output_microusd = self.unpriced = 0
         self.details: dict[str, int] = {}
         self.sources: dict[str, int] = {}
 
@@ -68,13 +71,22 @@ class _Used:
     def totals(self) -> dict[str, int]:
         return {"input": self.input, "output": self.output} if self.input or self.output else {}
 
-    def add(self, record: CallRecord) -> None:
+    @property
+    def costs(self) -> dict[str, int]:
+        costs = {"input": self.input_microusd, "output": self.output_microusd}
+        return costs if any(costs.values()) else {}
+
+    def add(self, record: CallRecord, output_cost: OutputCost) -> None:
         usage, source = record.usage, record.usage_source
         if source != "none":
             self.sources[source] = self.sources.get(source, 0) + 1
-        if record.cost_microusd is not None:
-            self.microusd += record.cost_microusd
-        elif usage is not None:
+        cost = record.cost_microusd
+        if cost:
+            # Prices may have changed since the call was counted.
+            output = 0 if usage is None else min(output_cost(record.model, usage), cost)
+            self.output_microusd += output
+            self.input_microusd += cost - output
+        elif cost is None and usage is not None:
             self.unpriced += 1
         if usage is not None:
             self.input += usage.input_tokens
@@ -113,10 +125,18 @@ class CallMetrics:
     """Observes call records.
 
     `models` are those whose names are known before upstream has answered for them. Errors of `endpoints` are counted
-    from 0: of a count that begins with 1 nobody could tell that it has grown.
+    from 0: of a count that begins with 1 nobody could tell that it has grown. `output_cost` tells costs apart; without
+    it all are for input.
     """
 
-    def __init__(self, models: Iterable[str] = (), endpoints: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        models: Iterable[str] = (),
+        endpoints: Iterable[str] = (),
+        *,
+        output_cost: OutputCost = lambda _model, _usage: 0,
+    ) -> None:
+        self._output_cost = output_cost
         self._models = set(models)
         self._most_models = len(self._models) + MAX_MODELS
         self.team_names: dict[str, str] = {}
@@ -150,14 +170,14 @@ class CallMetrics:
         line.times.observe(record)
         if record.overhead_s is not None:
             line.overhead.observe(record.overhead_s)
-        line.used.add(record)
+        line.used.add(record, self._output_cost)
         if record.upstream_error is not None:
             labels = (record.upstream_error, record.endpoint or NONE)
             self._upstream_errors[labels] = self._upstream_errors.get(labels, 0) + 1
 
     def observe_late(self, record: CallRecord) -> None:
         """Count what was used by a call that was counted before that was known."""
-        self._line_of(self._key_of(record)).used.add(record)
+        self._line_of(self._key_of(record)).used.add(record, self._output_cost)
 
     def _key_of(self, record: CallRecord) -> _Key:
         """The labels of a call, in which nothing is left that its client could have made up."""
@@ -234,7 +254,7 @@ class CallMetrics:
         yield _counter("token_details", _DETAILS, (*of, "kind"), _by_kind((who, used.details) for who, used in every))
         yield _counter("usage_records", _SOURCES, (*of, "source"), _by_kind((who, used.sources) for who, used in every))
         yield _counter(
-            "cost_usd", _COST, of, {who: used.microusd for who, used in every if used.microusd}, divisor=_MICROUSD
+            "cost_usd", _COST, (*of, "kind"), _by_kind((who, used.costs) for who, used in every), divisor=_MICROUSD
         )
         yield _counter("unpriced_requests", _UNPRICED, of, {who: used.unpriced for who, used in every if used.unpriced})
 

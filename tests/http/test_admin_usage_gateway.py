@@ -10,7 +10,7 @@ import pytest
 
 from gateway.metering.ledger import Ledger
 from gateway.simulator import running_simulator
-from tests.faults.face import CHAT, Answer, ask, post
+from tests.faults.face import CHAT, Answer, ask, metric, post
 from tests.http.admin_server import Client
 from tests.support.gateway import KEY, UPSTREAM_KEY, RunningGateway, running_gateway
 
@@ -62,6 +62,10 @@ async def test_what_replies_told_of_their_calls_is_what_the_ledger_answers(gatew
     assert (row["group"]["team"], row["group"]["key"], row["calls"]) == ("engines", "ada", 4)
     assert (row["cost_microusd"], row["total_tokens"]) == (sum(costs), sum(used))
     assert (row["unpriced_calls"], row["refused_calls"]) == (1, 1)
+    output = sum(record.usage.output_tokens for record in records.values() if record.usage and record.cost_microusd)
+    by_kind = {"input": sum(costs) - output, "output": output}
+    for kind, microusd in by_kind.items():
+        assert round(await metric(gateway, "cost_usd_total", team="engines", model=MODEL, kind=kind) * 1e6) == microusd
     own = ada.get("/me/usage", group_by="tag:number", format="csv").text
     assert [line["calls"] for line in csv.DictReader(io.StringIO(own))] == ["1"] * 4
     admin.close()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Usage
-from gateway.metering.cost import cost_microusd, estimated_microusd, is_priced
+from gateway.metering.cost import cost_microusd, estimated_microusd, is_priced, output_microusd
 from gateway.metering.prices import Price, Rates, Tier
 
 INPUT_KINDS = ("cached_tokens", "cache_write_tokens", "audio_input_tokens", "image_input_tokens")
@@ -27,6 +27,14 @@ rates = st.builds(Rates, *[amounts] * 9)
 prices = st.builds(Price, rates, st.just(date(2026, 11, 22)))
 anything = st.builds(Usage, tokens, tokens, tokens, **dict.fromkeys((*INPUT_KINDS, *OUTPUT_KINDS), tokens))
 """Also such as upstream should never report: parts that are more than the whole."""
+
+
+@given(prices, anything)
+def test_what_is_not_for_output_is_for_input(price: Price, usage: Usage) -> None:
+    no_output = msgspec.structs.replace(usage, output_tokens=0)
+    for_input = cost_microusd(price, usage) - output_microusd(price, usage)
+    assert 0 <= for_input - cost_microusd(price, no_output) <= 1, "but for a part of a micro-dollar, which is input's"
+    assert output_microusd(price, no_output) == 0
 
 
 @st.composite

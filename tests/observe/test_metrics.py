@@ -93,6 +93,17 @@ def test_cost_is_summed_exactly_and_shown_in_dollars() -> None:
     assert value(metrics, "gmi_gateway_cost_usd_total", team="engines", model="openai/gpt-5.2") == 3.00003
 
 
+def test_cost_is_told_by_kind_and_its_sum_is_all_of_it_whatever_prices_are_now() -> None:
+    metrics = CallMetrics(output_cost=lambda model, usage: 7 * usage.output_tokens if model == "openai/gpt-5.2" else 0)
+    metrics.observe(replace(RECORD, cost_microusd=100_000))
+    metrics.observe_late(replace(RECORD, cost_microusd=20))
+    metrics.observe(replace(RECORD, cost_microusd=5, usage=Usage(10, 0, 10)))
+    name = "gmi_gateway_cost_usd_total"
+    assert [value(metrics, name, kind=kind) for kind in ("input", "output")] == [0.09997, 0.000055]
+    assert value(metrics, name) == 0.100025
+    assert value(observed(replace(RECORD, cost_microusd=12)), name, kind="output") == 0
+
+
 def test_calls_are_counted_by_how_their_usage_is_known() -> None:
     metrics = observed(
         replace(RECORD, usage_source="reported", cost_microusd=1),
