@@ -2,15 +2,19 @@
 
 Every node does this, so that nobody has to be chosen for it: a second one finds nothing left to do. Each step is short,
 because SQLite lets nobody else write meanwhile.
+
+What says that the usage of a response in the background was counted stays longer: whoever asks for the response again
+would have it counted again.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from sqlalchemy import delete, select
+from sqlalchemy import BigInteger, delete, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.metering.late import PREFIX
 from gateway.metering.rollups import Days
 from gateway.store.chores import Chore
 from gateway.store.engine import Store
@@ -18,6 +22,8 @@ from gateway.store.tables import call_tags, calls, usage_days
 
 _STEP = 500
 """Calls that one transaction deletes: some milliseconds."""
+_LATE_DAYS = 400
+"""OpenAI keeps a response for thirty days, other servers as long as they like."""
 _PAUSE_S = 0.05
 _DAY_US = 86_400_000_000
 
@@ -56,22 +62,38 @@ class Retention(Chore):
         now_us = int(self._now() * 1e6)
         deleted = 0
         if self._calls_days:
-            while step := await self._prune_calls(now_us - self._calls_days * _DAY_US):
-                deleted += step
-                await asyncio.sleep(_PAUSE_S)
+            late_days = max(self._calls_days, _LATE_DAYS)
+            deleted = await self._prune_calls(now_us - self._calls_days * _DAY_US, now_us - late_days * _DAY_US)
         if self._sums_days:
             async with self._store.writing() as connection:
                 first = self._days.of(now_us) - self._sums_days
                 await connection.execute(delete(usage_days).where(usage_days.c.day < first))
         return deleted
 
-    async def _prune_calls(self, before_us: int) -> int:
-        async with self._store.writing() as connection:
-            oldest = select(calls.c.id).where(calls.c.started_at < before_us)
-            ids = (await connection.execute(oldest.order_by(calls.c.started_at).limit(_STEP))).scalars().all()
+    async def _prune_calls(self, before_us: int, late_before_us: int) -> int:
+        deleted, last = 0, (-1, "")
+        while step := await self._oldest(before_us, last):
+            last = step[-1]
+            ids = [each for at_us, each in step if at_us < late_before_us or not each.startswith(PREFIX)]
             if ids:
-                await _delete(connection, list(ids))
-        return len(ids)
+                async with self._store.writing() as connection:
+                    await _delete(connection, ids)
+            deleted += len(ids)
+            await asyncio.sleep(_PAUSE_S)
+        return deleted
+
+    async def _oldest(self, before_us: int, last: tuple[int, str]) -> list[tuple[int, str]]:
+        """Some calls from before a time, and after the `last` that was looked at: when each began, and its id."""
+        place = tuple_(literal(last[0], BigInteger), literal(last[1]))
+        wanted = (
+            select(calls.c.started_at, calls.c.id)
+            .where(calls.c.started_at < before_us, calls.c.started_at >= last[0])
+            .where(tuple_(calls.c.started_at, calls.c.id) > place)
+            .order_by(calls.c.started_at, calls.c.id)
+            .limit(_STEP)
+        )
+        async with self._store.reading() as connection:
+            return [(at_us, each) for at_us, each in await connection.execute(wanted)]
 
 
 async def _delete(connection: AsyncConnection, ids: list[str]) -> None:

@@ -4,9 +4,10 @@ Bytes go in exactly as upstream sent them; only a fact comes out. Knows where us
 (OpenAI API reference): at the top level of a plain reply, of the last chunk of a chat or
 completions stream and of the event that ends a stream of sound, text or images, and in
 `response` of the event that ends a responses stream. Text that merely speaks of usage is
-no usage: only those places are looked at. A count that makes no sense is missing, and one
-of input, output and total that is missing follows from the others; without any of these
-there is no usage, but for sound that is told by its length.
+no usage: only those places are looked at. One of input, output and total that is missing
+follows from the others; without any of these there is no usage, but for sound that is told
+by its length. One that makes no sense must follow from both others: half of an account
+would pass for a whole one, so it is none. Other counts that make no sense are left out.
 """
 
 import re
@@ -17,8 +18,9 @@ import msgspec
 
 from gateway.call import Usage
 
-MAX_COUNT = 2**53
-"""A larger count is taken for a mistake of upstream's; it would not survive a JSON number either."""
+MAX_COUNT = 2**31
+"""A larger count is taken for a mistake of upstream's: a thousand times what any model takes, and sums of millions of
+such calls, and what they cost, still fit into 64 bits."""
 
 _ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 _KEY = b'"usage"'
@@ -28,7 +30,7 @@ _DATA = re.compile(rb"(?<![^\r\n])data:([^\r\n]*+)")
 _LAST_MEMBER = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})\s*+\}\s*+\Z')
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _LONGEST_NUMBER = 20
-
+_COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | None
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_COUNT / 1000)] | None
@@ -159,9 +161,20 @@ def _usage(raw: msgspec.Raw) -> Usage | None:
 
 def _usage_with_oddities(raw: msgspec.Raw) -> Usage | None:
     try:
-        return _counted(msgspec.convert(_sensible(msgspec.json.decode(raw)), _Tokens))
+        members = msgspec.json.decode(raw)
+        sensible = _sensible(members)
+        tokens = msgspec.convert(sensible, _Tokens)
     except (ValueError, RecursionError):
         return None
+    is_odd = any(members.get(name) is not None and name not in sensible for name in _COUNTS) if sensible else False
+    return None if is_odd and not _suffices(tokens) else _counted(tokens)
+
+
+def _suffices(tokens: _Tokens) -> bool:
+    """Whether two of input, output and total are told, from which the third follows."""
+    has_input = tokens.prompt_tokens is not None or tokens.input_tokens is not None
+    has_output = tokens.completion_tokens is not None or tokens.output_tokens is not None
+    return has_input + has_output + (tokens.total_tokens is not None) >= 2
 
 
 def _sensible(members: object) -> dict[str, object]:

@@ -357,6 +357,22 @@ async def test_what_is_too_old_is_deleted_and_the_sums_stay(store: Store) -> Non
     assert await retention.prune() == 0
 
 
+async def test_what_says_that_late_usage_was_counted_outlives_the_calls(store: Store) -> None:
+    drain = Drain(store, Days())
+    ages = range(0, 800, 2)
+    late = [encode(record(f"late_{age}", started_at_s=NOON_S - age * 86_400)) for age in ages]
+    await drain.write([*late, *(encode(record(f"req_{age}", started_at_s=NOON_S - age * 86_400)) for age in ages)])
+    retention = Retention(store, Days(), calls_days=7, sums_days=0, now=lambda: NOON_S)
+    assert await retention.prune() == 199 + 396
+    assert set(await rows(store)) == {f"late_{age}" for age in range(0, 401, 2)} | {
+        f"req_{age}" for age in (0, 2, 4, 6)
+    }
+    assert await retention.prune() == 0
+    assert (await drain.write([encode(record("late_30"))])).new == 0
+    await Retention(store, Days(), calls_days=500, sums_days=0, now=lambda: NOON_S + 90 * 86_400).prune()
+    assert "late_400" in await rows(store)
+
+
 async def test_0_keeps_for_ever(store: Store) -> None:
     await Drain(store, Days()).write([encode(record("req_1", started_at_s=1.0))])
     assert await Retention(store, Days(), calls_days=0, sums_days=0).prune() == 0

@@ -166,16 +166,22 @@ def test_usage_of_a_plain_reply_is_its_top_level_member(reply: object, usage: Us
         ({"total_tokens": 5}, Usage(5, 0, 5)),
         ({"completion_tokens": 2, "total_tokens": 5}, Usage(3, 2, 5)),
         ({"prompt_tokens": 7, "total_tokens": 5}, Usage(7, 0, 5)),
-        ({"prompt_tokens": 1.0, "completion_tokens": 2.5}, Usage(1, 0, 1)),
-        ({"prompt_tokens": -1, "completion_tokens": 2}, Usage(0, 2, 2)),
+        ({"prompt_tokens": 1.0, "completion_tokens": 2.5}, None),
+        ({"prompt_tokens": 1.0, "completion_tokens": 2.5, "total_tokens": 4}, Usage(1, 3, 4)),
+        ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": -1}, Usage(1, 2, 3)),
+        ({"prompt_tokens": -1, "completion_tokens": 2}, None),
+        ({"prompt_tokens": 2**31, "completion_tokens": 2**31}, Usage(2**31, 2**31, 2**32)),
+        ({"prompt_tokens": 2**31 + 1, "completion_tokens": 2}, None),
+        ({"prompt_tokens": 8, "completion_tokens": 2**53, "total_tokens": 2**53}, None),
         ({"prompt_tokens": "1", "completion_tokens": True, "total_tokens": "3.0"}, Usage(1, 2, 3)),
-        ({"prompt_tokens": 10**30, "completion_tokens": 1}, Usage(0, 1, 1)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 1}, None),
         ({"prompt_tokens": None, "input_tokens": 4}, Usage(4, 0, 4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": None, "completion_tokens_details": []}, Usage(4, 0, 4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, Usage(4, 0, 4)),
         ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2, "x": "y"}}, Usage(4, 0, 4, 2)),
         ({"prompt_tokens": 4, "x": "y", "prompt_tokens_details": {"cached_tokens": -1}}, Usage(4, 0, 4)),
-        ({"prompt_tokens": {"x": 1}, "prompt_tokens_details": 1, "total_tokens": 1}, Usage(1, 0, 1)),
+        ({"prompt_tokens": {"x": 1}, "prompt_tokens_details": 1, "total_tokens": 1}, None),
+        ({"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2**31 + 1}}, Usage(4, 0, 4)),
         ({"prompt_tokens": "1e3", "completion_tokens": "-1", "input_tokens": "9" * 30}, None),
         ({"prompt_tokens_details": {"cached_tokens": 2}}, None),
         ({}, None),
@@ -188,7 +194,7 @@ def test_usage_of_a_plain_reply_is_its_top_level_member(reply: object, usage: Us
         (None, None),
     ],
 )
-def test_odd_usage_counts_what_makes_sense(odd: object, usage: Usage | None) -> None:
+def test_odd_usage_counts_what_makes_sense_and_is_never_half(odd: object, usage: Usage | None) -> None:
     assert usage_of_reply(json.dumps({"usage": odd}).encode()) == usage
     assert scan(event({"usage": odd})) == usage
 
