@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
-from gateway.call import Body, CallRecord, Dialect, Makes, Principal, Reply, Route, TraceContext
+from gateway.call import Body, CallRecord, Dialect, Makes, Principal, Reply, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.ended_keys import EndedKeys
@@ -44,6 +44,7 @@ from gateway.relay.mask import without_keys
 from gateway.relay.objects import WITH_ITEMS
 from gateway.relay.receipt import receipt
 from gateway.relay.relay import Relay
+from gateway.relay.stated import stated_output
 from gateway.relay.tags import tags_of_body
 from gateway.relay.tool_models import tool_models
 from gateway.settings import Settings
@@ -333,8 +334,7 @@ class Proxy:
             body = replace_model(body, target)
         call.body = body
         if match.route.runs_model:
-            bound = _output_bound(match.route, seen)
-            call.asked = self._allowance.ask(principal, call.model or "", body, bound, seen.n)
+            call.asked = self._allowance.ask(principal, call.model or "", body, *stated_output(match.route, seen))
         is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
         if is_chat_stream and self._include_usage and not seen.include_usage:
             call.removes_usage = True
@@ -410,11 +410,6 @@ def _known(value: _T | None) -> _T:
     if value is None:
         raise InternalError(_BUG)
     return value
-
-
-def _output_bound(route: Route, seen: Peek) -> int | None:
-    """The most tokens that an answer may have; None where the call does not say, 0 where its route gives none."""
-    return seen.max_tokens if route.dialect is not Dialect.OTHER or route.group == "responses" else 0
 
 
 def _is_form(head: Head) -> bool:

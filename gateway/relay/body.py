@@ -23,11 +23,13 @@ from gateway.errors import BadRequest
 class Peek(msgspec.Struct, frozen=True, gc=False):
     """What policy needs to know of one JSON request body.
 
-    `include_usage` says whether the client itself asked for it. `max_tokens` is the least that is given of
-    `max_tokens`, `max_completion_tokens` and `max_output_tokens`. `prompt_bytes` is the size of the whole
-    body. `background` is true only for the JSON value `true`: image routes use that name for a colour. `store` is
-    None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked for. `n` is the
-    number of answers, 1 to `MOST_ANSWERS`: 1 also where upstream will refuse it.
+    `include_usage` says whether the client itself asked for it. `prompt_bytes` is the size of the whole body.
+    `background` is true only for the JSON value `true`: image routes use that name for a colour. `store` is
+    None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked for.
+
+    Numbers are read as the most generous server would read them, since what is read too small is reserved too small:
+    `8.0` and `"8"` are 8. What is none above 0 counts as not said. Bounds in tokens are None then. `n` and `best_of`
+    are 1 to `MOST_ANSWERS`; `prompts`, how many there are in `prompt`, is 1 to `MOST_PROMPTS`.
     """
 
     prompt_bytes: int
@@ -37,11 +39,15 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     background: bool = False
     previous_response_id: str | None = None
     conversation: str | None = None
-    max_tokens: int | None = None
     store: bool | None = None
     audio: bool = False
     prompt_cache_key: str | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
     n: int = 1
+    best_of: int = 1
+    prompts: int = 1
 
 
 class Member(NamedTuple):
@@ -62,7 +68,7 @@ class _Key(str):
 
 Pairs = Mapping[_Key, msgspec.Raw]
 
-_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+_BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _OPTION_KEYS = frozenset({"include_usage"})
 _ID_KEYS = frozenset({"id"})
 
@@ -71,11 +77,16 @@ _SMALL_BYTES = 64 * 1024
 """An object of this size cannot hold so many members that reading them all takes long."""
 MAX_MEMBERS = 1000
 MOST_ANSWERS = 128
-"""As many answers as OpenAI gives to one call."""
+"""As many answers as OpenAI gives to one prompt."""
+MOST_PROMPTS = 2048
+"""As many as OpenAI takes in one call."""
 _text = msgspec.json.Decoder(str).decode
 _text_or_null = msgspec.json.Decoder(str | None).decode
 _SWITCH = msgspec.json.Decoder(bool | None)
 _COUNT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None)
+_ODD_NUMBER = msgspec.json.Decoder(float | str)
+_LONGEST_NUMBER = 32
+"""Characters of a number that was written as text."""
 
 _TOO_DEEP = "The request body is nested too deep. Send a flatter JSON object."
 
@@ -83,12 +94,13 @@ _TOO_DEEP = "The request body is nested too deep. Send a flatter JSON object."
 _KEY = re.compile(rb'[ \t\n\r]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _COMMA = re.compile(rb"[ \t\n\r]*+,")
+# A text, or a list of tokens, within a list of prompts.
+_PROMPT = re.compile(rb'[ \t\n\r,]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|\[[^\]]*+\])', re.DOTALL)
 
 
 def peek(body: bytes) -> Peek:
     """Read the policy members of `body`; raises `BadRequest` unless it is one unambiguous JSON object."""
     values = _read(_policy_members(_decode(body), POLICY_KEYS))
-    limits = [limit for name, limit in values.items() if name in _LIMITS and limit is not None]
     value = values.get
     return Peek(
         len(body),
@@ -98,11 +110,15 @@ def peek(body: bytes) -> Peek:
         value("background", False),
         value("previous_response_id"),
         value("conversation"),
-        min(limits) if limits else None,
         value("store"),
         value("audio", False),
         value("prompt_cache_key"),
+        value("max_tokens"),
+        value("max_completion_tokens"),
+        value("max_output_tokens"),
         value("n", 1),
+        value("best_of", 1),
+        value("prompt", 1),
     )
 
 
@@ -290,12 +306,36 @@ def _text_if_any(raw: msgspec.Raw) -> str | None:
     return _text(raw) if _starts(raw, b'"') else None
 
 
-def _answers(raw: msgspec.Raw) -> int:
-    """How many; what is no such number is upstream's business."""
+def _number(raw: msgspec.Raw) -> int | None:
+    """A number above 0; what is none is upstream's business."""
     try:
-        return min(_COUNT.decode(raw) or 1, MOST_ANSWERS)
+        return _COUNT.decode(raw) or None
     except ValueError:
+        return _odd_number(raw)
+
+
+def _odd_number(raw: msgspec.Raw) -> int | None:
+    try:
+        told = _ODD_NUMBER.decode(raw)
+        number = float(told) if len(str(told)) <= _LONGEST_NUMBER else 0.0
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() and number > 0 else None
+
+
+def _answers(raw: msgspec.Raw) -> int:
+    return min(_number(raw) or 1, MOST_ANSWERS)
+
+
+def _prompts(raw: msgspec.Raw) -> int:
+    """How many: a text and a list of tokens are one."""
+    if not _starts(raw, b"["):
         return 1
+    count = at = 0
+    view = memoryview(raw)[1:]
+    while count < MOST_PROMPTS and (found := _PROMPT.match(view, at)) is not None:
+        count, at = count + 1, found.end()
+    return max(count, 1)
 
 
 _READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
@@ -309,7 +349,9 @@ _READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
     "audio": _is_there,
     "prompt_cache_key": _text_if_any,
     "n": _answers,
-    **dict.fromkeys(_LIMITS, _COUNT.decode),
+    "best_of": _answers,
+    "prompt": _prompts,
+    **dict.fromkeys(_BOUNDS, _number),
 }
 
 POLICY_KEYS = frozenset(_READERS)
@@ -322,5 +364,4 @@ _EXPECTED = {
     "previous_response_id": "a string or null",
     "conversation": "a string, an object with an id, or null",
     "prompt_cache_key": "a string or null",
-    **dict.fromkeys(_LIMITS, "a whole number from 0 up, or null"),
 }

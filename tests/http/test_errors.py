@@ -152,8 +152,6 @@ BAD_BODIES = [
     b'{"max_output_tokens": 1, "max_output_tokens": 2}',
     b'{"model": 5}',
     b'{"stream": "yes"}',
-    b'{"max_tokens": -1}',
-    b'{"max_tokens": 1e400}',
     b'{"model": "\\ud800"}',
     b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
     b"[" * 50_000,

@@ -85,18 +85,18 @@ def test_null_counts_as_absent() -> None:
     assert peek(body) == Peek(prompt_bytes=len(body))
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
 @pytest.mark.parametrize(
-    ("limits", "least"),
+    ("value", "read"),
     [
-        ({"max_tokens": 5}, 5),
-        ({"max_completion_tokens": 6, "max_tokens": 5}, 5),
-        ({"max_output_tokens": 4, "max_tokens": None}, 4),
-        ({"max_output_tokens": 0, "max_completion_tokens": 3}, 0),
-        ({"max_tokens": None}, None),
+        *(("7", 7), ("7.0", 7), ('"7"', 7), ('" 7.0 "', 7), ("3e4", 30_000), ("9" * 19, 10**19)),
+        *((unstated, None) for unstated in ("0", "0.0", '"0"', "-1", "-1.0", '"-1"', "null", "1.5", '"1.5"', "true")),
+        *((unstated, None) for unstated in ('""', '"many"', '"NaN"', '"inf"', "[]", '{"a":[1]}', "1e400", "9" * 5000)),
+        ('"' + "9" * 5000 + '"', None),
     ],
 )
-def test_max_tokens_is_the_least_that_is_given(limits: dict[str, int | None], least: int | None) -> None:
-    assert peek(json.dumps(limits).encode()).max_tokens == least
+def test_a_bound_is_read_as_the_most_generous_server_reads_it(name: str, value: str, read: int | None) -> None:
+    assert getattr(peek(f'{{"{name}": {value}}}'.encode()), name) == read
 
 
 def test_a_conversation_may_be_an_object_with_an_id() -> None:
@@ -113,16 +113,28 @@ def test_a_prompt_cache_key_that_is_no_text_is_upstreams_business(value: str) ->
     assert peek(f'{{"prompt_cache_key": {value}}}'.encode()).prompt_cache_key is None
 
 
+@pytest.mark.parametrize("name", ["n", "best_of"])
 @pytest.mark.parametrize(
-    ("value", "n"), [("128", 128), ("129", 128), ("99999999999999999999", 1), ("0", 1), ("-2", 1), ("null", 1)]
+    ("value", "read"),
+    [
+        *(("128", 128), ("128.0", 128), ('"128"', 128), ("129", 128), ('"129.0"', 128), ("9" * 20, 128)),
+        *((value, 1) for value in ("0", "-2", "null", "1.5", "true", "[]", '{"a": [1]}', '"all"')),
+    ],
 )
-def test_no_call_asks_for_more_answers_than_there_may_be_or_for_less_than_one(value: str, n: int) -> None:
-    assert peek(f'{{"n": {value}}}'.encode()).n == n
+def test_no_call_asks_for_more_answers_than_there_may_be_or_for_less_than_one(name: str, value: str, read: int) -> None:
+    assert getattr(peek(f'{{"{name}": {value}}}'.encode()), name) == read
 
 
-@pytest.mark.parametrize("value", ["1.5", '"3"', "true", "[]", '{"a": [1]}'])
-def test_a_number_of_answers_that_is_none_is_upstreams_business(value: str) -> None:
-    assert peek(f'{{"n": {value}}}'.encode()).n == 1
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [
+        *(("Hi", 1), (["Hi"], 1), ([], 1), (["a", 'b "c", ["d"]\n', ""], 3), (None, 1), (7, 1), ({"id": "pmpt_1"}, 1)),
+        *(([5, 6, 7], 1), ([[5, 6], [7], []], 3), (["Hi"] * 5_000, 2048)),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_prompts_are_counted(prompt: object, count: int, indent: int | None) -> None:
+    assert peek(json.dumps({"prompt": prompt}, indent=indent).encode()).prompts == count
 
 
 def test_an_image_route_may_use_background_for_a_colour() -> None:
@@ -197,9 +209,6 @@ def test_inner_policy_keys_are_unambiguous_too(body: bytes, param: str) -> None:
         *(("stream_options", wrong) for wrong in (b"[]", b"true", b'{"include_usage":1}', b'{"include_usage":"x"}')),
         *(("previous_response_id", wrong) for wrong in (b"1", b"{}", b"[]")),
         *(("conversation", wrong) for wrong in (b"1", b"{}", b"[]", b'{"id":null}', b'{"id":1}')),
-        *(("max_tokens", wrong) for wrong in (b"-1", b"1.5", b'"1"', b"true", b"9" * 30, b"1e400", b"9" * 5000)),
-        ("max_completion_tokens", b"[]"),
-        ("max_output_tokens", b"{}"),
     ],
 )
 def test_a_policy_value_of_a_wrong_type_is_refused_by_name(name: str, wrong: bytes) -> None:
