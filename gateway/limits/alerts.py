@@ -1,8 +1,9 @@
 """Tell a webhook when parts of a budget are spent: each part once a window, however many nodes there are.
 
-What is to be told is a row of the store, written in the transaction that adds the spending. Any node sends it, and
-goes on trying for a day, so an alert outlives the process that noticed it. Where it goes is settings' business alone;
-calls never wait for it. It is sent at least once: the receiver tells repetitions by the event's id.
+And once more where a budget was raised so far that a part was no longer spent, and then is. What is to be told is a row
+of the store, written in the transaction that adds the spending. Any node sends it, and goes on trying for a day, so an
+alert outlives the process that noticed it. Where it goes is settings' business alone; calls never wait for it. It is
+sent at least once: the receiver tells repetitions by the event's id.
 """
 
 import asyncio
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PERCENTS = (50, 80, 100)
+REFUSED_FROM_PERCENT = 80
+"""With so much spent, a call that does not fit says that the budget is at its end; with less, that it is large."""
 SIGNATURE_HEADER = "x-gateway-signature"
 
 PAUSES_S = (5, 30, 120, 600, 3_600)
@@ -56,7 +59,7 @@ class Webhook(NamedTuple):
 class Reached(NamedTuple):
     """A budget whose spending went from `before_microusd` to `after_microusd`, over all nodes.
 
-    `has_refused`: a call did not fit in what was left, so that the budget is as good as spent.
+    `has_refused`: a call did not fit in what was left.
     """
 
     rule: Rule
@@ -65,10 +68,14 @@ class Reached(NamedTuple):
     has_refused: bool = False
 
     def percents(self, since_microusd: int) -> set[int]:
-        """Which of `PERCENTS` were reached after `since_microusd` were spent."""
-        limit = self.rule.limit
-        found = {each for each in PERCENTS if since_microusd * 100 < limit * each <= self.after_microusd * 100}
-        return found | {PERCENTS[-1]} if self.has_refused else found
+        """Which of `PERCENTS` were reached after `since_microusd` were spent.
+
+        With a call refused and most of the budget spent, all of it is as good as spent.
+        """
+        limit, after = self.rule.limit, self.after_microusd * 100
+        found = {each for each in PERCENTS if since_microusd * 100 < limit * each <= after}
+        is_at_its_end = self.has_refused and after >= limit * REFUSED_FROM_PERCENT
+        return found | {PERCENTS[-1]} if is_at_its_end else found
 
 
 class Claimed(NamedTuple):
@@ -116,10 +123,12 @@ class Alerts:
         A budget that this process has not seen with this limit is checked from nothing on, in case alerts were
         switched on, or its limit was changed, in mid-window.
         """
-        rows = [_row(each, percent, at) for each in reached for percent in sorted(each.percents(self._since(each)))]
-        if rows:
-            await connection.execute(insert_into(alerts, self._store.dialect).on_conflict_do_nothing(), rows)
-        return bool(rows)
+        found = [(each, percent) for each in reached for percent in sorted(each.percents(self._since(each)))]
+        if found:
+            found = await _untold(connection, found)
+        if found:
+            await connection.execute(self._upsert(), [_row(each, percent, at) for each, percent in found])
+        return bool(found)
 
     def recorded(self, reached: Sequence[Reached], has_alerts: bool) -> None:
         """The transaction was committed."""
@@ -154,6 +163,14 @@ class Alerts:
     def _since(self, reached: Reached) -> int:
         is_checked = self._checked.get(reached.rule.id) == reached.rule.limit
         return reached.before_microusd if is_checked else -1
+
+    def _upsert(self) -> Any:
+        statement = insert_into(alerts, self._store.dialect)
+        changed = ("event", "attempts", "created_at", "due_at")
+        return statement.on_conflict_do_update(
+            index_elements=["subject_id", "window_id", "percent"],
+            set_={name: statement.excluded[name] for name in changed},
+        )
 
     async def _claim(self) -> list[Claimed]:
         now_s = int(self._now())
@@ -251,6 +268,29 @@ class Alerts:
             pass  # others tell of it, and it is tried again after a pause
         except Exception:  # alerts must come back by themselves
             _log.exception("Alerts cannot be sent for now.")
+
+
+async def _untold(connection: AsyncConnection, found: Sequence[tuple[Reached, int]]) -> list[tuple[Reached, int]]:
+    """Those that were not told yet. Whoever else adds to these budgets waits for this transaction, and then sees it."""
+    places = sorted({place(each.rule) for each, _ in found})
+    query = select(alerts).where(tuple_(alerts.c.subject_id, alerts.c.window_id).in_(places))
+    told = {(row.subject_id, row.window_id, row.percent): row.event["data"] for row in await connection.execute(query)}
+    return [
+        (each, percent) for each, percent in found if _is_new(each, percent, told.get((*place(each.rule), percent)))
+    ]
+
+
+def _is_new(reached: Reached, percent: int, told: Mapping[str, Any] | None) -> bool:
+    """Whether it says more than what was `told` of this part, if anything was.
+
+    It does where the limit was raised above what was spent then and now is reached again: with this very spending,
+    since calls that began under the old limit still end under it.
+    """
+    if told is None:
+        return True
+    limit = reached.rule.limit
+    before: int = max(told["spent_microusd"], reached.before_microusd)
+    return before * 100 < limit * percent and told["limit_microusd"] != limit
 
 
 def _names_query(table: Table) -> Any:

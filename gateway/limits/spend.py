@@ -73,7 +73,7 @@ class Spend:
         self._gathered: dict[str, _Gathered] = {}
         self._batch: dict[str, _Gathered] = {}
         self._refused: dict[str, int] = {}
-        """The budgets, with their limits, whose first refusal was noted."""
+        """The budgets, with their limits, that refused a call since their spending was last written."""
         self._writer_id = uuid.uuid4().hex
         self._number = 0
         self._turn = asyncio.Lock()
@@ -99,7 +99,7 @@ class Spend:
             self._keep(_Gathered(rule, microusd))
 
     def note_refusal(self, rule: Rule) -> None:
-        """A call did not fit in what is left of the budget: who gets alerts is told, as when all of it is spent."""
+        """A call did not fit in what is left of the budget: where that is little, who gets alerts is told."""
         if self._alerts is None or self._refused.get(rule.id) == rule.limit:
             return
         if len(self._refused) >= self._max_budgets:
@@ -228,6 +228,8 @@ class Spend:
 
     def _show(self, reached: Sequence[Reached]) -> None:
         for each in reached:
+            if each.after_microusd > each.before_microusd and not each.has_refused:
+                self._refused.pop(each.rule.id, None)  # now it may be little
             which = (place(each.rule)[0], each.rule.period)
             if which in self._newest or len(self._newest) < _MOST_SHOWN:
                 self._newest[which] = each

@@ -154,6 +154,48 @@ async def test_a_refusal_for_want_of_room_counts_as_spent_and_is_told_once(store
         await node.alerts.close()
 
 
+async def test_a_call_that_is_larger_than_what_is_left_tells_nothing_while_most_is_there(
+    store: Store, clock: Clock
+) -> None:
+    async with WireUpstream() as receiver:
+        node = Node(store, receiver.url, clock)
+        node.spend.note_refusal(RULE)
+        await node.spent(RULE, 0)
+        await node.spent(RULE, 799)
+        node.spend.note_refusal(RULE)
+        await node.spent(RULE, 0)
+        assert percents(receiver) == [50]
+        await node.spent(RULE, 1)
+        node.spend.note_refusal(RULE)
+        await node.spent(RULE, 0)
+        assert [(event["data"]["percent"], event["data"]["reason"]) for event in told(receiver)] == [
+            *[(50, "spent"), (80, "spent"), (100, "call_refused")],
+        ]
+        await node.alerts.close()
+
+
+async def test_refusals_that_tell_nothing_leave_the_true_end_to_be_told(store: Store, clock: Clock) -> None:
+    async with WireUpstream() as receiver:
+        node = Node(store, receiver.url, clock)
+        node.spend.note_refusal(RULE)
+        await node.spent(RULE, 0)
+        await node.spent(RULE, 1_000)
+        assert [event["data"]["reason"] for event in told(receiver)] == ["spent"] * 3
+        await node.alerts.close()
+
+
+async def test_refusals_while_nothing_is_spent_are_written_once(store: Store, clock: Clock) -> None:
+    async with WireUpstream() as receiver:
+        node = Node(store, receiver.url, clock)
+        for _ in range(3):
+            node.spend.note_refusal(RULE)
+            assert len(node.spend) <= 1
+            await node.spent(RULE, 0)
+        node.spend.note_refusal(RULE)
+        assert len(node.spend) == 0
+        await node.alerts.close()
+
+
 async def test_alerts_that_are_switched_on_in_mid_window_tell_what_is_spent_already(store: Store, clock: Clock) -> None:
     before = Spend(store, now=clock)
     before.note(RULE, 900)
@@ -179,16 +221,16 @@ async def test_a_limit_that_is_lowered_in_mid_window_is_told_of(store: Store, cl
 async def test_after_a_reset_each_part_is_told_again(store: Store, clock: Clock) -> None:
     async with WireUpstream() as receiver:
         node, other = Node(store, receiver.url, clock), Node(store, receiver.url, clock)
-        await node.spent(RULE, 600)
+        await node.spent(RULE, 900)
         node.spend.note_refusal(RULE)
         await node.spent(RULE, 0)
         await other.spent(RULE, 1)
         await node.spend.reset([RULE])
-        assert percents(receiver) == [50, 100]
-        await other.spent(RULE, 600)
+        assert percents(receiver) == [50, 80, 100]
+        await other.spent(RULE, 900)
         node.spend.note_refusal(RULE)
         await node.spent(RULE, 0)
-        assert percents(receiver) == [50, 50, 100, 100]
+        assert percents(receiver) == [50, 50, 80, 80, 100, 100]
         for each in (node, other):
             await each.alerts.close()
 
