@@ -49,6 +49,11 @@ def stop(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def without_log(err: str) -> str:
+    """What of standard error is for whoever started it: the log's lines are JSON."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("{"))
+
+
 def until_curl(process: subprocess.Popen[str]) -> list[str]:
     """The lines that are printed first, up to the one to paste."""
     assert process.stdout is not None

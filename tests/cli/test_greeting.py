@@ -11,7 +11,7 @@ import pytest
 from gateway import __version__
 from gateway.access.keys import is_well_formed
 from tests.cli.conftest import call
-from tests.cli.process import CANARY, OWN_KEY, paste, serving, stop, until_curl
+from tests.cli.process import CANARY, OWN_KEY, paste, serving, stop, until_curl, without_log
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -25,7 +25,7 @@ def test_without_a_key_serve_runs_the_simulator_says_so_and_prints_a_line_that_w
     assert lines[1] == "For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again."
     assert reply.status_code == 200
     assert reply.json()["choices"][0]["message"]["content"].startswith("[simulated]")
-    assert (code, err) == (0, "")
+    assert (code, without_log(err)) == (0, "")
     assert "\x1b" not in "\n".join(lines)
 
 
@@ -159,7 +159,7 @@ def first_lines(**environ: str) -> list[str]:
         lines = [process.stdout.readline() for _ in range(3)]
         code, _, err = stop(process)
     assert code == 0
-    return [*lines, err]
+    return [*lines, without_log(err)]
 
 
 def test_a_later_start_says_which_admin_key_there_is_and_how_to_get_another_that_works() -> None:
@@ -227,7 +227,7 @@ def test_serve_warns_of_what_was_hardly_meant_and_starts() -> None:
         httpx2.get(f"{url}/healthz", trust_env=False)
         code, _, err = stop(process)
     assert code == 0
-    assert err == (
+    assert without_log(err) == (
         "! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n"
         "! upstream.base_url has no path; most APIs sit under /v1: http://127.0.0.1:9/v1\n"
     )

@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from socket import create_server
 
@@ -198,15 +199,22 @@ def test_tables_show_money_times_and_terms_as_people_write_them(run: Run) -> Non
     assert "60,000 requests/min" in shown
 
 
-def test_times_are_told_in_utc_wherever_they_were_typed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setenv("TZ", "EST5")
+@pytest.fixture
+def _west() -> Iterator[None]:
+    """This machine stands five hours west of Greenwich."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "EST5")
         time.tzset()
-        done(run("teams", "create", "--name", "engines"))
-        done(run("keys", "create", "--team", "engines", "--name", "ada", "--expires", "2127-01-31"))
-        done(run("keys", "update", "ada", "--expires", "2127-01-31T12:00"))
-        told = [done(run(*words.split())) for words in ("keys show ada", "keys list", "audit", "teams list")]
+        yield
     time.tzset()
+
+
+@pytest.mark.usefixtures("_west")
+def test_times_are_told_in_utc_wherever_they_were_typed(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    done(run("keys", "create", "--team", "engines", "--name", "ada", "--expires", "2127-01-31"))
+    done(run("keys", "update", "ada", "--expires", "2127-01-31T12:00"))
+    told = [done(run(*words.split())) for words in ("keys show ada", "keys list", "audit", "teams list")]
     assert re.search(r"^expires +2127-01-31 17:00Z +$", told[0], re.MULTILINE)
     assert told[1].rstrip().endswith("never       2127-01-31 17:00Z")
     assert "expires_at 2127-02-01 04:59Z → 2127-01-31 17:00Z" in told[2]

@@ -70,9 +70,7 @@ def test_what_is_left_of_a_budget_is_told_in_cents_and_exactly_to_scripts(gatewa
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_on_the_store_nobody_is_asked_whose_limits_are_meant_and_the_cure_is_said(
-    run: Run, words: tuple[str, ...]
-) -> None:
+def test_on_the_store_somebody_is_to_be_named_and_the_cure_is_said(run: Run, words: tuple[str, ...]) -> None:
     result = run("limits", "show", *words)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
