@@ -1,10 +1,12 @@
-"""How many tokens a call will take, said before it is made, from its size and from what its model lately did.
+"""How many tokens a call will take, said before it is made, by its size and by what its model lately did for its team.
 
 Pure: knows no tokenizer, which would hold up the event loop, and no clock. An estimate is a reservation, which the
 truth replaces; it has to be near on average, and cannot be exact.
 """
 
+import re
 from collections.abc import Iterator
+from itertools import islice
 
 from gateway.call import Usage
 
@@ -28,7 +30,15 @@ ATTACHMENT_BYTES = 6_000
 _SCAN_FROM_BYTES = 16 * 1024
 _ATTACHMENTS = (b";base64,", b'"data"')
 """Data URLs of images and files; and the member of `input_audio`, which holds base64 alone."""
-_SPACES_WITHIN = 256
+_MOST_ATTACHMENTS = 1_000
+"""More of them count as text, so that no body keeps the loop busy."""
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-"
+_IS_OTHER = bytes(byte not in _BASE64 + b"\\" for byte in range(256))
+"""By byte: 1 where it ends base64 inside a JSON string. A backslash may belong to it, as below."""
+_ESCAPED = (b"\\/", b"\\n", b"\\r")
+"""How JSON may write a slash, and the ends of lines of base64."""
+_FIRST_BLOCK, _LARGEST_BLOCK = 1024, 64 * 1024
+_VALUE = re.compile(rb'[ \t\n\r]*+:[ \t\n\r]*+"')
 
 _MEMORY = 1 / 32
 """Share of the newest call in the mean of tokens a byte."""
@@ -43,7 +53,7 @@ _STEP, _FIRST_STEPS = 0.1, 8.0
 
 
 class Model:
-    """What a model lately did: its tokens a byte of prompt, and the length that few of its answers exceed."""
+    """What a model lately did for a team: its tokens a byte of prompt, and a length that few of its answers exceed."""
 
     __slots__ = ("calls", "output_tokens", "tokens_per_byte")
 
@@ -77,31 +87,37 @@ _UNSEEN = Model()
 
 
 class Estimator:
-    """Estimates by model. Of the models that it has learnt of, the `max_models` used last are kept."""
+    """Estimates by team and model: what one team's calls teach, no other team's are estimated by.
 
-    def __init__(self, *, max_models: int = 512) -> None:
+    Of the models that it has learnt of, the `max_models` used last are kept, each counted once a team.
+    """
+
+    def __init__(self, *, max_models: int = 4096) -> None:
         self._max_models = max_models
-        self._models: dict[str, Model] = {}
+        self._models: dict[tuple[str, str], Model] = {}
 
     def __len__(self) -> int:
         return len(self._models)
 
-    def estimate(self, model: str, prompt_bytes: int, max_tokens: int | None, answers: int = 1) -> tuple[int, int]:
+    def estimate(
+        self, team_id: str, model: str, prompt_bytes: int, max_tokens: int | None, answers: int = 1
+    ) -> tuple[int, int]:
         """Tokens of input and of output that a call should reserve.
 
         `prompt_bytes` is what `prompt_bytes` below says of the body. `max_tokens` is the bound that the call states for
         each of its `answers`; 0 where the route has no output, None where nothing is stated.
         """
-        known = self._models.get(model, _UNSEEN)
+        known = self._models.get((team_id, model), _UNSEEN)
         input_tokens = min(int(prompt_bytes * known.tokens_per_byte) + 1, MAX_INPUT_TOKENS)
         each = int(known.output_tokens) + 1 if max_tokens is None else known.most_output_tokens(max_tokens)
         return input_tokens, max(0, min(each * answers, MAX_OUTPUT_TOKENS))
 
-    def learn(self, model: str, prompt_bytes: int, usage: Usage, answers: int = 1) -> None:
+    def learn(self, team_id: str, model: str, prompt_bytes: int, usage: Usage, answers: int = 1) -> None:
         """A call took what `usage` says, which upstream has reported; never teach what was itself estimated."""
-        known = self._models.pop(model, None) or Model()
+        which = team_id, model
+        known = self._models.pop(which, None) or Model()
         known.learn(prompt_bytes, usage, answers)
-        self._models[model] = known
+        self._models[which] = known
         if len(self._models) > self._max_models:
             del self._models[next(iter(self._models))]
 
@@ -110,20 +126,31 @@ def prompt_bytes(body: bytes) -> int:
     """How many bytes of a JSON body are text, with `ATTACHMENT_BYTES` at most for each image or sound in it."""
     if len(body) < _SCAN_FROM_BYTES:
         return len(body)
-    payloads = (length for mark in _ATTACHMENTS for length in _payloads(body, mark))
+    payloads = islice((length for mark in _ATTACHMENTS for length in _payloads(body, mark)), _MOST_ATTACHMENTS)
     return len(body) - sum(max(0, length - ATTACHMENT_BYTES) for length in payloads)
 
 
 def _payloads(body: bytes, mark: bytes) -> Iterator[int]:
-    """Lengths of the strings of base64 that begin at `mark`, or at the value that it is the name of."""
+    """Lengths of the base64 that begins at `mark`, or at the value that it is the name of."""
     begin = 0
     while (begin := body.find(mark, begin)) >= 0:
         begin += len(mark)
         if mark.endswith(b'"'):
-            begin = body.find(b'"', begin) + 1 or len(body)
-        end = body.find(b'"', begin)
-        end = len(body) if end < 0 else end
-        # A data URL has a mark of its own, and text has spaces.
-        if not body.startswith(b"data:", begin) and b" " not in body[begin : begin + _SPACES_WITHIN]:
-            yield end - begin
+            value = _VALUE.match(body, begin)
+            begin = begin if value is None else value.end()
+        end = _end_of_base64(body, begin)
+        yield end - begin
         begin = end
+
+
+def _end_of_base64(body: bytes, begin: int) -> int:
+    """Where the base64 that begins there ends: at the first byte of any other alphabet, such as the closing quote."""
+    end, block, other = begin, _FIRST_BLOCK, -1
+    while other < 0 and end < len(body):
+        other = body[end : end + block].translate(_IS_OTHER).find(1)
+        end = min(end + block, len(body)) if other < 0 else end + other
+        block = min(2 * block, _LARGEST_BLOCK)
+    backslash = body.find(b"\\", begin, end)
+    if backslash >= 0 and body.count(b"\\", begin, end) != sum(body.count(each, begin, end) for each in _ESCAPED):
+        return backslash
+    return end

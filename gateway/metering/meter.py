@@ -7,7 +7,7 @@ usage that upstream has not reported. How usage is read is `gateway.metering.usa
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.call import Dialect, Outcome, Reply, Route, Usage, UsageSource
+from gateway.call import Dialect, Outcome, Principal, Reply, Route, Usage, UsageSource
 from gateway.metering.cost import cost_microusd, is_priced, output_microusd
 from gateway.metering.delivered import delivered_tokens
 from gateway.metering.estimate import BYTES_PER_TOKEN, Estimator, prompt_bytes
@@ -37,6 +37,7 @@ class Estimated(Protocol):
 class Ended(Protocol):
     """What is known of a call that has ended."""
 
+    principal: Principal | None
     route: Route | None
     model: str | None
     outcome: Outcome | None
@@ -114,13 +115,13 @@ class Meter:
     def _learn(self, call: Ended, usage: Usage) -> None:
         """Where something is made of it: of calls that limits bind, and of streams, which are cut at times."""
         answers = 1 if call.asked is None else call.asked.answers
-        self.estimator.learn(call.model or "", _prompt_bytes(call), usage, answers)
+        self.estimator.learn(_team_id(call), call.model or "", _prompt_bytes(call), usage, answers)
 
     def _estimated(self, call: Ended, route: Route) -> Measured:
         """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""
         if not call.body or not (answers_in_text(route) or route.group == "embeddings"):
             return _UNKNOWN
-        input_tokens, _ = self.estimator.estimate(call.model or "", _prompt_bytes(call), 0)
+        input_tokens, _ = self.estimator.estimate(_team_id(call), call.model or "", _prompt_bytes(call), 0)
         output_tokens = _delivered(call) if answers_in_text(route) else 0
         usage = Usage(input_tokens, output_tokens, input_tokens + output_tokens)
         return usage, "estimated", self.cost_of(call.model, usage)
@@ -129,6 +130,10 @@ class Meter:
 def answers_in_text(route: Route) -> bool:
     """Whether the tokens of a route's answers are those of text."""
     return route.dialect is not Dialect.OTHER or route.group == "responses"
+
+
+def _team_id(call: Ended) -> str:
+    return "" if call.principal is None else call.principal.team_id
 
 
 def _prompt_bytes(call: Ended) -> int:

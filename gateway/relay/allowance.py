@@ -67,7 +67,8 @@ class Allowance:
         if principal.quota is None or not self.planner.binds(principal.quota, ENDPOINT):
             return None
         size = prompt_bytes(body)
-        return Asked(model, size, answers, *self.meter.estimator.estimate(model, size, max_tokens, answers))
+        estimated = self.meter.estimator.estimate(principal.team_id, model, size, max_tokens, answers)
+        return Asked(model, size, answers, *estimated)
 
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.

@@ -6,13 +6,14 @@ from datetime import date
 
 import pytest
 
-from gateway.call import Outcome, Route, Usage
+from gateway.call import Outcome, Principal, Route, Usage
 from gateway.http.routes import ROUTES
 from gateway.metering.estimate import Estimator
 from gateway.metering.meter import NOTHING, Measured, Meter
 from gateway.metering.prices import Price, PriceList, Rates
 
 M = "vendor/model"
+ADA = Principal("ada", "core", "key_1", "team_1")
 USAGE = Usage(10, 20, 30)
 UNKNOWN: Measured = (None, "unknown", None)
 DUE: Measured = (None, "due", 0)
@@ -35,6 +36,7 @@ class Sized:
 class Call:
     """A call that went upstream and was complete, but for what a test says."""
 
+    principal: Principal | None = ADA
     route: Route | None = CHAT
     model: str | None = M
     outcome: Outcome | None = "done"
@@ -154,6 +156,14 @@ def test_estimates_of_prompts_are_learnt_from_streams_and_from_calls_that_limits
         usage = one.measure(Call(outcome="cut"))[0]
         assert usage is not None
         assert 700 < usage.input_tokens <= 801
+
+
+def test_prompts_of_one_team_are_not_estimated_by_those_of_another() -> None:
+    one = meter()
+    for _ in range(1000):
+        one.measure(Call(usage=Usage(800, 1, 801), streamed=True))
+    other = Principal("bob", "tools", "key_2", "team_2")
+    assert one.measure(Call(outcome="cut", principal=other)) == meter().measure(Call(outcome="cut"))
 
 
 def test_nothing_is_learnt_of_what_was_estimated() -> None:
