@@ -1,8 +1,9 @@
 """The ledger: a record of each call, which outlives the process that made the call.
 
 A call's record is one `write` to a journal file, and a background task carries it from there into the database. So a
-killed process loses nothing, and a database that is away costs disk. Where the disk takes nothing either, records wait
-in memory, as many as there is room for; a call never fails for want of its record.
+killed process loses nothing but how many calls of a key it refused in the last second, beyond the first ten; and a
+database that is away costs disk. Where the disk takes nothing either, records wait in memory, as many as there is room
+for; a call never fails for want of its record.
 
 Knows how records get from a call to the database and when. What is in them is `ledger_line`'s business, how they become
 rows and sums `ledger_drain`'s.
@@ -14,10 +15,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from gateway.call import CallRecord
+from gateway.call import CallRecord, Principal
 from gateway.errors import StoreUnavailable
 from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_line import encode
+from gateway.metering.refusals import Refusals
 from gateway.store.journal import Journal
 
 BATCH_BYTES = 192 * 1024
@@ -57,6 +59,7 @@ class Ledger:
         self._kept_days = kept_days
         self._max_held_bytes = max_held_bytes
         self._now = now
+        self._refusals = Refusals()
         self._held: list[bytes] = []
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -100,14 +103,12 @@ class Ledger:
 
     def note(self, record: CallRecord, _detail: str = "") -> None:
         """Keep what is known of a call, if it was by a known key and on a route; never raises, never waits."""
-        if record.principal is None or record.route is None:
+        principal = record.principal
+        if principal is None or record.route is None:
             return
         try:
-            line = encode(record)
-            try:
-                self._journal.append(line)
-            except StoreUnavailable as error:
-                self._hold(line, error.detail)
+            if record.outcome != "refused" or self._is_single(record, principal):
+                self._keep(encode(record))
         except Exception:  # a bug here must not end calls
             if not self.lost:
                 _log.exception("A call cannot be written to the ledger on a bug, and its record is lost.")
@@ -121,6 +122,8 @@ class Ledger:
         keep coming, there would be a transaction for each few of them.
         """
         async with self._turn:
+            if to_the_end or self._refusals.is_over(self._now()):
+                self._keep_counted()
             self._put_held_back()
             while (batch := self._journal.batch(BATCH_BYTES)) is not None:
                 await self._write(batch.lines)
@@ -134,12 +137,31 @@ class Ledger:
                 await self._write(some)
                 self._unhold(len(some))
             self.waiting_since_s = None
+            if self._refusals:  # the second that they are counted in is not over
+                self._wake()
 
     async def _write(self, lines: list[bytes]) -> None:
         kept_since_us = 0 if not self._kept_days else int(self._now() * 1e6) - self._kept_days * _DAY_US
         written = await self._writer.write(lines, kept_since_us=kept_since_us)
         self.drained += written.new
         self.lost += written.lost
+
+    def _is_single(self, record: CallRecord, principal: Principal) -> bool:
+        """Whether a refused call gets a line of its own; else it was counted."""
+        if self._refusals.is_over(self._now()):
+            self._keep_counted()
+        return self._refusals.is_single(record, principal)
+
+    def _keep_counted(self) -> None:
+        for each in self._refusals.ended(self._now()):
+            self._keep(encode(each.record, each.more))
+
+    def _keep(self, line: bytes) -> None:
+        """In the journal, or in memory."""
+        try:
+            self._journal.append(line)
+        except StoreUnavailable as error:
+            self._hold(line, error.detail)
 
     def _wake(self) -> None:
         if self.waiting_since_s is None:

@@ -26,6 +26,8 @@ _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
 _UNKNOWN = (None,) * len(USAGE)
 _members = msgspec.structs.astuple
+_NO_COLUMNS = ("usage", "tags", "more")
+"""The last members of a line, which are no columns of `calls` by themselves."""
 
 _CALLS = BulkInsert(calls, lambda statement: statement.on_conflict_do_nothing())
 _NEW_CALLS = BulkInsert(calls, lambda statement: statement.on_conflict_do_nothing().returning(calls.c.id))
@@ -148,7 +150,7 @@ def _log_lost(line: Line, error: Exception) -> None:
 def _row(line: Line) -> tuple[Any, ...]:
     """In the order of the columns of `calls`. Lines of other versions may know fewer kinds of usage, or more."""
     usage = _UNKNOWN if line.usage is None else (*line.usage, *_UNKNOWN)[: len(_UNKNOWN)]
-    return _members(line)[:-2] + usage
+    return _members(line)[: -len(_NO_COLUMNS)] + usage
 
 
 async def _add_tags(

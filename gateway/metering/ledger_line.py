@@ -50,6 +50,8 @@ class Line(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tags: dict[
         Annotated[str, msgspec.Meta(max_length=_TAG_NAME)], Annotated[str, msgspec.Meta(max_length=_TAG_VALUE)]
     ] = msgspec.field(default_factory=dict)
+    more: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    """So many other calls like this one, which was refused, have no line of their own."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -59,12 +61,15 @@ _NUL = b"\\u0000"
 _usage_of = msgspec.structs.astuple
 
 
-def encode(record: CallRecord) -> bytes:
-    """The line, with its newline, of a call on a route by a known key. Raises ValueError for any other."""
+def encode(record: CallRecord, more: int = 0) -> bytes:
+    """The line, with its newline, of a call on a route by a known key. Raises ValueError for any other.
+
+    A refused call has no tags: nothing was used that is to be found again, and their client may have made them up.
+    """
     principal, route, usage = record.principal, record.route, record.usage
     if principal is None or route is None:
         raise ValueError("the ledger keeps no calls by nobody, or to nowhere")
-    parts = (
+    parts: tuple[object, ...] = (
         record.id,
         int(record.started_at_s * 1e6),
         principal.team_id,
@@ -87,8 +92,10 @@ def encode(record: CallRecord) -> bytes:
         int(record.duration_s * 1e6),
         record.sent_bytes,
         _usage_of(usage) if usage is not None else _NOTHING if record.usage_source == "none" else None,
-        _cut_tags(record.tags) if record.tags else _NO_TAGS,
+        _cut_tags(record.tags) if record.tags and record.outcome != "refused" else _NO_TAGS,
     )
+    if more:
+        parts += (more,)
     try:
         line = _encode(parts)
     except UnicodeEncodeError:

@@ -84,8 +84,9 @@ def sums(lines: Iterable[Line], days: Days) -> list[tuple[Any, ...]]:
 
 def _add_kind(amounts: list[int], line: Line) -> None:
     """Into `COUNTS`. Usage that came late is of a call which has a line of its own."""
-    amounts[0] += not line.id.startswith(PREFIX)
-    amounts[1] += line.outcome == "refused"
+    calls = 1 + line.more
+    amounts[0] += 0 if line.id.startswith(PREFIX) else calls
+    amounts[1] += calls if line.outcome == "refused" else 0
     amounts[2] += line.outcome in FAILED
     amounts[3] += line.usage_source == "estimated"
     amounts[4] += line.usage_source == "unknown"

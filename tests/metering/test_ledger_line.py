@@ -41,12 +41,13 @@ def test_a_line_says_all_that_the_record_does() -> None:
         "sent_bytes": 345,
         "usage": list(msgspec.structs.astuple(RECORD.usage)) if RECORD.usage else None,
         "tags": {"project": "ü"},
+        "more": 0,
     }
 
 
 def test_a_line_has_a_member_for_every_column_and_for_every_kind_of_usage() -> None:
     line = decode(encode(RECORD))
-    assert sorted([*MEMBERS, "usage", "tags"]) == sorted(msgspec.structs.asdict(line))
+    assert sorted([*MEMBERS, "usage", "tags", "more"]) == sorted(msgspec.structs.asdict(line))
     assert Usage.__struct_fields__ == USAGE
     assert line.usage is not None
     assert len(line.usage) == len(USAGE)
@@ -62,6 +63,11 @@ def test_nothing_used_is_0_and_what_nobody_knows_is_not() -> None:
     nothing = decode(encode(record("req_1", usage=None, usage_source="none", cost_microusd=0)))
     unknown = decode(encode(record("req_1", usage=None, usage_source="unknown", cost_microusd=None)))
     assert (nothing.usage, unknown.usage) == ([0] * len(USAGE), None)
+
+
+def test_a_refused_call_has_no_tags_and_may_stand_for_others() -> None:
+    line = decode(encode(record("req_1", outcome="refused", tags={"a": "b"}), 3))
+    assert (line.tags, line.more) == ({}, 3)
 
 
 @pytest.mark.parametrize("member", ["principal", "route"])
