@@ -28,6 +28,7 @@ from gateway.limits.alerts import Alerts, Webhook
 from gateway.limits.connection import opened
 from gateway.limits.limiter import Limiter
 from gateway.limits.memory import MemoryLimiter
+from gateway.limits.nodes import Nodes
 from gateway.limits.overview import Overview
 from gateway.limits.plan import Planner, Policy
 from gateway.limits.readings import readings_of_decisions, readings_of_money, readings_of_redis
@@ -225,7 +226,10 @@ async def shared_overview(settings: Settings, store: Store) -> AsyncIterator[Ove
 def _limiter(settings: Settings, spend: Spend) -> Limiter:
     if settings.redis.url is None:
         return MemoryLimiter(load_spent=spend.load)
-    return RedisLimiter(opened(settings.redis.url), on_failure=settings.limits.on_redis_failure, load_spent=spend.load)
+    nodes = Nodes(Path(settings.server.state_dir) / "limits.nodes", at_least=settings.server.workers)
+    return RedisLimiter(
+        opened(settings.redis.url), on_failure=settings.limits.on_redis_failure, load_spent=spend.load, nodes=nodes
+    )
 
 
 def _alerts(settings: Settings, store: Store) -> Alerts | None:

@@ -161,21 +161,23 @@ class MemoryLimiter:
             self._counters[charge.rule.id].undo(charge.amount, call_id)
 
     def _refusal(self, demand: Demand, now_us: int) -> Decision | None:
-        """Which rule of the first step that refuses keeps the call waiting longest. None: a budget has to be read."""
+        """Which rule keeps the call waiting longest; the endpoint is told of only if that binds. None: a budget has
+        to be read.
+        """
         standings: list[Standing] = []
-        for charges in (demand.charges, demand.endpoint):
-            longest_us, binding = 0, None
-            for charge in charges:
-                counter = self._counter(charge.rule, now_us)
-                if counter is None:
-                    return None
-                standings.append(counter.standing(now_us))
-                wait_us = counter.wait_us(charge.amount, now_us)
-                if wait_us > longest_us and not charge.rule.shadow:
-                    longest_us, binding = wait_us, charge.rule
-            if binding is not None:
-                return Decision(False, tuple(standings), binding, 0 if longest_us == NEVER_US else longest_us)
-        raise AssertionError("a charge was refused, and fits now that it was undone")
+        longest_us, binding = 0, None
+        for charge in (*demand.charges, *demand.endpoint):
+            counter = self._counter(charge.rule, now_us)
+            if counter is None:
+                return None
+            standings.append(counter.standing(now_us))
+            wait_us = counter.wait_us(charge.amount, now_us)
+            if wait_us > longest_us and not charge.rule.shadow:
+                longest_us, binding = wait_us, charge.rule
+        if binding is None:
+            raise AssertionError("a charge was refused, and fits now that it was undone")
+        told = standings if binding.whose == "endpoint" else standings[: len(demand.charges)]
+        return Decision(False, tuple(told), binding, 0 if longest_us == NEVER_US else longest_us)
 
     def _end(self, call_id: str, actual: Mapping[str, int] | None) -> None:
         held = self._calls.pop(call_id, None)

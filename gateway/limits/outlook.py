@@ -48,14 +48,14 @@ def is_in_vain(refused: Waits, left_us: int) -> bool:
 def refusal(demand: Demand, standings: Iterable[Standing]) -> Decision | None:
     """What a limiter whose rules stand like that would say to `demand`; None: it would be admitted."""
     told = tuple(standings)
-    first = {charge.rule.id for charge in demand.charges}
-    for step in ([each for each in told if each.rule.id in first], told):
-        refused = waits(demand, step)
-        if refused:
-            longest = max(refused, key=lambda rule: refused[rule])
-            wait_us = refused[longest]
-            return Decision(False, tuple(step), longest, 0 if wait_us == NEVER_US else wait_us)
-    return None
+    refused = waits(demand, told)
+    if not refused:
+        return None
+    longest = max(refused, key=lambda rule: refused[rule])
+    if longest.whose != "endpoint":
+        first = {charge.rule.id for charge in demand.charges}
+        told = tuple(each for each in told if each.rule.id in first)
+    return Decision(False, told, longest, 0 if refused[longest] == NEVER_US else refused[longest])
 
 
 def _wait_us(standing: Standing, amount: int) -> int:

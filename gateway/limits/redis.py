@@ -9,28 +9,28 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from gateway.errors import StoreUnavailable
-from gateway.limits.batch import ADMITTED, UNCOUNTED, Answer, End, cancelled
+from gateway.limits.batch import ADMITTED, REFUSED, UNCOUNTED, Answer, End, cancelled
 from gateway.limits.batching import Lane
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.memory import Spent
+from gateway.limits.nodes import Nodes
 from gateway.limits.patience import Patience
-from gateway.limits.redis_keys import ENDPOINTS, NODES, Cell, Cells, Part, hash_key
+from gateway.limits.redis_keys import ENDPOINTS, Cell, Cells, Part, hash_key
 from gateway.limits.redis_options import MEANS, USUAL, Figures, OnFailure, Timing
-from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
+from gateway.limits.rules import Decision, Demand, Rule, Standing
 from gateway.limits.server import Away, Server, script
 from gateway.limits.spending import Spending
-from gateway.limits.verdicts import admission, refusal, standing, unspent
+from gateway.limits.verdicts import admission, refusal, standing, told, unspent
 
 _log = logging.getLogger(__name__)
 
-_NODE_LIFE_US = 15_000_000
 _SWEPT_AT_ONCE = 300
 _MOST_ASKED = 3
 """How often one call may ask: once, and again after each round of budgets that had no counter."""
@@ -52,6 +52,7 @@ class RedisLimiter:
         server: Where it is; the limiter closes it.
         on_failure: What to do while Redis is away.
         load_spent: Asked for each budget that has no counter in Redis. Without it, such begin with nothing spent.
+        nodes: How many share the limits; what it knows is what counts until Redis says it. By default, no others.
         timing: Other than usual, for tests.
     """
 
@@ -61,12 +62,12 @@ class RedisLimiter:
         *,
         on_failure: OnFailure = "local",
         load_spent: Spent | None = None,
+        nodes: Nodes | None = None,
         timing: Timing = USUAL,
     ) -> None:
         self.node = secrets.token_hex(6)
         self.figures = Figures()
-        self.nodes = 1
-        """How many gateways are at work on this Redis, as last heard."""
+        self._nodes = nodes or Nodes()
         self._server = server
         self._on_failure: OnFailure = on_failure
         self._timing = timing
@@ -77,11 +78,16 @@ class RedisLimiter:
         self._share = LocalShare()
         self._spending = Spending(load_spent, self._spawn)
         self._tags: set[str] = set()
-        """Whose hashes were used since they were last swept."""
+        """Whose calls asked since the last sweep, refused ones too: those may be so for what a lost call holds."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"RedisLimiter({len(self._held)} calls, {self.mode}, nodes={self.nodes}, lanes={len(self._lanes)})"
+
+    @property
+    def nodes(self) -> int:
+        """How many gateways are at work on this Redis, as last heard."""
+        return self._nodes.number
 
     @property
     def is_away(self) -> bool:
@@ -108,16 +114,20 @@ class RedisLimiter:
         decision = self.admit_now(demand)
         if decision is not None:
             return decision
-        parts = self._parts(demand)
+        parts = self._cells.parts(demand, by_tag=self._server.is_cluster)
+        self._tags.update([part.tag for part in parts])
         answers: list[Answer] = []
         for part in parts:
-            answer = await self._ask(part, parts[: len(answers)])
+            before = parts[: len(answers)]
+            answer = await self._ask(part, before)
             if answer is None:
-                return await self._without(demand, parts, parts[: len(answers)])
+                return await self._without(demand, parts, before)
             answers.append(answer)
             if answer[0] != ADMITTED:
-                break
-        return self._conclude(demand, parts, answers)
+                self._take_back(before)
+                answers += await self._look_at(parts[len(answers) :])
+                return self._refused(demand, parts, answers, len(before))
+        return self._admitted(demand, parts, answers)
 
     def settle(self, demand: Demand, actual: Mapping[str, int]) -> None:
         """As `Limiter.settle`."""
@@ -160,6 +170,13 @@ class RedisLimiter:
                 lane.hold(parts)
         await self.flush()
 
+    async def sweep(self) -> None:
+        """Take out of Redis what says nothing any more of those who asked since the last time; also done by itself."""
+        tags, self._tags = self._tags, {part.tag for held in self._held.values() for part in held.parts}
+        for tag in tags:
+            with contextlib.suppress(Away):
+                await self._sweep_one(tag)
+
     async def flush(self) -> None:
         """Return when Redis, if it answers, has heard of all that ended here."""
         await asyncio.gather(*(lane.flush() for lane in self._lanes.values()))
@@ -167,8 +184,9 @@ class RedisLimiter:
     def start(self) -> None:
         """As `Limiter.start`. Also connects, so that the first call need not wait for it."""
         self._share.start()
-        for upkeep in (self._renew_forever(), self._count_forever(), self._sweep_forever()):
-            self._spawn(upkeep)
+        self._spawn(self._count_forever())
+        self._spawn(_every(self._timing.renew_s, self.renew))
+        self._spawn(_every(self._timing.sweep_s, self.sweep))
 
     async def close(self) -> None:
         """As `Limiter.close`. What calls ended with is told to Redis, if it answers."""
@@ -180,20 +198,6 @@ class RedisLimiter:
         await self._server.close()
 
     # How calls are decided.
-
-    def _parts(self, demand: Demand) -> tuple[Part, ...]:
-        cells_of = self._cells.of
-        charges = (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges
-        if not self._server.is_cluster:
-            if not charges:
-                return ()
-            return (Part(demand.call_id, charges, [cells_of(charge.rule) for charge in charges]),)
-        by_tag: dict[str, list[Charge]] = {}
-        for charge in charges:
-            by_tag.setdefault(cells_of(charge.rule).tag, []).append(charge)
-        return tuple(
-            [Part(demand.call_id, tuple(own), [cells_of(charge.rule) for charge in own]) for own in by_tag.values()]
-        )
 
     async def _ask(self, part: Part, before: Sequence[Part]) -> Answer | None:
         lane = self._lane(part.tag)
@@ -213,28 +217,34 @@ class RedisLimiter:
                 raise
         return None
 
-    def _conclude(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer]) -> Decision:
-        cells = [cell for part in parts for cell in part.cells]
-        amounts = [amount for part in parts for amount in part.amounts]
-        told = [state for answer in answers for state in answer[1:]]
-        states = [unspent(cell.kind, state) for cell, state in zip(cells, told, strict=False)]
-        wall_us = self._lane(parts[-1].tag).server_us if parts else 0
+    async def _look_at(self, parts: Sequence[Part]) -> list[Answer]:
+        """How those stand of which a refused call was not asked: one of them may refuse it for longer."""
+        found: list[Answer] = []
+        for part in parts:
+            states = await self._lane(part.tag).look(part.cells)
+            if states is None:
+                break
+            found.append([REFUSED, *states])
+        return found
+
+    def _admitted(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer]) -> Decision:
+        cells, amounts, states = told(parts, answers)
         self._spending.see(cells, states)
-        if answers and answers[-1][0] != ADMITTED:
-            self._take_back(parts[: len(answers) - 1])
-            kept = sum(len(part.cells) for part in parts[: len(answers) - 1])
-            before = [max(state - amount, 0) for state, amount in zip(states[:kept], amounts, strict=False)]
-            first = min(len(states), len(demand.charges))
-            decision = refusal(cells[: len(states)], amounts, before + states[kept:], first, wall_us)
-            self._denials.remember(decision, cells, before + states[kept:], wall_us)
-            return decision
-        decision = admission(cells, amounts, states, wall_us)
-        self._hold(demand, parts, decision)
+        decision = admission(cells, amounts, states, self._wall_us(parts))
+        self._held[demand.call_id] = _Held(demand, parts, decision)
         return decision
 
-    def _hold(self, demand: Demand, parts: tuple[Part, ...], decision: Decision) -> None:
-        self._held[demand.call_id] = _Held(demand, parts, decision)
-        self._tags.update([part.tag for part in parts])
+    def _refused(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer], charged: int) -> Decision:
+        """The first `charged` parts were, which is taken back."""
+        cells, amounts, states = told(parts, answers, charged)
+        self._spending.see(cells, states)
+        wall_us = self._wall_us(parts[: len(answers)])
+        decision = refusal(cells, amounts, states, len(demand.charges), wall_us)
+        self._denials.remember(decision, cells, states, wall_us)
+        return decision
+
+    def _wall_us(self, parts: Sequence[Part]) -> int:
+        return self._lane(parts[-1].tag).server_us if parts else 0
 
     def _take_back(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -270,7 +280,7 @@ class RedisLimiter:
             self._share.enter([held.demand for held in self._held.values()], spent, self.nodes)
         decision = self._share.admit(demand)
         if decision.admitted:
-            self._hold(demand, parts, decision)
+            self._held[demand.call_id] = _Held(demand, parts, decision)
             for part in parts:
                 self._lane(part.tag).hold((part,))
         return decision
@@ -330,11 +340,6 @@ class RedisLimiter:
             if await lane.recover(self._held_parts(lane)):
                 return
 
-    async def _renew_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._timing.renew_s)
-            await self.renew()
-
     async def _hold_again(self, part: Part) -> None:
         lane = self._lane(part.tag)
         await self._spending.seed(lane, part, [-1] * len(part.cells))
@@ -343,19 +348,8 @@ class RedisLimiter:
     async def _count_forever(self) -> None:
         while True:
             with contextlib.suppress(Away):
-                told = self._server.run(
-                    script("nodes.lua"), [NODES], self.node, _NODE_LIFE_US, patience=Patience(_UPKEEP_S)
-                )
-                self.nodes = int(await told)
+                await self._nodes.count(self._server, self.node)
             await asyncio.sleep(self._timing.beat_s)
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._timing.sweep_s)
-            tags, self._tags = self._tags, {part.tag for held in self._held.values() for part in held.parts}
-            for tag in tags:
-                with contextlib.suppress(Away):
-                    await self._sweep_one(tag)
 
     async def _sweep_one(self, tag: str) -> None:
         keys = [hash_key(tag)] if self._server.is_cluster else [hash_key(tag), hash_key(ENDPOINTS)]
@@ -391,6 +385,12 @@ class RedisLimiter:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _every(seconds: float, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await work()
 
 
 def _unavailable() -> StoreUnavailable:

@@ -7,7 +7,7 @@ Redis Cluster; so are the endpoints. `calls.lua` says what the fields hold.
 from collections.abc import Mapping
 
 from gateway.limits.gcra import burst, capacity_us, pace
-from gateway.limits.rules import Charge, Rule
+from gateway.limits.rules import Charge, Demand, Rule
 
 PREFIX = "gateway:limits:"
 ENDPOINTS = "endpoints"
@@ -53,23 +53,6 @@ class Cell:
         return max((self.bound - state_us) * self._units // self._gain_us, 0)
 
 
-class Cells:
-    """The cells of rules that were seen; a rule is known by its identity, since plans make each one once."""
-
-    def __init__(self, most: int = 20_000) -> None:
-        self._cells: dict[int, Cell] = {}
-        self._most = most
-
-    def of(self, rule: Rule) -> Cell:
-        cell = self._cells.get(id(rule))
-        if cell is None:
-            if len(self._cells) >= self._most:
-                self._cells.clear()
-            # The cell holds its rule, so that no other can get the same identity.
-            cell = self._cells[id(rule)] = Cell(rule)
-        return cell
-
-
 class Part:
     """What one call asks under one lane: `amounts`, as scripts take them, of `cells`.
 
@@ -102,6 +85,37 @@ class Part:
             cell.amount(actual[charge.rule.id]) if charge.rule.id in actual else amount
             for cell, charge, amount in zip(self.cells, self.charges, self.amounts, strict=True)
         ]
+
+
+class Cells:
+    """The cells of rules that were seen; a rule is known by its identity, since plans make each one once."""
+
+    def __init__(self, most: int = 20_000) -> None:
+        self._cells: dict[int, Cell] = {}
+        self._most = most
+
+    def of(self, rule: Rule) -> Cell:
+        cell = self._cells.get(id(rule))
+        if cell is None:
+            if len(self._cells) >= self._most:
+                self._cells.clear()
+            # The cell holds its rule, so that no other can get the same identity.
+            cell = self._cells[id(rule)] = Cell(rule)
+        return cell
+
+    def parts(self, demand: Demand, *, by_tag: bool) -> tuple[Part, ...]:
+        """What `demand` asks, in order: in one part, or in one of each tag."""
+        charges = (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges
+        if not by_tag:
+            return (self._part(demand, charges),) if charges else ()
+        own: dict[str, list[Charge]] = {}
+        for charge in charges:
+            own.setdefault(self.of(charge.rule).tag, []).append(charge)
+        return tuple([self._part(demand, tuple(charges)) for charges in own.values()])
+
+    def _part(self, demand: Demand, charges: tuple[Charge, ...]) -> Part:
+        cells_of = self.of
+        return Part(demand.call_id, charges, [cells_of(charge.rule) for charge in charges])
 
 
 def hash_key(tag: str) -> str:

@@ -5,9 +5,10 @@ Pure. States come as `calls.lua` tells them, so the same arithmetic judges what 
 
 from collections.abc import Sequence
 
+from gateway.limits.batch import Answer
 from gateway.limits.counters import NEVER_US
 from gateway.limits.gcra import PARALLEL_RETRY_US, wait_us
-from gateway.limits.redis_keys import BUDGET, PARALLEL, RATE, Cell
+from gateway.limits.redis_keys import BUDGET, PARALLEL, RATE, Cell, Part
 from gateway.limits.rules import Decision, Rule, Standing
 
 
@@ -44,17 +45,32 @@ def admission(cells: Sequence[Cell], amounts: Sequence[int], states: Sequence[in
 
 
 def refusal(cells: Sequence[Cell], amounts: Sequence[int], states: Sequence[int], first: int, wall_us: int) -> Decision:
-    """`states` before the charge that was not made. The `first` cells are asked alone, before the others."""
-    for end in (first, len(cells)):
-        longest_us, binding = 0, None
-        for cell, amount, state in zip(cells[:end], amounts, states, strict=False):
-            lasts_us = 0 if cell.is_shadow else waits_us(cell, state, amount, wall_us)
-            if lasts_us > longest_us:
-                longest_us, binding = lasts_us, cell.rule
-        if binding is not None:
-            told = _standings(cells[:end], states, wall_us)
-            return Decision(False, told, binding, 0 if longest_us == NEVER_US else longest_us)
-    raise AssertionError("a call was refused that fits")
+    """`states` before the charge that was not made. The endpoint's, after the `first`, are told only if that binds."""
+    longest_us, binding = 0, None
+    for cell, amount, state in zip(cells, amounts, states, strict=False):
+        lasts_us = 0 if cell.is_shadow else waits_us(cell, state, amount, wall_us)
+        if lasts_us > longest_us:
+            longest_us, binding = lasts_us, cell.rule
+    if binding is None:
+        raise AssertionError("a call was refused that fits")
+    standings = _standings(cells if binding.whose == "endpoint" else cells[:first], states, wall_us)
+    return Decision(False, standings, binding, 0 if longest_us == NEVER_US else longest_us)
+
+
+def told(
+    parts: Sequence[Part], answers: Sequence[Answer], charged: int | None = None
+) -> tuple[list[Cell], list[int], list[int]]:
+    """The cells that `answers` are about, what was asked of all of `parts`, and the states.
+
+    Given how many parts were `charged`, states are as they were before it.
+    """
+    cells = [cell for part in parts for cell in part.cells]
+    amounts = [amount for part in parts for amount in part.amounts]
+    found = [state for answer in answers for state in answer[1:]]
+    states = [unspent(cell.kind, state) for cell, state in zip(cells, found, strict=False)]
+    taken = sum(len(part.cells) for part in parts[:charged]) if charged else 0
+    states[:taken] = [max(state - amount, 0) for state, amount in zip(states[:taken], amounts, strict=False)]
+    return cells[: len(states)], amounts, states
 
 
 def unspent(kind: int, state: int) -> int:

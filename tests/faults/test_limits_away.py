@@ -11,9 +11,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.connection import opened
-from gateway.limits.patience import Patience
 from gateway.limits.redis import RedisLimiter
-from gateway.limits.redis_keys import NODES
 from gateway.limits.redis_options import OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule
 from gateway.limits.server import script
@@ -265,8 +263,7 @@ async def test_while_redis_is_stopped_calls_are_quick_and_get_this_nodes_share_a
 
 
 async def _count_nodes(limiter: RedisLimiter, wanted: int) -> bool:
-    told = limiter._server.run(script("nodes.lua"), [NODES], limiter.node, 15_000_000, patience=Patience(1))
-    limiter.nodes = int(await told)
+    await limiter._nodes.count(limiter._server, limiter.node)
     return limiter.nodes == wanted
 
 

@@ -117,7 +117,26 @@ class RateContract:
         assert decision.binding == hour
         assert decision.retry_after_us == HOUR
 
-    async def test_the_endpoint_is_not_asked_where_the_team_refuses(self, house: Household) -> None:
+    async def test_of_an_endpoint_that_keeps_the_call_waiting_longer_than_its_key_that_time_is_told(
+        self, house: Household
+    ) -> None:
+        minute, hour = house.rate(1), house.rate(1, period="hour", whose="endpoint")
+        await house.admit({minute: 1}, {hour: 1})
+        decision = await house.refuse({minute: 1}, {hour: 1})
+        assert decision.binding == hour
+        assert decision.retry_after_us == HOUR
+        assert [standing.rule for standing in decision.standings] == [minute, hour]
+        await house.bench.advance(HOUR)
+        await house.admit({minute: 1}, {hour: 1})
+
+    async def test_of_an_endpoint_that_has_room_again_before_the_key_nothing_is_told(self, house: Household) -> None:
+        hour, minute = house.rate(1, period="hour"), house.rate(1, whose="endpoint")
+        await house.admit({hour: 1}, {minute: 1})
+        decision = await house.refuse({hour: 1}, {minute: 1})
+        assert decision.binding == hour
+        assert [standing.rule for standing in decision.standings] == [hour]
+
+    async def test_the_endpoint_is_not_told_of_where_the_team_alone_refuses(self, house: Household) -> None:
         rule, endpoint = house.rate(1), house.rate(9, whose="endpoint")
         await house.admit({rule: 1}, {endpoint: 1})
         decision = await house.refuse({rule: 1}, {endpoint: 1})

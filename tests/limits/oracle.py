@@ -180,15 +180,14 @@ class Oracle:
         """None: the call is under way already."""
         if demand.call_id in self._calls:
             return None
-        standings: tuple[Standing, ...] = ()
         charges = (*demand.charges, *demand.endpoint)
-        for step in (demand.charges, demand.endpoint):
-            standings += self.standings([charge.rule for charge in step], now_us)
-            waits = self._waits((charge for charge in step if not charge.rule.shadow), now_us)
-            if waits:
-                longest = max(waits.values())
-                binding = next(rule for rule, wait_us in waits.items() if wait_us == longest)
-                return Decision(False, standings, binding, 0 if longest == NEVER else int(longest))
+        waits = self._waits((charge for charge in charges if not charge.rule.shadow), now_us)
+        if waits:
+            longest = max(waits.values())
+            binding = next(rule for rule, wait_us in waits.items() if wait_us == longest)
+            told = charges if binding.whose == "endpoint" else demand.charges
+            standings = self.standings([charge.rule for charge in told], now_us)
+            return Decision(False, standings, binding, 0 if longest == NEVER else int(longest))
         exceeded = tuple(self._waits((charge for charge in charges if charge.rule.shadow), now_us))
         for charge in charges:
             self._vessel(charge.rule).charge(charge.amount, now_us, demand.call_id)

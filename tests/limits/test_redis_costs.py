@@ -218,6 +218,22 @@ async def test_a_call_whose_gateway_died_gives_back_what_it_had_reserved_of_budg
     assert await house.left(budget, endless, endpoint) == [90, 100, 50]
 
 
+async def test_what_a_dead_gateway_had_reserved_comes_back_to_a_team_whose_calls_are_all_refused(
+    bench: RedisBench,
+) -> None:
+    house = Household(bench)
+    budget = house.budget(100)
+    dead = RedisBench(shared_server("valkey").url, clock=bench.clock)
+    assert (await dead.limiter.admit(house.call({budget: 90}))).admitted
+    await dead.die()
+    await house.refuse({budget: 20})
+    await bench.advance(121 * SECOND)
+    await house.refuse({budget: 20})
+    await bench.limiter.sweep()
+    await bench.advance(SECOND)
+    await house.admit({budget: 20})
+
+
 async def test_a_bucket_that_gave_something_back_is_kept_for_a_day(house: Household, bench: RedisBench) -> None:
     rule = house.rate(5, "tokens")
     first, second = await house.admit({rule: 1}), await house.admit({rule: 2})
