@@ -60,7 +60,7 @@ def one(of: random.Random, call_id: str, at_s: float) -> CallRecord:
         usage=Usage(tokens, 2, tokens + 2, audio_ms=3) if source in ("reported", "estimated") else None,
         usage_source=source,
         cost_microusd=of.choice([None, of.randrange(10**6)]) if source in ("reported", "estimated") else None,
-        tags={"project": of.choice("xy")} if of.random() < 0.5 else {},
+        tags={"project": of.choice("xy")} if outcome != "refused" and of.random() < 0.5 else {},
     )
 
 
