@@ -12,11 +12,19 @@ from typing import Any
 
 import msgspec
 
+from gateway.call import Dialect
 from gateway.metering.estimate import BYTES_PER_TOKEN
 from gateway.metering.usage import data_of_events
 
 SAMPLE_BYTES = 8 * 1024
-"""How much of a stream is kept for this; of a longer one, the rest is taken to be like it."""
+"""How much text in events is kept for this; of a longer stream, the rest is taken to be like it."""
+_LARGE_BYTES = SAMPLE_BYTES // 8
+"""A larger event is unlike others: it fills no more of the sample than this."""
+_MOST_BYTES = 8 * SAMPLE_BYTES
+"""What is kept is held as long as the stream lasts."""
+
+_MARKS = {Dialect.RESPONSES: (b'"delta"',), Dialect.CHAT: (b'"delta"', b'"text"'), Dialect.OTHER: ()}
+"""Members that events with text have; the older completions say `text`, and so do many objects of responses."""
 
 _TEXTS = frozenset(
     (
@@ -34,14 +42,81 @@ _TEXTS = frozenset(
 """Members of a chat delta, at any depth, whose text the model has made."""
 
 
-def delivered_tokens(sample: Sequence[bytes], sent_bytes: int) -> int:
-    """Tokens in a stream of which `sent_bytes` were sent, beginning with the blocks of whole events in `sample`."""
-    tokens = _tokens(sample)
-    sampled_bytes = sum(map(len, sample))
-    if sampled_bytes >= SAMPLE_BYTES and sent_bytes > sampled_bytes:
-        later = sample[len(sample) // 2 :]  # the first events of a stream say more about it than of the answer
-        tokens += (sent_bytes - sampled_bytes) * _tokens(later) / max(sum(map(len, later)), 1)
-    return ceil(tokens)
+class Sample:
+    """Feed blocks of whole events while `is_open`; ask for `tokens` when the stream has ended.
+
+    Of these, what has no text is no part of the sample, and nothing is taken to be like it: the first events of a
+    responses stream repeat instructions and tools, and would be all of it. `held_bytes` are kept.
+    """
+
+    __slots__ = ("_blocks", "_filled_bytes", "_marks", "_other_bytes", "held_bytes", "is_open")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._marks = _MARKS[dialect]
+        self._blocks: list[bytes] = []
+        self.held_bytes = 0
+        self._filled_bytes = 0
+        self._other_bytes = 0
+        self.is_open = bool(self._marks)
+
+    def feed(self, block: bytes) -> None:
+        """Look at `block`, and keep its events with text. Never raises."""
+        at = self._text_in(block, 0)
+        if at >= 0 and len(block) <= _LARGE_BYTES:
+            self._keep(block, len(block))
+            return
+        end = 0
+        while at >= 0 and self.is_open:
+            last, start = end, _last_boundary(block, end, at)
+            end = _next_boundary(block, at)
+            is_large = end - start > _LARGE_BYTES
+            if not is_large and len(block) - start > SAMPLE_BYTES:
+                end = _last_boundary(block, end, start + SAMPLE_BYTES)
+            elif not is_large:
+                end = len(block)
+            self._other_bytes += start - last
+            self._keep(block[start:end], _LARGE_BYTES if is_large else end - start)
+            at = self._text_in(block, end)
+        if at < 0:
+            self._other_bytes += len(block) - end
+
+    def tokens(self, sent_bytes: int) -> int:
+        """Tokens in the stream, of which `sent_bytes` were sent."""
+        tokens = _tokens(self._blocks)
+        rest_bytes = sent_bytes - self.held_bytes - self._other_bytes
+        if not self.is_open and rest_bytes > 0:
+            later = self._blocks[len(self._blocks) // 2 :]  # the first say more about the stream than of the answer
+            tokens += rest_bytes * _tokens(later) / max(sum(map(len, later)), 1)
+        return ceil(tokens)
+
+    def _text_in(self, block: bytes, start: int) -> int:
+        for mark in self._marks:
+            at = block.find(mark, start)
+            if at >= 0:
+                return at
+        return -1
+
+    def _keep(self, events: bytes, filled_bytes: int) -> None:
+        if self.held_bytes + len(events) > _MOST_BYTES:
+            self._other_bytes += len(events)
+        else:
+            self._blocks.append(events)
+            self.held_bytes += len(events)
+        self._filled_bytes += filled_bytes
+        self.is_open = self._filled_bytes < SAMPLE_BYTES
+
+
+def _last_boundary(block: bytes, start: int, end: int) -> int:
+    """Where the last event begins that does so between these; `start`, where an event begins too, if none does."""
+    found = max(block.rfind(b"\n\n", start, end) + 2, block.rfind(b"\n\r\n", start, end) + 3)
+    return found if found > start + 3 else start
+
+
+def _next_boundary(block: bytes, at: int) -> int:
+    """Where the event ends that `at` is in."""
+    end_of_event = b"\r\n\r\n" if block.endswith(b"\r\n\r\n") else b"\n\n"
+    found = block.find(end_of_event, at)
+    return len(block) if found < 0 else found + len(end_of_event)
 
 
 def _tokens(blocks: Sequence[bytes]) -> float:

@@ -4,12 +4,11 @@ Pure but for what it learns of models. Knows which ends of a call mean that it u
 usage that upstream has not reported. How usage is read is `gateway.metering.usage`'s business.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.call import Dialect, Outcome, Principal, Reply, Route, Usage, UsageSource
 from gateway.metering.cost import cost_microusd, is_priced, output_microusd
-from gateway.metering.delivered import delivered_tokens
+from gateway.metering.delivered import Sample
 from gateway.metering.estimate import BYTES_PER_TOKEN, Estimator, prompt_bytes
 from gateway.metering.prices import Price
 
@@ -58,8 +57,8 @@ class Ended(Protocol):
     """Its answer is made after its reply."""
     body: bytes
     """The request's, where that was held."""
-    sample: Sequence[bytes]
-    """The first blocks of its stream, as `SAMPLE_BYTES` says."""
+    sample: Sample | None
+    """Of its stream's events, if it is one that is measured."""
 
     @property
     def late(self) -> object:
@@ -144,5 +143,5 @@ def _delivered(call: Ended) -> int:
     if call.first_write_at is None:
         return 0
     if call.streamed:
-        return delivered_tokens(call.sample, call.sent_bytes)
+        return 0 if call.sample is None else call.sample.tokens(call.sent_bytes)
     return int(call.sent_bytes / BYTES_PER_TOKEN)

@@ -16,9 +16,10 @@ from gateway.relay.tags import NO_TAGS
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from gateway.access.ownership import Owner
+    from gateway.metering.delivered import Sample
     from gateway.metering.late import Late
     from gateway.relay.allowance import Asked
     from gateway.relay.new_ids import NewIds
@@ -166,8 +167,8 @@ class LiveCall:
         self.is_costed = False
         self.late: Late | None = None
         """What a response in the background has used, of which this call's reply tells."""
-        self.sample: Sequence[bytes] = ()
-        """The first blocks of its stream, from which one that was cut is estimated."""
+        self.sample: Sample | None = None
+        """Of its stream's events, from which one that was cut is estimated."""
         self.error: str | None = None
         self.detail = ""
         self.upstream_error: str | None = None

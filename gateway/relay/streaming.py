@@ -10,7 +10,7 @@ from time import perf_counter
 
 from gateway.call import Dialect, Reply
 from gateway.errors import GatewayError
-from gateway.metering.delivered import SAMPLE_BYTES
+from gateway.metering.delivered import Sample
 from gateway.metering.late import LateScanner
 from gateway.metering.usage import UsageScanner
 from gateway.relay.client import ClientReply
@@ -46,12 +46,10 @@ class EventRelay:
         self._mask = mask
         self._dialect = Dialect.OTHER if call.route is None else call.route.dialect
         self._cutter = EventCutter(streams.max_event_bytes)
-        metered = call.route is not None and call.route.reply is Reply.USAGE
+        metered = call.route is not None and call.route.reply is Reply.USAGE and not call.is_free
         self._scanner = UsageScanner() if metered else None
         self._late = LateScanner() if call.may_tell_late else None
-        self._sample: list[bytes] = []
-        self._sampled_bytes = 0
-        self._call.sample = self._sample
+        self._sample = self._call.sample = Sample(self._dialect if metered else Dialect.OTHER)
         self._remover = UsageRemover() if call.removes_usage else None
         self._new_ids = call.new_ids if reply.status < 400 else None
         self._is_chat = self._dialect is Dialect.CHAT
@@ -135,19 +133,11 @@ class EventRelay:
         self._last = block
         if self._remover is not None:
             block = self._remover.feed(block)
-        if self._sampled_bytes < SAMPLE_BYTES:
-            self._keep_sample(block)
+        if self._sample.is_open:
+            self._sample.feed(block)
         if self._keepalive is not None:
             self._keepalive.sent()
         return self._masked(block)
-
-    def _keep_sample(self, block: bytes) -> None:
-        """What is kept is held as long as the stream lasts, so of a large block only its first events are."""
-        self._sampled_bytes += len(block)
-        if len(block) <= 2 * SAMPLE_BYTES:
-            self._sample.append(block)
-        elif (end := block.find(b"\n\n", SAMPLE_BYTES, 2 * SAMPLE_BYTES)) >= 0:
-            self._sample.append(block[: end + 2])
 
     def _masked(self, block: bytes) -> bytes:
         """`block` without secrets; only within an event that is passed on in parts can one be cut in two."""

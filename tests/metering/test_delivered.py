@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.metering.delivered import SAMPLE_BYTES, delivered_tokens
+from gateway.call import Dialect
+from gateway.metering.delivered import SAMPLE_BYTES, Sample
 
 
 def chat(**delta: object) -> bytes:
@@ -18,8 +19,24 @@ def event(document: object) -> bytes:
     return f"data: {json.dumps(document)}\n\n".encode()
 
 
-def counted(*blocks: bytes) -> int:
-    return delivered_tokens(blocks, sum(map(len, blocks)))
+def counted(*blocks: bytes, dialect: Dialect = Dialect.CHAT) -> int:
+    """Of a stream whose blocks are these, as the relay asks."""
+    sample = Sample(dialect)
+    for block in blocks:
+        if sample.is_open:
+            sample.feed(block)
+    return sample.tokens(sum(map(len, blocks)))
+
+
+def said(text: str = "fourfour") -> bytes:
+    return event({"type": "response.output_text.delta", "delta": text, "item_id": "msg_1", "output_index": 0})
+
+
+def begun(echo: int) -> bytes:
+    """What a responses stream begins with: all of the request, twice, of which instructions have `echo` bytes."""
+    response = {"id": "resp_1", "instructions": "x" * echo, "text": {"format": {"type": "text"}}, "output": []}
+    events = [event({"type": f"response.{name}", "response": response}) for name in ("created", "in_progress")]
+    return b"".join(events)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +64,8 @@ def counted(*blocks: bytes) -> int:
     ],
 )
 def test_only_what_the_model_has_said_is_counted(blocks: list[bytes], tokens: int) -> None:
-    assert counted(*blocks) == tokens
+    dialect = Dialect.RESPONSES if any(b'"type"' in block for block in blocks) else Dialect.CHAT
+    assert counted(*blocks, dialect=dialect) == tokens
 
 
 def test_a_token_an_event_is_counted_where_events_are_smaller_than_tokens() -> None:
@@ -55,15 +73,47 @@ def test_a_token_an_event_is_counted_where_events_are_smaller_than_tokens() -> N
     assert counted(*[chat(content="four and more")] * 4) == 13
 
 
-@pytest.mark.parametrize("head", [b"", event({"type": "response.created", "response": {"x": "y" * 5000}})])
-def test_the_rest_of_a_long_stream_is_like_the_last_events_that_were_kept(head: bytes) -> None:
-    events = [head, *[event({"type": "response.output_text.delta", "delta": "fourfour"})] * 5000]
-    kept: list[bytes] = []
-    for each in events:
-        if sum(map(len, kept)) < SAMPLE_BYTES:
-            kept.append(each)
-    assert len(kept) < 200
-    assert delivered_tokens(kept, sum(map(len, events))) == pytest.approx(10_000, rel=0.01)
+def cut_into(size: int, events: list[bytes]) -> list[bytes]:
+    """Blocks of so many events."""
+    return [b"".join(events[at : at + size]) for at in range(0, len(events), size)]
+
+
+@pytest.mark.parametrize("echo", [0, 2_000, 5_000, 20_000, 200_000])
+@pytest.mark.parametrize("size", [1, 10, 100, 5_002])
+def test_what_a_stream_of_responses_begins_with_is_no_part_of_the_answer(echo: int, size: int) -> None:
+    events = [begun(echo), *[said()] * 5_000]
+    assert counted(*cut_into(size, events), dialect=Dialect.RESPONSES) == pytest.approx(10_000, rel=0.01)
+    assert counted(*cut_into(size, events[:31]), dialect=Dialect.RESPONSES) == 60
+
+
+@pytest.mark.parametrize("echo", [0, 2_000, 9_000, 20_000, 200_000])
+@pytest.mark.parametrize("size", [1, 10, 5_001])
+@pytest.mark.parametrize("ends", [b"\n\n", b"\r\n\r\n"])
+def test_a_large_first_event_of_a_chat_is_not_taken_for_one_like_the_others(echo: int, size: int, ends: bytes) -> None:
+    first = {"choices": [{"delta": {"role": "assistant"}}], "prompt_filter_results": "x" * echo}
+    events = [each.replace(b"\n\n", ends) for each in (event(first), *[chat(content="fourfour")] * 5_000)]
+    assert counted(*cut_into(size, events)) == pytest.approx(10_000, rel=0.02)
+
+
+def test_large_events_with_text_are_counted_by_what_they_say() -> None:
+    call = chat(tool_calls=[{"index": 0, "function": {"arguments": "four" * 1_500}}])
+    assert counted(call) == counted(event({"type": "ping", "pad": "x" * 9_000}), call) == 1_500
+    assert counted(*[call] * 100) == pytest.approx(150_000, rel=0.01)
+
+
+def test_what_is_held_of_a_stream_is_bounded() -> None:
+    for text in ("four", "four" * 1_000, "four" * 10_000, "four" * 100_000):
+        sample = Sample(Dialect.CHAT)
+        fed = 0
+        while sample.is_open:
+            sample.feed(chat(content=text) * 3)
+            fed += 1
+        assert sample.held_bytes <= 64 * 1024
+        assert fed < 200
+
+
+def test_streams_without_text_are_not_looked_at() -> None:
+    assert not Sample(Dialect.OTHER).is_open
 
 
 documents: st.SearchStrategy[Any] = st.recursive(
@@ -78,8 +128,8 @@ documents: st.SearchStrategy[Any] = st.recursive(
 
 @given(st.lists(documents.map(event) | st.binary(max_size=50), max_size=5), st.integers(0, 10**9))
 def test_no_stream_is_an_error(blocks: list[bytes], sent_bytes: int) -> None:
-    assert delivered_tokens(blocks, sent_bytes) >= 0
-
-
-def test_nothing_but_what_was_taken_out_is_no_error() -> None:
-    assert delivered_tokens([b"x" * SAMPLE_BYTES, b"", b""], 10**6) == 0
+    for dialect in Dialect:
+        sample = Sample(dialect)
+        for block in [*blocks, b'"delta"' * SAMPLE_BYTES]:
+            sample.feed(block)
+        assert sample.tokens(sent_bytes) >= 0

@@ -1,13 +1,14 @@
 """What a call used and what that costs, whichever way it ended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
 import pytest
 
-from gateway.call import Outcome, Principal, Route, Usage
+from gateway.call import Dialect, Outcome, Principal, Route, Usage
 from gateway.http.routes import ROUTES
+from gateway.metering.delivered import Sample
 from gateway.metering.estimate import Estimator
 from gateway.metering.meter import NOTHING, Measured, Meter
 from gateway.metering.prices import Price, PriceList, Rates
@@ -51,7 +52,7 @@ class Call:
     is_free: bool = False
     is_background: bool = False
     body: bytes = b"x" * 400
-    sample: Sequence[bytes] = ()
+    sample: Sample | None = None
     asked: Sized | None = None
     late: object = None
 
@@ -126,11 +127,12 @@ def test_to_be_told_of_usage_is_not_to_use() -> None:
     assert meter().measure(polled) == NOTHING
 
 
-@pytest.mark.parametrize("outcome", ["cut", "client_left", "drained", "failed"])
+@pytest.mark.parametrize("outcome", ["cut", "client_left", "drained", "failed", "upstream_error"])
 def test_a_cut_call_is_estimated_by_its_prompt_and_what_was_delivered(outcome: Outcome) -> None:
-    events = [b'data: {"choices":[{"delta":{"content":"fourfour"}}]}\n\n'] * 5
-    sent_bytes = sum(map(len, events))
-    stream = Call(outcome=outcome, streamed=True, sample=events, sent_bytes=sent_bytes)
+    sample = Sample(Dialect.CHAT)
+    events = b'data: {"choices":[{"delta":{"content":"fourfour"}}]}\n\n' * 5
+    sample.feed(events)
+    stream = Call(outcome=outcome, streamed=True, sample=sample, sent_bytes=len(events))
     assert meter().measure(stream) == (Usage(101, 10, 111), "estimated", 111)
     plain = Call(outcome=outcome, sent_bytes=200)
     assert meter().measure(plain) == (Usage(101, 50, 151), "estimated", 151)
