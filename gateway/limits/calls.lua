@@ -11,7 +11,8 @@
 --                   b<s>:<rule> budget: micro-dollars spent and reserved until Unix second s (0: ever)
 --                   c:<call>    admitted call: microsecond after which it counts as lost; for each rate, in the order
 --                               of its asking, ":" and the bucket after its charge, both numbers added up; then a line
---                               "<hash>:<amount>:<field>" for each budget it reserved in (hash 1: this, 2: endpoints)
+--                               "<hash>:<amount>:<field>" for each budget it reserved in (hash 1: this, 2: endpoints),
+--                               until that is reset
 -- KEYS[2+G..]     sorted sets of leases, one for each parallel rule: call by microsecond of expiry
 --
 -- ARGV[1] is MessagePack, an array of
@@ -29,7 +30,7 @@
 --   11 seeds      {rule, amount, ...}: micro-dollars known to be spent of budgets; counters are raised to that
 --   12 ends       {{call, rule, delta, full, ...}, ...}; call: number of a field; delta: microseconds, micro-dollars or
 --                 0 to add to what the call had reserved, as far as that has not drained; full: the same if nothing
---                 is known of the call
+--                 is known of the call, or of what it reserved in that budget
 --   13 holds      {{call, refund, rule, amount, ...}, ...}: calls that go on; charged unasked if they are not known
 --   14 resets     {rule, ...}
 --   15 asks       {{call, refund, rule, amount, ...}, ...}; amount: microseconds, micro-dollars, slots
@@ -46,7 +47,7 @@ local RATE, BUDGET, PARALLEL = 1, 2, 3
 local STRIDE = 10000
 -- What was given back is counted round and round: a double is exact up to twice this and no count goes on for ever.
 local ERA = 2 ^ 52
-local max, min, match, gmatch = math.max, math.min, string.match, string.gmatch
+local max, min, match, gmatch, find = math.max, math.min, string.match, string.gmatch, string.find
 
 -- tostring() would lose digits of microseconds.
 local function text(number) return string.format('%.0f', number) end
@@ -172,15 +173,41 @@ local function lacks_counter(op)
 end
 
 local function remember(op)
-  local known, marks = value[op[1]], ''
+  local known, rest = value[op[1]], ''
   if known then
-    marks = match(known, '^%d+([:%d]*)')
+    rest = match(known, '^%d+(.*)$')
   else
     for i = 3, #op, 2 do
-      if kind[op[i]] == RATE then marks = marks .. ':' .. text(gross(place[op[i]])) end
+      if kind[op[i]] == RATE then rest = rest .. ':' .. text(gross(place[op[i]])) end
+    end
+    rest = rest .. op[2]
+  end
+  put(op[1], text(now[group_of[op[1]]] + call_us) .. rest)
+end
+
+local function has_reserved(call, field) return find(call .. '\n', ':' .. field .. '\n', 1, true) end
+
+-- What calls under way reserved in a budget that is reset is in it no more: they come to all that they take.
+local function forget_reserved(r)
+  local key, field = KEYS[1 + group_of[place[r]]], name[place[r]]
+  local line = '\n[12]:%d+:' .. string.gsub(field, '%p', '%%%0') .. '\n'
+  local function without(call) return string.sub(string.gsub(call .. '\n', line, '\n'), 1, -2) end
+  local here = {}
+  for at, call in pairs(name) do
+    if find(call, 'c:', 1, true) == 1 then
+      here[call] = true
+      if value[at] and has_reserved(value[at], field) then put(at, without(value[at])) end
     end
   end
-  put(op[1], text(now[group_of[op[1]]] + call_us) .. marks .. op[2])
+  local cursor = '0'
+  repeat
+    local found = redis.call('HSCAN', key, cursor, 'MATCH', 'c:*', 'COUNT', 1000)
+    cursor = found[1]
+    for i = 1, #found[2], 2 do
+      local call, told = found[2][i], found[2][i + 1]
+      if not here[call] and has_reserved(told, field) then redis.call('HSET', key, call, without(told)) end
+    end
+  until cursor == '0'
 end
 
 local function answer(code, op)
@@ -207,7 +234,8 @@ for number, op in ipairs(ends) do
         local leases = removed[place[r]]
         leases[#leases + 1] = string.sub(name[op[1]], 3)
       elseif known then
-        settle(r, op[i + 1], mark)
+        local is_lost = kind[r] == BUDGET and not has_reserved(known, name[place[r]])
+        settle(r, is_lost and op[i + 2] or op[i + 1], mark)
       elseif kind[r] == RATE or value[place[r]] then
         -- A budget without a counter stays without: what is read back for it holds this call.
         if op[i + 2] ~= 0 then charge(r, op[i + 2]) end
@@ -246,7 +274,10 @@ for _, r in ipairs(batch[14]) do
     local at, now_us = place[r], now[group_of[place[r]]]
     take_from_under(at, (value[at] or 0) - now_us)
     put(at, now_us)
-  else put(place[r], 0) end
+  else
+    put(place[r], 0)
+    forget_reserved(r)
+  end
 end
 for s = 1, #sets do taken[s] = redis.call('ZCARD', set_key(s)) end
 

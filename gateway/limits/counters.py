@@ -21,10 +21,10 @@ _KEPT_BUDGET_US = 86_400_000_000
 class Bucket:
     """Requests or tokens, at a rate."""
 
-    __slots__ = ("_before_us", "_burst", "_depth_us", "_gain_us", "_given_us", "_units", "mark_us", "rule", "tat_us")
+    __slots__ = ("_before_us", "_burst", "_depth_us", "_gain_us", "_given_us", "_units", "mark", "rule", "tat_us")
 
     def __init__(self, rule: Rule, now_us: int) -> None:
-        self.tat_us = self._before_us = self.mark_us = now_us
+        self.tat_us = self._before_us = self.mark = now_us
         self._given_us = 0
         self.follow(rule)
 
@@ -57,7 +57,7 @@ class Bucket:
                 return None
         self._before_us = tat_us
         self.tat_us = tat_us = now_us + backlog_us
-        self.mark_us = tat_us + self._given_us
+        self.mark = tat_us + self._given_us
         if backlog_us <= 0:
             return Standing(self.rule, self._burst, 0)
         room_us = depth_us - backlog_us
@@ -71,13 +71,13 @@ class Bucket:
         """Take the last charge back, as if it had never been made."""
         self.tat_us = self._before_us
 
-    def settle(self, charge: Charge, actual: int, mark_us: int, now_us: int) -> None:
-        """A call came to `actual`; `mark_us` is what this said when it had been charged."""
+    def settle(self, charge: Charge, actual: int, mark: int, now_us: int) -> None:
+        """A call came to `actual`; `mark` is what this said when it had been charged, in microseconds."""
         gain_us, units = (self._gain_us, self._units) if charge.rule is self.rule else gcra.pace(charge.rule)
         over_us = -(-charge.amount * gain_us // units) + -actual * gain_us // units
         if over_us > 0:
-            over_us = gcra.given_back(over_us, mark_us, self._given_us, now_us)
-            if self.tat_us + self._given_us != mark_us:  # others were charged since, and stand on it
+            over_us = gcra.given_back(over_us, mark, self._given_us, now_us)
+            if self.tat_us + self._given_us != mark:  # others were charged since, and stand on it
                 self._given_us += over_us
         self.tat_us -= over_us
 
@@ -100,7 +100,7 @@ class Bucket:
     def _charge(self, amount_us: int, now_us: int) -> Standing:
         self._before_us = self.tat_us
         self.tat_us = gcra.charged(self.tat_us, amount_us, now_us)
-        self.mark_us = self.tat_us + self._given_us
+        self.mark = self.tat_us + self._given_us
         return self.standing(now_us)
 
 
@@ -108,7 +108,7 @@ class Slots:
     """Calls under way, each with a lease that ends by itself."""
 
     __slots__ = ("_first_us", "_leases", "rule")
-    mark_us = 0
+    mark = 0
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -175,12 +175,13 @@ class Slots:
 class Money:
     """Micro-dollars spent in one window: the rule's id names it."""
 
-    __slots__ = ("rule", "spent")
-    mark_us = 0
+    __slots__ = ("mark", "rule", "spent")
 
     def __init__(self, rule: Rule, spent: int) -> None:
         self.rule = rule
         self.spent = spent
+        self.mark = 0
+        """How often it was reset."""
 
     def __repr__(self) -> str:
         return f"Money({self.rule.id}, {self.spent} of {self.rule.limit})"
@@ -212,9 +213,9 @@ class Money:
         """As `Bucket.undo`."""
         self.spent -= amount
 
-    def settle(self, charge: Charge, actual: int, mark_us: int, now_us: int) -> None:
-        """As `Bucket.settle`; what a reset has forgiven is not given back as well."""
-        self.spent = max(self.spent + actual - charge.amount, 0)
+    def settle(self, charge: Charge, actual: int, mark: int, now_us: int) -> None:
+        """As `Bucket.settle`; what a call reserved before a reset is not there any more, so all of it counts."""
+        self.spent = max(self.spent + actual - (charge.amount if mark == self.mark else 0), 0)
 
     def standing(self, now_us: int) -> Standing:
         """What may still be spent, and when the window ends."""
@@ -222,6 +223,7 @@ class Money:
 
     def reset(self, now_us: int) -> None:
         self.spent = 0
+        self.mark += 1
 
     def is_over(self, now_us: int) -> bool:
         """As `Bucket.is_over`."""

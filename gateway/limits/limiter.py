@@ -45,7 +45,8 @@ class Limiter(Protocol):
         """
 
     async def reset(self, rules: Sequence[Rule]) -> None:
-        """Make all of each rule available again. Calls under way that settle later settle what they then held.
+        """Make all of each rule available again. What calls under way come to counts in full against budgets; of rates
+        only what they take beyond what they had reserved.
 
         Raises:
             gateway.errors.StoreUnavailable: As in `admit`.

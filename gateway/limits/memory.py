@@ -22,6 +22,8 @@ Spent = Callable[[Sequence[Rule]], Awaitable[Mapping[str, int]]]
 _RENEWALS_A_SWEEP = 6
 _SWEPT_AT_ONCE = 1_000
 _ASK_AGAIN_US = 5_000_000
+_TOLD_ANYHOW = ("parallel", "budget")
+"""What has to hear of the end of a call that came to what it had reserved: it gives it back, or may have been reset."""
 
 
 def steady_clock() -> Clock:
@@ -136,7 +138,7 @@ class MemoryLimiter:
         charges = (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges
         counters, call_id = self._counters, demand.call_id
         standings: list[Standing] = []
-        marks_us: list[int] = []
+        marks: list[int] = []
         exceeded: tuple[Rule, ...] = ()
         for charge in charges:
             rule = charge.rule
@@ -151,9 +153,9 @@ class MemoryLimiter:
                 standing = counter.charge(charge.amount, now_us, call_id)
                 exceeded = (*exceeded, rule)
             standings.append(standing)
-            marks_us.append(counter.mark_us)
+            marks.append(counter.mark)
         decision = Decision(True, tuple(standings), exceeded=exceeded)
-        self._calls[call_id] = (charges, decision, marks_us)
+        self._calls[call_id] = (charges, decision, marks)
         return decision
 
     def _undo(self, charges: tuple[Charge, ...], call_id: str) -> None:
@@ -183,17 +185,17 @@ class MemoryLimiter:
         held = self._calls.pop(call_id, None)
         if held is None:
             return
-        charges, _, marks_us = held
+        charges, _, marks = held
         now_us = self._clock()
         for number, charge in enumerate(charges):
             rule, reserved = charge.rule, charge.amount
             amount = 0 if actual is None else actual.get(rule.id, reserved)
-            if amount != reserved or rule.dimension == "parallel":
+            if amount != reserved or rule.dimension in _TOLD_ANYHOW:
                 counter = self._counters.get(rule.id) or self._counter(rule, now_us)
                 if isinstance(counter, Slots):
                     counter.undo(1, call_id)
                 elif counter is not None:
-                    counter.settle(charge, amount, marks_us[number], now_us)
+                    counter.settle(charge, amount, marks[number], now_us)
 
     def _counter(self, rule: Rule, now_us: int) -> Counter | None:
         """The counter, which from now on follows `rule`. None: a budget, and its earlier spending has to be read."""

@@ -306,7 +306,39 @@ class LimiterContract(RateContract):
         demand = await house.admit({tokens: 80, budget: 80})
         await house.limiter.reset([tokens, budget])
         await house.settle(demand, {tokens: 10, budget: 10})
-        assert await house.left(tokens, budget) == [100, 100]
+        assert await house.left(tokens, budget) == [100, 90]
+
+    async def test_after_a_reset_calls_under_way_count_in_full_against_the_budget(self, house: Household) -> None:
+        budget, other = house.budget(100), house.budget(1_000, whose="team")
+        calls = [await house.admit({budget: 30, other: 30}) for _ in range(3)]
+        await house.limiter.reset([budget])
+        await house.bench.renew()
+        new = await house.admit({budget: 30, other: 30})
+        assert await house.left(budget, other) == [70, 880]
+        await house.settle(calls[0])
+        await house.settle(calls[1], {budget: 20, other: 20})
+        await house.cancel(calls[2])
+        assert await house.left(budget, other) == [20, 920]
+        await house.settle(new, {budget: 10, other: 10})
+        assert await house.left(budget, other) == [40, 940]
+        await house.refuse({budget: 41})
+
+    async def test_calls_that_are_renewed_in_the_moment_of_a_reset_count_in_full(self, house: Household) -> None:
+        budget = house.budget(100)
+        calls = [await house.admit({budget: 30}) for _ in range(3)]
+        await asyncio.gather(house.bench.renew(), house.limiter.reset([budget]))
+        assert await house.left(budget) == [100]
+        for call in calls:
+            await house.settle(call)
+        assert await house.left(budget) == [10]
+
+    async def test_after_two_resets_a_call_counts_once(self, house: Household) -> None:
+        budget, slots = house.budget(100), house.slots(1)
+        call = await house.admit({slots: 1, budget: 30})
+        for _ in range(2):
+            await house.limiter.reset([budget])
+        await house.settle(call, {budget: 90})
+        assert await house.left(budget) == [10]
 
     async def test_a_call_under_way_takes_its_slot_again_after_a_reset(self, house: Household) -> None:
         rule = house.slots(1)

@@ -143,14 +143,16 @@ class Purse:
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.spent = 0
+        self.reserved: set[str] = set()
 
     def charge(self, amount: int, now_us: int, call_id: str) -> None:
-        del now_us, call_id
+        del now_us
         self.spent += amount
+        self.reserved.add(call_id)
 
     def end(self, reserved: int, actual: int, now_us: int, call_id: str) -> None:
-        del now_us, call_id
-        self.spent = max(self.spent + actual - reserved, 0)
+        del now_us
+        self.spent += actual - (reserved if call_id in self.reserved else 0)
 
     def wait_us(self, amount: int, now_us: int) -> float:
         if self.spent + amount <= self.rule.limit:
@@ -164,6 +166,7 @@ class Purse:
     def reset(self, now_us: int) -> None:
         del now_us
         self.spent = 0
+        self.reserved.clear()
 
 
 Vessel = Water | Seats | Purse

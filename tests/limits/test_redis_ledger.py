@@ -1,5 +1,5 @@
-"""After any mixture of ends, cancellations, broken connections, flushes of scripts and killed gateways the books are
-right: what a budget has left is what the ledger says, and nobody holds a slot."""
+"""After any mixture of ends, cancellations, broken connections, flushes of scripts, resets and killed gateways the
+books are right: what a budget has left is what the ledger says, and nobody holds a slot."""
 
 import asyncio
 import random
@@ -38,6 +38,13 @@ class Books:
         self.under_way = [(where, demand) for where, demand in self.under_way if where is not gateway]
         await gateway.die()
 
+    async def reset(self, gateway: RedisBench, rules: list[Rule]) -> None:
+        """Of a budget or two: nothing is spent then, and what calls under way take is spent after it."""
+        for each in self.gateways:
+            await each.arrived()
+        await gateway.limiter.reset(rules)
+        self.spent = 0
+
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_happens_budgets_agree_with_the_ledger_and_no_slot_is_held(seed: int, is_long: bool) -> None:
@@ -71,7 +78,7 @@ async def test_whatever_happens_budgets_agree_with_the_ledger_and_no_slot_is_hel
 async def _step(dice: random.Random, books: Books, server: Server, rules: list[Rule]) -> None:
     gateway = dice.choice(books.gateways)
     under_way = books.under_way
-    match dice.choices(["call", "crowd", "end", "time", "server", "gateways"], [30, 5, 30, 5, 6, 5])[0]:
+    match dice.choices(["call", "crowd", "end", "time", "server", "gateways", "reset"], [30, 5, 30, 5, 6, 5, 1])[0]:
         case "call":
             await _call(dice, books, gateway, rules)
         case "crowd":
@@ -84,6 +91,8 @@ async def _step(dice: random.Random, books: Books, server: Server, rules: list[R
                 await each.renew()
         case "server":
             server.command(*dice.choice([("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), ("SCRIPT", "FLUSH")]))
+        case "reset":
+            await books.reset(gateway, rules[2:])
         case "gateways" if len(books.gateways) == 4:
             await books.kill(gateway)
         case "gateways":
