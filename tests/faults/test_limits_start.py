@@ -61,11 +61,10 @@ async def test_a_gateway_that_starts_without_redis_admits_its_share_of_the_numbe
 
 
 async def test_workers_that_start_without_redis_admit_the_limit_together() -> None:
-    environment = {
-        "GATEWAY_REDIS_URL": f"redis://127.0.0.1:{free_port()}",
-        "GATEWAY_LIMITS_EACH_KEY": '{"requests_per_hour": 30}',
-    }
-    async with serving(OK, arguments=("--workers", "2"), **environment) as gateway:
+    url, limits = f"redis://127.0.0.1:{free_port()}", '{"requests_per_hour": 30}'
+    async with serving(
+        OK, arguments=("--workers", "2"), GATEWAY_REDIS_URL=url, GATEWAY_LIMITS_EACH_KEY=limits
+    ) as gateway:
         answers = await asyncio.gather(*(ask(gateway.port, post(CHAT, {})) for _ in range(100)))
         statuses = [answer.status for answer in answers]
     assert set(statuses) == {200, 429}
