@@ -46,8 +46,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """`calls` by id; `rows` by team, key, model and day; `metrics` by name and labels, summed up over all gateways;
-    `limits` by the id of their rule.
+    """`calls` by id, refused ones that the ledger only counted as their gateway knew them; `rows` by team, key, model
+    and day; `metrics` by name and labels, summed up over all gateways; `limits` by the id of their rule.
     """
 
     calls: dict[str, dict[str, Any]]
@@ -72,7 +72,7 @@ async def accounts_of(gateways: Sequence[RunningGateway], people: Sequence[Made]
     usage = await admin.do("GET", "/usage?group_by=team,key,model,day&limit=200")
     assert not usage["has_more"]
     return Accounts(
-        calls={call["id"]: call for call in await _calls(admin)},
+        calls=_counted(gateways) | {call["id"]: call for call in await _calls(admin)},
         rows=usage["data"],
         totals=usage["totals"],
         metrics=sum([await _metrics(gateway) for gateway in gateways], Counter()),
@@ -89,6 +89,31 @@ async def _written(gateway: RunningGateway) -> None:
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ledger.drain(), gateway.loop))
     if isinstance(limiter, RedisLimiter):
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(limiter.flush(), gateway.loop))
+
+
+def _counted(gateways: Sequence[RunningGateway]) -> dict[str, dict[str, Any]]:
+    """Refused calls, which the ledger has some of singly and others in its sums alone."""
+    return {
+        record.id: {
+            "id": record.id,
+            "team": record.principal.team,
+            "team_id": record.principal.team_id,
+            "key": record.principal.key,
+            "key_id": record.principal.key_id,
+            "model": record.model,
+            "route": record.route.path,
+            "outcome": record.outcome,
+            "status": record.status,
+            "started_at_us": int(record.started_at_s * 1e6),
+            "usage_source": record.usage_source,
+            "usage": None,
+            "cost_microusd": record.cost_microusd,
+            "tags": {},
+        }
+        for gateway in gateways
+        for record in gateway.records
+        if record.outcome == "refused" and record.principal is not None and record.route is not None
+    }
 
 
 async def _calls(admin: Admin) -> list[dict[str, Any]]:
