@@ -51,12 +51,7 @@ class LocalShare:
 
     def admit(self, demand: Demand) -> Decision:
         """Decide by this node's share; standings are told of the share, under the rules that were asked."""
-        mine = Demand(
-            demand.call_id,
-            demand.team_id,
-            tuple([Charge(self._share(charge.rule), charge.amount) for charge in demand.charges]),
-            tuple([Charge(self._share(charge.rule), charge.amount) for charge in demand.endpoint]),
-        )
+        mine = self._mine(demand)
         decision = self._memory.admit_now(mine)
         if decision is None:
             raise AssertionError("a limiter without a store has nothing to read")
@@ -85,6 +80,11 @@ class LocalShare:
         else:
             self._memory.settle(demand, {shares[id_]: amount for id_, amount in actual.items() if id_ in shares})
 
+    def charge(self, demand: Demand) -> None:
+        """As `Limiter.charge`, while Redis is away."""
+        if self.is_entered:
+            self._memory.charge(self._mine(demand))
+
     def start(self) -> None:
         """Renew in the background what calls hold here."""
         self._memory.start()
@@ -112,6 +112,15 @@ class LocalShare:
             mine = Demand(demand.call_id, demand.team_id, slots)
             self._memory.admit_now(mine)
             self._demands[demand.call_id] = (mine, {})
+
+    def _mine(self, demand: Demand) -> Demand:
+        """The same, asked of this node's shares."""
+        return Demand(
+            demand.call_id,
+            demand.team_id,
+            tuple([Charge(self._share(charge.rule), charge.amount) for charge in demand.charges]),
+            tuple([Charge(self._share(charge.rule), charge.amount) for charge in demand.endpoint]),
+        )
 
     def _share(self, rule: Rule) -> Rule:
         known = self._shares.get(id(rule))

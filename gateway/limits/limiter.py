@@ -37,6 +37,14 @@ class Limiter(Protocol):
     def cancel(self, demand: Demand) -> None:
         """Give everything back: the call never went upstream. As `settle`, once and never waiting."""
 
+    def charge(self, demand: Demand) -> None:
+        """Charge what became known only after a call's end, whether it fits or not. Never waits, never raises.
+
+        `demand` has an id of its own and holds nothing afterwards; to charge it twice is to charge twice. It names
+        rates and budgets alone. The amount of a budget may be negative: as much had been reserved too much. A budget
+        that has no counter yet stays without, since what will be read for it holds this.
+        """
+
     async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
         """How each rule stands now, in the order asked.
 

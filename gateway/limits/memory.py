@@ -87,6 +87,16 @@ class MemoryLimiter:
         """As `Limiter.cancel`."""
         self._end(demand.call_id, None)
 
+    def charge(self, demand: Demand) -> None:
+        """As `Limiter.charge`."""
+        now_us = self._clock()
+        for charge in (*demand.charges, *demand.endpoint):
+            counter = self._counter(charge.rule, now_us)
+            if isinstance(counter, Money):
+                counter.settle(Charge(charge.rule, 0), charge.amount, 0, now_us)
+            elif counter is not None:
+                counter.charge(charge.amount, now_us, demand.call_id)
+
     async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
         """As `Limiter.standings`."""
         await self._read(rules)

@@ -137,6 +137,12 @@ class RedisLimiter:
         """As `Limiter.cancel`."""
         self._end(demand.call_id, None)
 
+    def charge(self, demand: Demand) -> None:
+        """As `Limiter.charge`. Redis hears of the end of a call that it does not know, and charges all of it."""
+        self._share.charge(demand)
+        for part in self._cells.parts(demand, by_tag=self._server.is_cluster):
+            self._tell(part, part.amounts, part.amounts)
+
     async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
         """As `Limiter.standings`. While Redis is away: of this node's share, or as if nothing was counted."""
         found: dict[str, Standing] = {}
@@ -257,14 +263,16 @@ class RedisLimiter:
         self._share.end(call_id, actual)
         for part in held.parts:
             fulls = part.came_to(actual)
-            deltas = [full - amount for full, amount in zip(fulls, part.amounts, strict=True)]
-            if self._denials:
-                for cell, delta in zip(part.cells, deltas, strict=True):
-                    if delta < 0:
-                        self._denials.forget(cell.rule.id)
-            lane = self._lane(part.tag)
-            self._spending.begin(lane, part)
-            lane.end(End(part, deltas, fulls))
+            self._tell(part, [full - amount for full, amount in zip(fulls, part.amounts, strict=True)], fulls)
+
+    def _tell(self, part: Part, deltas: list[int], fulls: list[int]) -> None:
+        if self._denials:
+            for cell, delta in zip(part.cells, deltas, strict=True):
+                if delta < 0:
+                    self._denials.forget(cell.rule.id)
+        lane = self._lane(part.tag)
+        self._spending.begin(lane, part)
+        lane.end(End(part, deltas, fulls))
 
     # While Redis is away.
 

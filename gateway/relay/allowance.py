@@ -5,21 +5,28 @@ is the business of `gateway.limits`; what usage costs, that of `gateway.metering
 """
 
 import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from gateway.call import CallRecord, Principal
+from gateway.call import CallRecord, Principal, Usage
 from gateway.errors import InternalError
 from gateway.limits.answers import limit_headers, refusal
 from gateway.limits.limiter import Limiter
 from gateway.limits.plan import Ask, Planner, actual
-from gateway.limits.rules import Decision, Demand
+from gateway.limits.rules import Charge, Decision, Demand
 from gateway.limits.spend import Spend
 from gateway.limits.tally import Tally
 from gateway.limits.waiting import WaitingRoom
 from gateway.metering.cost import estimated_microusd
 from gateway.metering.estimate import prompt_bytes
+from gateway.metering.late import PREFIX
 from gateway.metering.meter import NEVER_SENT, Meter
 from gateway.relay.live import ENDPOINT, LiveCall
 from gateway.terms import Quota
+
+_MOST_DUE = 10_000
+"""Responses in the background of which it is remembered what they reserved; the oldest make room."""
 
 
 class Asked:
@@ -34,6 +41,14 @@ class Asked:
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.demand: Demand | None = None
+
+
+class _Due(NamedTuple):
+    """What a call has reserved that has ended, and has yet to tell what it used."""
+
+    asked: Asked
+    demand: Demand
+    quota: Quota
 
 
 class Allowance:
@@ -56,6 +71,8 @@ class Allowance:
         self._max_wait_s = max_wait_s
         self.meter = meter
         self._spend = spend
+        self._due: OrderedDict[str, _Due] = OrderedDict()
+        """By response id."""
 
     def ask(
         self, principal: Principal, model: str, body: bytes, max_tokens: int | None, answers: int = 1
@@ -119,6 +136,8 @@ class Allowance:
             self.room.released(asked.demand)
             return
         tokens, cost = _amounts(record)
+        if record.usage_source == "due":
+            self._remember_due(call, asked)
         if self._spend is not None and cost:  # before the limiter, which may ask for what was spent
             for charge in asked.demand.charges:
                 if charge.rule.dimension == "budget":
@@ -127,17 +146,64 @@ class Allowance:
         self.room.released(asked.demand)
 
     def note_late(self, record: CallRecord) -> None:
-        """Write down what was spent by a call that was settled before that was known.
+        """Charge what a call has used that was settled before that was known. Call it once for each record.
 
-        What it had reserved stands in the limiter. Of a key that is not the one which asked, only the team is known.
+        What it had reserved stands, so the difference is charged. Where another process, or one before, had reserved
+        it, that is not known here, and all of it is charged: limits may count such calls for more than they used, and
+        never for less. Of a key that is not the one which asked, only the team is known then.
         """
-        principal, cost = record.principal, record.cost_microusd
-        if principal is None or principal.quota is None or self._spend is None or not cost:
+        due = self._due.pop(record.id.removeprefix(PREFIX), None)
+        principal, usage = record.principal, record.usage
+        if principal is None or usage is None:
             return
-        is_own = principal.key_id == principal.quota.key_id
-        for rule in self.planner.rules(principal.quota, time.time()):
-            if rule.dimension == "budget" and (is_own or rule.whose == "team"):
-                self._spend.note(rule, cost)
+        quota = principal.quota
+        is_own = quota is not None and quota.key_id == principal.key_id
+        if due is not None:
+            self._learn_late(principal, due.asked, usage)
+            quota, is_own = quota if is_own else due.quota, True
+        if quota is None:
+            return
+        model = record.model if due is None else due.asked.model
+        cost = record.cost_microusd or 0
+        asked = Ask(model, usage.total_tokens, cost, ENDPOINT)
+        demand = self.planner.demand(record.id, quota, asked, time.time())
+        mine = tuple([charge for charge in demand.charges if is_own or charge.rule.whose != "key"])
+        if self._spend is not None and cost:  # first, as above
+            for charge in mine:
+                if charge.rule.dimension == "budget":
+                    self._spend.note(charge.rule, cost)
+        held = () if due is None else (*due.demand.charges, *due.demand.endpoint)
+        reserved = {charge.rule.id: charge.amount for charge in held}
+        late = [_beyond(charges, reserved, usage.total_tokens, cost) for charges in (mine, demand.endpoint)]
+        self.limiter.charge(Demand(record.id, quota.team_id, *late))
+
+    def _remember_due(self, call: LiveCall, asked: Asked) -> None:
+        principal, made = call.principal, call.new_ids
+        if asked.demand is None or principal is None or principal.quota is None or made is None:
+            return
+        if made.response_id is not None:
+            self._due[made.response_id] = _Due(asked, asked.demand, principal.quota)
+            if len(self._due) > _MOST_DUE:
+                self._due.popitem(last=False)
+
+    def _learn_late(self, principal: Principal, asked: Asked, usage: Usage) -> None:
+        if usage.total_tokens:
+            self.meter.estimator.learn(principal.team_id, asked.model, asked.prompt_bytes, usage, asked.answers)
+
+
+def _beyond(charges: tuple[Charge, ...], reserved: Mapping[str, int], tokens: int, cost: int) -> tuple[Charge, ...]:
+    """What is left to charge of rules by whose id so much was `reserved`.
+
+    A rate gives nothing back here: what was reserved of it, time has brought back.
+    """
+    late = []
+    for charge in charges:
+        rule, before = charge.rule, reserved.get(charge.rule.id, 0)
+        if rule.dimension == "tokens" and tokens > before:
+            late.append(Charge(rule, tokens - before))
+        elif rule.dimension == "budget" and cost != before:
+            late.append(Charge(rule, cost - before))
+    return tuple(late)
 
 
 def _amounts(record: CallRecord) -> tuple[int | None, int | None]:

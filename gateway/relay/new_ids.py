@@ -47,15 +47,19 @@ _NOTHING = _Object()
 
 
 class NewIds:
-    """Looks at one reply of a route that `makes` objects. `is_stored`: what it answers itself is kept upstream."""
+    """Looks at one reply of a route that `makes` objects. `is_stored`: what it answers itself is kept upstream.
 
-    __slots__ = ("_has_id", "_is_stored", "_makes", "_note")
+    `response_id` is that of the response which the reply is, once it was seen.
+    """
+
+    __slots__ = ("_has_id", "_is_stored", "_makes", "_note", "response_id")
 
     def __init__(self, makes: Makes, note: Note, *, is_stored: bool = True) -> None:
         self._makes = makes
         self._note = note
         self._is_stored = is_stored
         self._has_id = not is_stored
+        self.response_id: str | None = None
 
     def read(self, body: bytes) -> None:
         """Note the ids in a whole plain reply; one that is no JSON object holds none."""
@@ -101,6 +105,8 @@ class NewIds:
                 yield from _texts(_decoded(said.audio).id)
 
     def _of_response(self, found: _Object) -> Iterator[str]:
+        if self.response_id is None and isinstance(found.id, str):
+            self.response_id = found.id
         if self._is_stored:
             yield from _texts(found.id)
         for item in _raws(found.output):

@@ -46,6 +46,9 @@ class AskedLimiter:
     def cancel(self, demand: Demand) -> None:
         self._inner.cancel(demand)
 
+    def charge(self, demand: Demand) -> None:
+        self._inner.charge(demand)
+
     async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
         await asyncio.sleep(0)
         return await self._inner.standings(rules)
