@@ -240,21 +240,23 @@ class Administration:
             raise BadRequest("This is done with a key, and rotates that key. Send yours.")
         return await self.rotate_key(actor, actor.key_id, grace_s=grace_s, version=version)
 
-    async def export(self, actor: Actor, team: str | None = None) -> dict[str, object]:
+    async def export(self, actor: Actor, team: str | None = None, *, with_digests: bool = False) -> dict[str, object]:
         """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended.
 
-        `team`, an id or a name: of that one alone.
+        `team`, an id or a name: of that one alone. `with_digests`, for admins: with the SHA-256 of the newest secret
+        of each key, so that it works where the document is imported.
         """
         async with self._viewing(actor) as view:
-            rules.require_team_admin(view.authority)
+            (rules.require_admin if with_digests else rules.require_team_admin)(view.authority)
             only = [] if team is None else [teams.c.id == (await view.team(team)).id]
-            return await document_of(view, [*_own(view, teams.c.id), *only])
+            return await document_of(view, [*_own(view, teams.c.id), *only], with_digests=with_digests)
 
     async def import_(self, actor: Actor, document: object, *, dry_run: bool = False) -> Imported:
         """Make or change teams and keys, by name, until they are as `document` says; all or nothing.
 
-        What the document does not name stays. New keys come with their secrets. `dry_run` keeps nobody waiting, nor
-        does an import that is refused.
+        What the document does not name stays. New keys come with their secrets, but for those whose `secret_sha256`
+        an admin brings: they keep the one they have. `dry_run` keeps nobody waiting, nor does an import that is
+        refused.
         """
         entries = entries_of(document)
         async with self._store.reading() as connection:

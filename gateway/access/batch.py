@@ -92,9 +92,9 @@ class Batch(Change):
         self._teams["name"][before.name] = None
         return self._keep_team(after)
 
-    async def add_key(self, key: Key, digest: bytes) -> Key:
+    async def add_key(self, key: Key, digest: bytes, *, is_imported: bool = False) -> Key:
         """To be stored by `write`."""
-        return self._keep_key(await super().add_key(key, digest))
+        return self._keep_key(await super().add_key(key, digest, is_imported=is_imported))
 
     async def replace_key(self, before: Key, after: Key, action: str = "key.update") -> Key:
         """To be stored by `write`."""

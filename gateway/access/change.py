@@ -130,10 +130,10 @@ class Change(View):
         await self._trail(action, before, after)
         return after
 
-    async def add_key(self, key: Key, digest: bytes) -> Key:
-        """Store a new key and the SHA-256 of its secret."""
+    async def add_key(self, key: Key, digest: bytes, *, is_imported: bool = False) -> Key:
+        """Store a new key and the SHA-256 of its secret, which has any form if it was imported."""
         await self._insert(keys, key_values(key))
-        await self.add_secret(key.id, digest)
+        await self.add_secret(key.id, digest, is_imported=is_imported)
         await self._trail("key.create", None, key)
         return key
 
@@ -144,9 +144,10 @@ class Change(View):
         await self._trail(action, before, after)
         return after
 
-    async def add_secret(self, key_id: str, digest: bytes) -> None:
+    async def add_secret(self, key_id: str, digest: bytes, *, is_imported: bool = False) -> None:
         """Let a secret work for a key from now on."""
         row = {"digest": digest, "key_id": key_id, "created_at": self.now, "valid_until": None}
+        row["is_imported"] = is_imported
         await self._insert(secrets, row)
 
     async def end_secrets(self, key_id: str, *, grace_s: int = 0) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from hmac import compare_digest
 from typing import Literal, get_args
 
-from gateway.access.keys import digest, is_well_formed
-from gateway.access.lookup import find_principals
+from gateway.access.keys import PREFIX, digest, is_well_formed
+from gateway.access.lookup import find_imported, find_principals
 from gateway.access.remembered import Remembered
 from gateway.call import Principal
 from gateway.errors import InvalidKey, MissingKey, StoreUnavailable
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _HOW = "Send it as 'Authorization: Bearer YOUR_KEY', or as api_key of your OpenAI client"
 _UNKNOWN = "no such key, or it has ended"
+_PREFIX = PREFIX.encode()
 _MAX_QUERIES = 4
 _MAX_DIGESTS = 500
 """Of one query; both databases take that many parameters, and answer within milliseconds."""
@@ -61,6 +62,8 @@ class KeyDirectory:
         self._clock = clock
         self._remembered = Remembered(max_keys=max_known, max_strangers=max_unknown, stranger_s=_UNKNOWN_S)
         self._entries = self._remembered.entries
+        self._imported: set[bytes] | None = None
+        """Secrets of any form that are looked up too; None until they could be read."""
         self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
         self._waiting: deque[bytes] = deque()
         self._readers: set[asyncio.Task[None]] = set()
@@ -111,7 +114,12 @@ class KeyDirectory:
         self._remembered.pinned.update(digests)
 
     async def preload(self) -> None:
-        """Look up what is pinned, so that it is known when the database goes away. Raises `StoreUnavailable`."""
+        """Look up what is pinned, so that it is known when the database goes away, and which secrets were imported.
+
+        Raises `StoreUnavailable`.
+        """
+        async with self._store.reading() as connection:
+            self._imported = await find_imported(connection)
         await self._refresh(self._remembered.pinned - self._entries.keys())
 
     async def apply(self, changes: Iterable[Change]) -> None:
@@ -125,7 +133,9 @@ class KeyDirectory:
             return
         keys = {change.key_id for change in touched if change.key_id is not None}
         teams = {change.team_id for change in touched if change.key_id is None and change.team_id is not None}
-        await self._refresh(self._remembered.forget(keys, teams))
+        forgotten = self._remembered.forget(keys, teams)
+        await self._learn_imported(keys - {entry.principal.key_id for entry in forgotten})
+        await self._refresh(entry.digest for entry in forgotten)
 
     async def apply_unknown(self) -> None:
         """As `apply`, for changes of which only that they happened is known: forget everything."""
@@ -143,12 +153,26 @@ class KeyDirectory:
 
     def _refuse_strangers(self, token: bytes, token_digest: bytes) -> None:
         """Raises `InvalidKey` for what the database need not be asked about."""
-        if not is_well_formed(token.decode("latin-1")) and token_digest not in self._remembered.pinned:
+        if not is_well_formed(token.decode("latin-1")) and not self._may_have_any_form(token, token_digest):
             self.look_ups["malformed"] += 1
             raise _invalid("malformed key")
         if self._remembered.is_stranger(token_digest, self._clock()):
             self.look_ups["unknown_again"] += 1
             raise _invalid(_UNKNOWN)
+
+    def _may_have_any_form(self, token: bytes, token_digest: bytes) -> bool:
+        """Chosen and imported secrets may. Before it is known which those are, what looks like none of ours may be."""
+        if self._imported is None and not token.startswith(_PREFIX):
+            return True
+        return token_digest in self._remembered.pinned or token_digest in (self._imported or ())
+
+    async def _learn_imported(self, key_ids: set[str]) -> None:
+        """Of keys that are not in memory: no key that was made gets an imported secret later."""
+        if self._imported is None or not key_ids:
+            return
+        async with self._store.reading() as connection:
+            for start in range(0, len(ids := sorted(key_ids)), _MAX_DIGESTS):
+                self._imported |= await find_imported(connection, ids[start : start + _MAX_DIGESTS])
 
     def _is_over(self, principal: Principal) -> bool:
         return principal.expires_at_s is not None and principal.expires_at_s <= self._now()

@@ -34,6 +34,16 @@ class KeyDraft(msgspec.Struct, frozen=True):
     expires_at: int | None = None
 
 
+class Brought(msgspec.Struct, frozen=True):
+    """A secret that was made elsewhere: its SHA-256, and what lists show of it, which may be nothing."""
+
+    digest: bytes
+    hint: str
+
+    def __repr__(self) -> str:
+        return "Brought()"
+
+
 class TeamFilters(msgspec.Struct, frozen=True):
     """Which teams to list; what is None does not filter. `tag` is `name` or `name=value`."""
 

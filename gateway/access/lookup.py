@@ -1,7 +1,7 @@
 """Ask the store whom secrets stand for.
 
-Knows the one query and what of a row becomes a principal. Only what may be used now is found: active keys of active
-teams. Whether their time is over is for whoever holds a clock.
+Knows the query and what of a row becomes a principal. Only what may be used now is found: active keys of active teams.
+Whether their time is over is for whoever holds a clock.
 """
 
 import logging
@@ -48,6 +48,14 @@ _PRINCIPALS = (
         teams.c.state == "active",
     )
 )
+
+
+async def find_imported(connection: AsyncConnection, key_ids: Sequence[str] | None = None) -> set[bytes]:
+    """Digests of secrets that came with an import, of these keys or of all."""
+    query = select(secrets.c.digest).where(secrets.c.is_imported)
+    if key_ids is not None:
+        query = query.where(secrets.c.key_id.in_(key_ids))
+    return {bytes(digest) for digest in (await connection.execute(query)).scalars()}
 
 
 async def find_principals(connection: AsyncConnection, digests: Sequence[bytes]) -> dict[bytes, Principal]:

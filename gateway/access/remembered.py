@@ -63,20 +63,20 @@ class Remembered:
         until_s = self._strangers.get(digest)
         return until_s is not None and now_s < until_s
 
-    def forget(self, key_ids: Collection[str], team_ids: Collection[str]) -> list[bytes]:
-        """Drop what these keys and teams may have changed; digests of the keys among it, for asking again.
+    def forget(self, key_ids: Collection[str], team_ids: Collection[str]) -> list[Entry]:
+        """Drop what these keys and teams may have changed; the keys among it, for asking again.
 
         Looks at every entry: a change is rare, a use is not, and an index would weigh as much as the entries.
         """
         self.generation += 1
         self._strangers.clear()
         changed = [
-            digest
-            for digest, entry in self.entries.items()
+            entry
+            for entry in self.entries.values()
             if entry.principal.key_id in key_ids or entry.principal.team_id in team_ids
         ]
-        for digest in changed:
-            del self.entries[digest]
+        for entry in changed:
+            del self.entries[entry.digest]
         return changed
 
     def forget_all(self) -> None:

@@ -54,6 +54,12 @@ def require_admin(authority: Authority) -> None:
         raise Forbidden("Only a key with the role admin may do this. Ask whoever runs this gateway.")
 
 
+def check_brings_secrets(authority: Authority) -> None:
+    """Raises `Forbidden`."""
+    if authority.role != "admin":
+        raise Forbidden("Only a key with the role admin may import secret_sha256. Leave it out: new secrets are made.")
+
+
 def require_team_admin(authority: Authority) -> None:
     """Raises `Forbidden` unless the actor runs a team or the gateway."""
     if authority.role not in ("team_admin", "admin"):

@@ -1,10 +1,12 @@
 """Teams and keys as one document: to look through, to edit, to take to another gateway.
 
-Knows the document's shape. It names teams and keys by name alone, and holds no secret. What an import may do is what
-its actor may do one by one: the same rules, in one transaction.
+Knows the document's shape. It names teams and keys by name alone, and holds no secret; digests of secrets only where
+an admin asks for them. What an import may do is what its actor may do one by one, the same rules in one transaction,
+but for one thing: an admin may bring digests, so that keys go on working elsewhere.
 
     {"version": 1, "teams": [{"name", "state", "grants", "limits", "model_limits", "budgets", "tags",
-        "keys": [{"name", "owner", "role", "state", "grants", "limits", "budgets", "tags", "expires_at"}]}]}
+        "keys": [{"name", "owner", "role", "state", "grants", "limits", "budgets", "tags", "expires_at",
+            "secret_sha256", "hint"}]}]}
 
 A member that is not there stays as it is, or as it is by default; one that is there replaces the whole value.
 `expires_at` is written as in RFC 3339 (`2027-01-31T18:00:00Z`), Unix seconds are read too.
@@ -20,7 +22,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 from sqlalchemy import ColumnElement, and_
 
-from gateway.access import rules
+from gateway.access import brought, rules
 from gateway.access.batch import Batch
 from gateway.access.change import View
 from gateway.access.drafts import Imported, KeyDraft, TeamDraft
@@ -41,19 +43,24 @@ that its giver may use."""
 _TERMS = ("grants", "limits", "budgets", "tags")
 _OF_TEAM = ("name", "state", "model_limits", *_TERMS)
 _OF_KEY = ("name", "owner", "role", "state", "expires_at", *_TERMS)
+_SET_OF_KEY = (*_OF_KEY, *brought.MEMBERS)
 _State = Literal["active", "disabled"]
 _Drafted = TypeVar("_Drafted", TeamDraft, KeyDraft)
 
 
-async def document_of(view: View, confines: list[ColumnElement[bool]]) -> dict[str, object]:
+async def document_of(
+    view: View, confines: list[ColumnElement[bool]], *, with_digests: bool = False
+) -> dict[str, object]:
     """The teams that fulfil `confines`, with their keys: not those of the settings, nor what has ended."""
     held: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    digests = await brought.shown_of(view.connection, confines) if with_digests else {}
     has_ended = and_(keys.c.expires_at.is_not(None), keys.c.expires_at <= view.now)
     kept = (keys.c.state != "revoked", keys.c.source == "api", ~has_ended)
     query = select_keys(view.now).where(*kept, *confines).order_by(keys.c.name, keys.c.id)
     for row in await view.connection.execute(query):
         key = key_of(row)
-        held[key.team_id].append(_members(key, _OF_KEY))
+        secret = {brought.SECRET: digests[key.id], brought.HINT: key.hint} if key.id in digests else {}
+        held[key.team_id].append(_members(key, _OF_KEY) | secret)
     rows = await view.connection.execute(select_teams().where(*confines).order_by(teams.c.name))
     shown = [_members(team, _OF_TEAM) | {"keys": held[team.id]} for team in map(team_of, rows)]
     return {"version": VERSION, "teams": shown}
@@ -83,8 +90,11 @@ def entries_of(document: object) -> Sequence[object]:
 async def apply_entries(batch: Batch, entries: Sequence[object], route_groups: frozenset[str]) -> Imported:
     """Make and change what differs from `entries`. Raises what single changes raise, with the place in front."""
     rules.require_team_admin(batch.authority)
+    digests = brought.digests_in(key for _, held in _named(entries) for key in held)
+    if digests:
+        rules.check_brings_secrets(batch.authority)
     await batch.load(_names(entries))
-    work = _Import(batch, route_groups)
+    work = _Import(batch, route_groups, await brought.Holders.of(batch.connection, digests))
     for index, team in enumerate(entries):
         await work.team(team, f"teams[{index}]")
     return work.done()
@@ -124,9 +134,10 @@ def _names(entries: Sequence[object]) -> dict[str, list[str]]:
 class _Import:
     """One run through a document, and what came of it."""
 
-    def __init__(self, change: Batch, route_groups: frozenset[str]) -> None:
+    def __init__(self, change: Batch, route_groups: frozenset[str], holders: brought.Holders) -> None:
         self._change = change
         self._route_groups = route_groups
+        self._holders = holders
         self._made_teams: list[Team] = []
         self._changed_teams: list[Team] = []
         self._made_keys: list[Issued] = []
@@ -177,7 +188,7 @@ class _Import:
         return team if team is None or authority.role == "admin" or team.id == authority.team_id else None
 
     async def _key(self, team: Team, entry: object, place: str) -> None:
-        given = dict(_mapping(entry, place, _OF_KEY))
+        given = dict(_mapping(entry, place, _SET_OF_KEY))
         given["name"] = self._new_name(given, team.id, place)
         await self._pause()
         with _at(place):
@@ -186,11 +197,14 @@ class _Import:
     async def _put_key(self, team: Team, given: dict[str, Any]) -> None:
         if "expires_at" in given:
             given["expires_at"] = _time(given["expires_at"])
+        secret = brought.taken_from(given)
         before = await self._change.find_key(team.id, given["name"])
         state = _state(given)
+        if secret is not None:
+            self._holders.check(secret, before)
         if before is None:
             draft = _filled(KeyDraft(team=team.id, name=given["name"]), given)
-            issued = await make_key(self._change, draft, self._route_groups)
+            issued = await make_key(self._change, draft, self._route_groups, secret)
             key = await set_key_state(self._change, issued.key, state or "active")
             self._made_keys.append(Issued(key, issued.secret))
             return

@@ -10,7 +10,7 @@ import msgspec
 from gateway.access import rules
 from gateway.access.admins import check_an_admin_key_remains
 from gateway.access.change import Change, new_id
-from gateway.access.drafts import KeyDraft
+from gateway.access.drafts import Brought, KeyDraft
 from gateway.access.keys import digest, new_secret
 from gateway.access.records import Issued, Key, Team
 from gateway.access.validity import check_ends_later, check_key_name, legal_key
@@ -31,8 +31,10 @@ def hint(secret: str) -> str:
     return secret[-_HINT_LENGTH:]
 
 
-async def make_key(change: Change, draft: KeyDraft, route_groups: frozenset[str]) -> Issued:
-    """A new key in a team that the actor sees."""
+async def make_key(
+    change: Change, draft: KeyDraft, route_groups: frozenset[str], brought: Brought | None = None
+) -> Issued:
+    """A new key in a team that the actor sees; with a new secret, or with the one that was `brought` and no other."""
     rules.require_team_admin(change.authority)
     team = await change.team(draft.team)
     draft = legal_key(draft, route_groups)
@@ -42,7 +44,10 @@ async def make_key(change: Change, draft: KeyDraft, route_groups: frozenset[str]
     key = new_key(team, draft, secret, change.now)
     rules.check_hands_out(change.authority, rules.terms_of(key, team))
     await _check_name_is_free(change, key)
-    return Issued(await change.add_key(key, digest(secret.encode())), secret)
+    if brought is None:
+        return Issued(await change.add_key(key, digest(secret.encode())), secret)
+    key = msgspec.structs.replace(key, hint=brought.hint)
+    return Issued(await change.add_key(key, brought.digest, is_imported=True), None)
 
 
 async def revise_key(change: Change, before: Key, draft: KeyDraft, route_groups: frozenset[str]) -> Key:

@@ -1,6 +1,8 @@
 """`gmi-gateway keys export` and `keys import`: teams and keys as one YAML document."""
 
 import contextlib
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +22,19 @@ async def export(
     team: Annotated[
         str | None, typer.Option("--team", help="Name or id of a team: that one alone.", show_default=False)
     ] = None,
+    *,
+    with_digests: Annotated[
+        bool,
+        typer.Option(
+            "--with-digests",
+            help="With the SHA-256 of each secret, for an import elsewhere: nobody can use a key by it, nor need have"
+            " it, so a file of --output is its owner's alone (0600). For admins.",
+        ),
+    ] = False,
 ) -> None:
     """Print teams and keys as YAML, without secrets. With --json, as JSON."""
-    text = (await desk.api.ask("GET", "/export", params=said(team=team))).text
+    asked = said(team=team, with_digests="true" if with_digests else None)
+    text = (await desk.api.ask("GET", "/export", params=asked)).text
     if desk.printer.as_json:
         import json  # noqa: PLC0415
 
@@ -33,9 +45,22 @@ async def export(
         typer.echo(text, nl=False)
         return
     try:
-        output.write_text(text, "utf-8")
+        _write(output, text, is_private=with_digests)
     except OSError as error:
         raise typer.BadParameter(f"cannot be written: {error.strerror}", param_hint="--output") from None
+
+
+def _write(file: Path, text: str, *, is_private: bool) -> None:
+    with open(file, "w", encoding="utf-8", opener=_open_private if is_private else None) as writer:
+        writer.write(text)
+
+
+def _open_private(file: str, flags: int) -> int:
+    """As for `open`: for its owner alone before anything is in it, though it may be there already."""
+    descriptor = os.open(file, flags, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 async def import_(
@@ -44,7 +69,10 @@ async def import_(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
-    """Make or change teams and keys until they are as a file says; new secrets are printed, this once."""
+    """Make or change teams and keys until they are as a file says; new secrets are printed, this once.
+
+    A new key with a secret_sha256 in the file keeps the secret that has it, which only an admin may ask for.
+    """
     check_secrets_can_be_shown()
     content = _standard_input() if file == "-" else _content(Path(file))
     response = await desk.api.ask(

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
 )
 from sqlalchemy.dialects.sqlite import INTEGER
 
@@ -88,8 +89,9 @@ secrets = Table(
     Column("key_id", ForeignKey("keys.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
     Column("valid_until", BigInteger),
+    Column("is_imported", Boolean, nullable=False, server_default=false()),
 )
-"""SHA-256 of each secret that works; `valid_until` is None for a key's newest."""
+"""SHA-256 of each secret that works; `valid_until` is None for a key's newest. Imported ones may have any form."""
 
 changes = Table(
     "changes",

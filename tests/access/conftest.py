@@ -43,6 +43,7 @@ async def store(store_url: URL) -> AsyncIterator[Store]:
 @pytest.fixture
 async def directory(store: Store) -> AsyncIterator[KeyDirectory]:
     directory = KeyDirectory(store)
+    await directory.preload()
     yield directory
     await directory.close()
 

@@ -9,13 +9,14 @@ from sqlalchemy.util import await_only
 from gateway.access.directory import KeyDirectory
 from gateway.access.keys import digest, new_secret
 from gateway.call import Principal
-from gateway.errors import GatewayError, InvalidKey, MissingKey
-from gateway.store.changes import Change
+from gateway.errors import GatewayError, InvalidKey, MissingKey, StoreUnavailable
+from gateway.store.changes import Change, current_revision
 from gateway.store.engine import Store
-from gateway.store.tables import keys
+from gateway.store.tables import keys, secrets
 from gateway.terms import Grants, Quota
 from tests.access.queries import queries
 from tests.access.rows import add_key, add_team, bearer, change_key, change_team, rotate
+from tests.support.stores import PostgresServer
 
 CHOSEN = "a-secret-of-my-own-choice"
 
@@ -246,8 +247,9 @@ async def test_an_answer_that_a_change_overtakes_is_asked_for_again(
     was_read, may_go_on = asyncio.Event(), asyncio.Event()
 
     def hold(*_: object) -> None:
-        was_read.set()
-        await_only(may_go_on.wait())
+        if not was_read.is_set():
+            was_read.set()
+            await_only(may_go_on.wait())
 
     event.listen(store.engine.sync_engine, "after_cursor_execute", hold)
     call = asyncio.ensure_future(directory.look_up(bearer(secret)))
@@ -260,3 +262,57 @@ async def test_an_answer_that_a_change_overtakes_is_asked_for_again(
     with pytest.raises(InvalidKey):
         await call
     assert len(directory) == 0
+
+
+@pytest.mark.parametrize("secret", ["sk-1234567890abcdefghijkl", "sk-gw-of-another-make", "schlüssel"])
+async def test_an_imported_secret_works_whatever_its_form_and_no_stranger_costs_a_query(
+    store: Store, directory: KeyDirectory, secret: str
+) -> None:
+    revision = await _import(store, secret)
+    with queries(store) as seen:
+        await _refusal(directory, bearer(secret))
+        await directory.apply([Change(revision, "team_1", "key_1")])
+        assert (await directory.look_up(bearer(secret))).key_id == "key_1"
+        for junk in (b"Bearer sk-gw-junk", b"Bearer sk-junk", bearer(secret) + b"x"):
+            await _refusal(directory, junk)
+    assert len(seen) == 2, "one for which secrets were imported, one for whose this is"
+    assert directory.look_ups["malformed"] == 4
+
+
+async def test_which_secrets_were_imported_is_read_at_the_start_and_when_changes_were_missed(
+    store: Store, directory: KeyDirectory
+) -> None:
+    await _import(store, CHOSEN)
+    await directory.apply_unknown()
+    assert (await directory.look_up(bearer(CHOSEN))).key_id == "key_1"
+    later = KeyDirectory(store)
+    await later.preload()
+    with queries(store) as seen:
+        assert (await later.look_up(bearer(CHOSEN))).key_id == "key_1"
+        await _refusal(later, b"Bearer sk-junk")
+    assert len(seen) == 1
+
+
+async def test_before_imported_secrets_could_be_read_whoever_may_have_one_is_not_told_that_it_is_bad(
+    stoppable_postgres: PostgresServer, stoppable_url: URL
+) -> None:
+    store = Store(stoppable_url, timeout_s=2.0)
+    directory = KeyDirectory(store)
+    await asyncio.to_thread(stoppable_postgres.stop)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await directory.preload()
+        with pytest.raises(StoreUnavailable):
+            await directory.look_up(bearer(CHOSEN))
+        await _refusal(directory, b"Bearer sk-gw-junk")
+    finally:
+        await asyncio.to_thread(stoppable_postgres.start)
+        await store.close()
+
+
+async def _import(store: Store, secret: str) -> int:
+    """A key whose secret came with an import; the revision of that."""
+    await add_key(store, secret=secret)
+    async with store.writing() as connection:
+        await connection.execute(update(secrets).values(is_imported=True))
+        return await current_revision(connection)

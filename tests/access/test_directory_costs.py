@@ -99,6 +99,7 @@ async def test_a_database_that_is_away_leaves_known_keys_alone_and_heals_by_itse
     await add_team(store)
     known, unknown = await add_key(store), await add_key(store, "key_2")
     directory = KeyDirectory(store)
+    await directory.preload()
     await directory.look_up(bearer(known))
     await asyncio.to_thread(stoppable_postgres.stop)
     for _ in range(2):

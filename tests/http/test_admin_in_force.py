@@ -1,6 +1,7 @@
 """What an admin is told is done, is in force where it was asked for."""
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -40,3 +41,18 @@ def test_the_first_call_after_the_admin_was_told_is_refused(gateway: RunningGate
             statuses.append(caller.get("/models", headers=headers).status_code)
     admin.close()
     assert statuses == [403 if end == "narrow" else 401] * TIMES
+
+
+def test_a_secret_of_any_form_that_was_imported_works_in_the_first_call_after(gateway: RunningGateway) -> None:
+    admin, secret = Client(gateway.url, gateway.admin_secret), "sk-of-another-make"
+    with httpx2.Client(base_url=gateway.api, timeout=10, headers={"authorization": f"Bearer {secret}"}) as caller:
+        assert caller.get("/models").status_code == 401
+        key = f"{{name: ada, secret_sha256: {sha256(secret.encode()).hexdigest()}}}"
+        document = f"teams: [{{name: movers, keys: [{key}]}}]".encode()
+        reply = admin.send("POST", "/import", document, content_type="application/yaml")
+        assert [made["secret"] for made in reply.json()["made_keys"]] == [None]
+        assert caller.get("/models").status_code == 200
+    exported = admin.get("/export", with_digests="true").text
+    assert sha256(secret.encode()).hexdigest() in exported
+    assert "sha256" not in admin.get("/export").text
+    admin.close()

@@ -64,7 +64,7 @@ class KeyReply(_Object):
 class IssuedReply(KeyReply):
     """A key that was just made or rotated."""
 
-    secret: str | None = Field(description="Shown this once; null where the request repeats one that was answered.")
+    secret: str | None = Field(description="Shown this once; null where the request repeats one that was answered, or brought a digest.")
 
 
 class MeReply(_Reply):
@@ -99,7 +99,9 @@ class ImportReply(_Reply):
     dry_run: bool
     made_teams: list[TeamReply]
     changed_teams: list[TeamReply]
-    made_keys: list[IssuedReply] = Field(description="With their secrets, which are shown this once.")
+    made_keys: list[IssuedReply] = Field(
+        description="With their secrets, which are shown this once; null where `secret_sha256` brought one."
+    )
     changed_keys: list[KeyReply]
     unchanged: int = Field(description="How many teams and keys were already as the document says.")
 

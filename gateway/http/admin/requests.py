@@ -199,6 +199,10 @@ class ExportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     team: str | None = Field(default=None, max_length=100, description="Name or id of a team: that one alone.")
+    with_digests: bool = Field(
+        default=False,
+        description="With the SHA-256 of each key's secret, so that it works where this is imported; for admins.",
+    )
 
 
 class ImportQuery(BaseModel):

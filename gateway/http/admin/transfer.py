@@ -1,4 +1,7 @@
-"""Export and import over HTTP: all teams and keys as one YAML document, without secrets."""
+"""Export and import over HTTP: all teams and keys as one YAML document, without secrets.
+
+Knows no secret; digests of secrets go in and out for admins alone.
+"""
 
 import asyncio
 from typing import Annotated, Any
@@ -46,11 +49,15 @@ class TransferRoutes:
 
     async def export(self, actor: ActorOf, query: Annotated[ExportQuery, Query()]) -> Response:
         """What the actor may see, without secrets and ids; nothing revoked."""
-        document = await self._administration.export(actor, query.team)
+        document = await self._administration.export(actor, query.team, with_digests=query.with_digests)
         return Response(await asyncio.to_thread(write_document, document), media_type=_YAML)
 
     async def import_(self, actor: ActorOf, request: Request, query: Annotated[ImportQuery, Query()]) -> Response:
-        """All or nothing. What the document does not name stays; new keys come with their secrets, this once."""
+        """All or nothing. What the document does not name stays; new keys come with their secrets, this once.
+
+        A new key with `secret_sha256`, which an admin alone may send, keeps the secret that has this SHA-256, and its
+        `secret` is null. No key that is there gets another secret.
+        """
         if content_type(request) not in _TYPES:
             raise UnsupportedMediaType(f"The body must be YAML. Send it with Content-Type: {_YAML}.")
         # One at a time: each takes a while, of the processor and of a connection to the database.
