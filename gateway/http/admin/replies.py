@@ -64,7 +64,9 @@ class KeyReply(_Object):
 class IssuedReply(KeyReply):
     """A key that was just made or rotated."""
 
-    secret: str | None = Field(description="Shown this once; null where the request repeats one that was answered, or brought a digest.")
+    secret: str | None = Field(
+        description="Shown this once; null where the request repeats one that was answered, or brought a digest."
+    )
 
 
 class MeReply(_Reply):
