@@ -14,8 +14,9 @@ import msgspec
 from gateway.terms import Grants, Quota, Role
 
 Outcome = Literal["done", "refused", "upstream_error", "failed", "cut", "client_left", "drained"]
-"""How a call ended: complete; refused by the gateway (4xx); an error reply of upstream's own; no reply from upstream
-or a bug of ours; broken off by upstream after its first byte; left by the client; cut at the end of a shutdown."""
+"""How a call ended: complete; refused by the gateway (4xx); an error of upstream's own, in place of a reply or as the
+last event of a stream; no reply from upstream or a bug of ours; broken off by upstream after its first byte; left by
+the client; cut at the end of a shutdown."""
 
 
 class Body(Enum):

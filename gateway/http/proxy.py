@@ -254,6 +254,7 @@ class Proxy:
         body = await self._body(call, match, head, scope, receive)
         if match.route.body is Body.NONE:
             call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
+            call.outlives_client = call.may_tell_late  # else what it tells at its end would be counted for nobody
         else:
             check_media_type(head)
             body = self._apply_policy(call, match, peek(body), body)
@@ -314,8 +315,8 @@ class Proxy:
     def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> bytes:
         """The body that goes upstream; the call is told what it asks for."""
         principal = _known(call.principal)
-        call.is_background = seen.background
-        call.outlives_client = self._drains or seen.background
+        call.is_background = seen.background and match.route.makes is Makes.RESPONSE
+        call.outlives_client = self._drains or call.is_background
         model, target = seen.model, None
         if model is not None:
             target = self._aliases.get(model)

@@ -1,13 +1,38 @@
 """Errors inside an event stream whose status line is already gone.
 
 Pure. Each dialect's clients raise on a shape of their own: chat clients on `data: {"error": …}`; responses clients
-on `event: error`, Python's on the nested members and Node's on the flat ones, so both are there.
+on `event: error`, Python's on the nested members and Node's on the flat ones, so both are there. Upstream tells of its
+own errors in the same ways, and in the `response` of `response.failed` besides.
 """
 
 import json
+from typing import Any, NamedTuple
+
+import msgspec
 
 from gateway.call import Dialect
 from gateway.errors import GatewayError
+from gateway.relay.events import data_of, split_events
+from gateway.relay.failures import error_code
+
+_NOTHING = (None, b"", b"[DONE]")
+_NO_ERROR = (b"", b"null", b"false")
+
+
+class UpstreamsError(NamedTuple):
+    """What an error event of upstream's own says."""
+
+    code: str | None
+    """Its code, or else its type; None if it has neither."""
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    error: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+
+
+_EVENT = msgspec.json.Decoder(_Event)
 
 
 def error_event(error: GatewayError, dialect: Dialect, last_sequence_number: int | None) -> bytes:
@@ -32,3 +57,27 @@ def _responses_event(error: GatewayError, last_sequence_number: int | None) -> b
 
 def _compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def error_at_the_end(before: bytes, last: bytes) -> UpstreamsError | None:
+    """The error that a stream whose last blocks these are ends with, but for `[DONE]`; None if it has no such end."""
+    for block in (last, before):
+        for event in reversed(split_events(block)):
+            data = data_of(event)
+            if data not in _NOTHING:
+                return _error_of(data or b"")
+    return None
+
+
+def _error_of(data: bytes) -> UpstreamsError | None:
+    if data.find(b'"error"') < 0:
+        return None
+    try:
+        event = _EVENT.decode(data)
+    except (ValueError, RecursionError):
+        return None
+    if event.type == "response.failed":
+        return UpstreamsError(error_code(bytes(event.response)))
+    if bytes(event.error) not in _NO_ERROR:
+        return UpstreamsError(error_code(data))
+    return UpstreamsError(error_code(b'{"error":%b}' % data)) if event.type == "error" else None

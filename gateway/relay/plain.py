@@ -59,7 +59,7 @@ class PlainRelay:
         """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
         self._masked = MaskedStream(mask)
         self._is_error = reply.status >= 400
-        self._is_metered = call.route is not None and call.route.reply is Reply.USAGE and not self._is_error
+        self._is_metered = call.route is not None and call.route.reply is Reply.USAGE and not call.is_free
         self._fields = fields
         self._reported: Reported | None = None
         self._new_ids = None if self._is_error else call.new_ids

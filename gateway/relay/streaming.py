@@ -16,7 +16,7 @@ from gateway.metering.usage import UsageScanner
 from gateway.relay.client import ClientReply
 from gateway.relay.events import EventCutter, data_of, ends_response, sequence_number_after, split_events
 from gateway.relay.failures import as_gateway_error, kind_of
-from gateway.relay.in_band import error_event
+from gateway.relay.in_band import error_at_the_end, error_event
 from gateway.relay.include_usage import UsageRemover
 from gateway.relay.keepalive import COMMENT, KeepAlive
 from gateway.relay.live import LiveCall
@@ -54,6 +54,7 @@ class EventRelay:
         self._new_ids = call.new_ids if reply.status < 400 else None
         self._is_chat = self._dialect is Dialect.CHAT
         self._last = b""
+        self._before_done = b""
         self._unsent = b""
         self._is_done = False
         self._partial: MaskedStream | None = None
@@ -116,7 +117,8 @@ class EventRelay:
         if self._new_ids is not None:
             self._new_ids.feed(block)
         if self._is_chat and block.endswith(_DONE) and data_of(split_events(block)[-1]) == b"[DONE]":
-            self._is_done, self._unsent = True, self._prepare(block)
+            self._is_done, self._before_done = True, self._last
+            self._unsent = self._prepare(block)
             return False
         out = self._prepare(block)
         if not out or self._client.write_now(out):
@@ -152,8 +154,7 @@ class EventRelay:
     async def _finish(self, last: bytes) -> None:
         """`last` ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""
         await self._client.write(last, more=False)
-        self._tell()
-        self._call.end("done")
+        self._conclude()
         try:
             async with asyncio.timeout(_UPSTREAM_END_S):
                 while await self._reply.read():
@@ -167,8 +168,15 @@ class EventRelay:
         if self._partial is not None:
             out += self._partial.flush()
         await self._client.write(out, more=False)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """The client has all that upstream had to say, which may be that it failed."""
         self._tell()
-        self._call.end("done")
+        error = error_at_the_end(self._before_done, self._last)
+        if error is not None and error.code is not None:
+            self._call.error = self._mask.mask_error(error.code.encode()).decode()
+        self._call.end("done" if error is None and self._reply.status < 400 else "upstream_error")
 
     async def _break_off(self, error: GatewayError) -> None:
         if not self._client.started:

@@ -25,6 +25,7 @@ models:
 """
 USAGE = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
 JSON = [(b"content-type", b"application/json")]
+EVENTS = [(b"content-type", b"text/event-stream")]
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100}
 STREAM = {**BODY, "stream": True}
 DELTA = {"choices": [{"index": 0, "delta": {"content": "fourfour"}}]}
@@ -195,6 +196,11 @@ async def test_a_stream_that_never_reports_usage_is_unknown(prices: Path) -> Non
     assert (record.outcome, record.usage_source) == ("done", "unknown")
 
 
+async def test_only_responses_are_made_in_the_background(prices: Path) -> None:
+    _, record = await called(prices, sse([DELTA, DONE]), body={**STREAM, "background": True})
+    assert (record.usage_source, record.cost_microusd) == ("unknown", None)
+
+
 async def test_usage_of_a_reply_that_is_too_large_to_be_kept_is_found_at_its_end(prices: Path) -> None:
     body = json.dumps({"data": ["x" * 17 * 1024 * 1024], "usage": USAGE}).encode()
     answer, record = await called(prices, reply(200, JSON, body))
@@ -204,12 +210,22 @@ async def test_usage_of_a_reply_that_is_too_large_to_be_kept_is_found_at_its_end
 
 
 @pytest.mark.parametrize(
-    ("script", "source", "cost"),
-    [(reply(429, JSON, b"{}"), "none", 0), (reply(500, JSON, b"{}"), "none", 0), (reply(302, [], b""), "none", 0)],
+    "script",
+    [
+        reply(429, JSON, b"{}"),
+        reply(500, JSON, b"{}"),
+        reply(302, [], b""),
+        reply(302, JSON, json.dumps({"usage": USAGE}).encode()),
+        chunked([json.dumps({"usage": USAGE}).encode()], 302, JSON),
+        chunked([b"data: " + json.dumps({"usage": USAGE}).encode() + b"\n\n"], 302, EVENTS),
+        chunked([b"data: " + json.dumps({"usage": USAGE}).encode() + b"\n\n"], 500, EVENTS),
+    ],
 )
-async def test_what_upstream_refuses_has_used_nothing(script: bytes, source: str, cost: int, prices: Path) -> None:
-    _, record = await called(prices, script)
-    assert (record.usage_source, record.usage, record.cost_microusd) == (source, None, cost)
+async def test_what_upstream_refuses_has_used_nothing(script: Script, prices: Path) -> None:
+    answer, record = await called(prices, script)
+    assert (record.usage_source, record.usage, record.cost_microusd) == ("none", None, 0)
+    assert receipt(answer) == (None, None, None)
+    assert record.outcome == ("done" if record.status == 302 else "upstream_error")
 
 
 BREAKS: dict[str, list[Step]] = {"fin": [Fin()], "reset": [Reset()]}

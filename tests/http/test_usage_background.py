@@ -1,5 +1,6 @@
 """Responses that are made in the background are counted once, whoever asks for them, how often, and on which node."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from gateway.metering.late import LateRecords
 from gateway.simulator import running_simulator
 from gateway.store.engine import Store
 from gateway.store.tables import calls
+from tests.faults.face import ask, connected, post, request
 from tests.support.gateway import UPSTREAM_KEY, RunningGateway, running_gateway
 from tests.support.stores import empty_sqlite_url, fresh_sqlite_url
+from tests.support.wire import Wait, WireUpstream, reply, sse
 
 KEYS = [{"name": name, "team": "core", "secret": f"sk-of-{name}-0123456789"} for name in ("ada", "bob")]
 BODY = {"model": "simulated", "input": "Hello", "background": True}
@@ -119,3 +122,33 @@ async def test_to_read_any_other_response_again_counts_nothing(tmp_path: Path, o
             nodes.ask(node, "GET", f"/responses/{made['id']}")
     assert nodes.counted == []
     assert [row["usage_source"] for row in await ledger(tmp_path)] == ["reported"]
+
+
+TEXT = {"type": "response.output_text.delta", "delta": "all of it"}
+MADE = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "model": "m", "usage": None}
+FINISHED = {**MADE, "status": "completed", "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}}
+JSON = [(b"content-type", b"application/json")]
+
+
+async def test_a_client_that_leaves_before_the_end_of_the_stream_it_asked_for_leaves_nothing_uncounted() -> None:
+    rest = asyncio.Event()
+    said, finished = (sse([each]) for each in (TEXT, {"type": "response.completed", "response": FINISHED}))
+    stream = [*said[:-1], Wait(rest), *finished[1:]]
+    queued = reply(200, JSON, json.dumps(MADE).encode())
+    counted: list[CallRecord] = []
+    async with WireUpstream(queued, stream, queued) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            records = getattr(gateway.app.proxy.note_late, "__self__", None)
+            assert isinstance(records, LateRecords)
+            records.follow(counted.append)
+            await ask(gateway.port, post("/v1/responses", BODY))
+            async with connected(gateway.port) as client:
+                client.send(request("GET", "/v1/responses/resp_1?stream=true"))
+                await client.head()
+                await client.chunk()
+                client.leave()
+            await ask(gateway.port, request("GET", "/v1/responses/resp_1"))  # by then it is known that the client left
+            rest.set()
+            left = (await gateway.recorded(3))[-1]
+    assert (left.outcome, left.usage_source, left.streamed) == ("client_left", "none", True)
+    assert [(record.id, record.usage) for record in counted] == [("late_resp_1", Usage(3, 4, 7))]

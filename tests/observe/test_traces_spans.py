@@ -164,6 +164,7 @@ def test_a_call_that_matched_no_route_has_a_name_from_a_known_set() -> None:
         ({"outcome": "done"}, None, False, False),
         ({"outcome": "upstream_error", "status": 429}, "429", False, True),
         ({"outcome": "upstream_error", "status": 500}, "500", True, True),
+        ({"outcome": "upstream_error", "status": 200, "error": "whatever"}, "upstream_error", True, True),
         (
             {"outcome": "failed", "status": 502, "error": "upstream_unreachable", "upstream_error": "connect"},
             "connect",

@@ -92,7 +92,7 @@ class Spans:
         status = Status()
         if record.outcome in _FROM_UPSTREAM and record.status:
             attributes["http.response.status_code"] = record.status
-        error = record.upstream_error or (str(record.status) if record.outcome == "upstream_error" else None)
+        error = record.upstream_error or _upstreams_answer(record)
         if error is not None:
             attributes["error.type"] = error
             status = Status(StatusCode.ERROR)
@@ -223,10 +223,17 @@ def _error(record: CallRecord) -> str | None:
     """What went wrong, of a known set: a phase of the way to upstream, a code of ours, a status, or how it ended."""
     if record.outcome == "done":
         return None
-    status = str(record.status) if record.outcome == "upstream_error" else None
-    return record.upstream_error or status or record.error or record.outcome
+    return record.upstream_error or _upstreams_answer(record) or record.error or record.outcome
+
+
+def _upstreams_answer(record: CallRecord) -> str | None:
+    """Of an error of upstream's own: its status, or that there was one in a stream; its code may be anything."""
+    if record.outcome != "upstream_error":
+        return None
+    return str(record.status) if record.status >= 400 else record.outcome
 
 
 def _status(record: CallRecord) -> Status:
     """Of a server's span: what clients do wrong, or break off, is no error of the server's."""
-    return Status(StatusCode.ERROR) if record.outcome in _FAILED or record.status >= 500 else Status()
+    is_broken = record.outcome == "upstream_error" and record.status < 400
+    return Status(StatusCode.ERROR) if is_broken or record.outcome in _FAILED or record.status >= 500 else Status()

@@ -1,0 +1,78 @@
+"""What is counted of streams that upstream ends with an error, and of those that begin with more than they say."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.call import CallRecord, Usage
+from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, Answer, ask, post
+from tests.support.gateway import running_gateway
+from tests.support.wire import Fin, Reset, Script, WireUpstream, sse
+
+BODY = {"model": "m", "messages": [], "input": "Hi", "stream": True}
+DELTA = {"choices": [{"index": 0, "delta": {"content": "fourfour"}}]}
+SAID = {"type": "response.output_text.delta", "delta": "fourfour", "item_id": "msg_1"}
+ERROR = {"message": "boom", "type": "server_error", "code": "overloaded"}
+RESPONSE: dict[str, Any] = {"id": "resp_1", "status": "failed", "error": ERROR, "usage": None}
+FAILED = {"type": "response.failed", "response": RESPONSE}
+DONE = "[DONE]"
+
+
+async def called(script: Script, path: str, **sections: Any) -> tuple[Answer, CallRecord]:
+    """The answer to one streamed call, and its record."""
+    async with WireUpstream(script) as upstream:
+        with running_gateway(f"{upstream.url}/v1", **sections) as gateway:
+            answer = await ask(gateway.port, post(path, BODY))
+            return answer, (await gateway.recorded(1))[0]
+
+
+@pytest.mark.parametrize("echo", [0, 5_000, 20_000])
+async def test_what_a_stream_repeats_of_its_request_hides_nothing_of_the_answer(echo: int) -> None:
+    response = {**RESPONSE, "instructions": "x" * echo}
+    begun = [{"type": f"response.{name}", "response": response} for name in ("created", "in_progress")]
+    _, record = await called([*sse([*begun, *[SAID] * 500], end=False), Fin()], RESPONSES)
+    assert (record.outcome, record.usage_source) == ("cut", "estimated")
+    assert record.usage is not None
+    assert record.usage.output_tokens == pytest.approx(1000, rel=0.02)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("path", "events"),
+    [
+        (CHAT, [*[DELTA] * 5, {"error": ERROR}]),
+        (CHAT, [*[DELTA] * 5, {"error": ERROR}, DONE]),
+        (RESPONSES, [*[SAID] * 5, FAILED]),
+        (RESPONSES, [*[SAID] * 5, {**ERROR, "type": "error"}]),
+    ],
+)
+async def test_a_stream_that_upstream_ends_with_an_error_has_failed_and_is_estimated(
+    path: str, events: list[Any], transport: str
+) -> None:
+    raw = [f"data: {each if isinstance(each, str) else json.dumps(each)}\n\n".encode() for each in events]
+    answer, record = await called(sse(raw), path, upstream={"transport": transport})
+    assert answer.body == b"".join(raw)
+    assert (answer.end, record.status, record.outcome) == ("complete", 200, "upstream_error")
+    assert record.error == "overloaded"
+    assert record.usage is not None
+    assert (record.usage_source, record.usage.output_tokens) == ("estimated", 10)
+
+
+async def test_a_response_that_failed_before_the_connection_broke_is_no_less_complete() -> None:
+    answer, record = await called([*sse([SAID, FAILED], end=False), Reset()], RESPONSES)
+    assert (answer.end, answer.body.count(b"event: error"), record.outcome) == ("complete", 0, "upstream_error")
+
+
+async def test_what_a_response_that_failed_reports_is_what_was_used() -> None:
+    failed = {**FAILED, "response": {**RESPONSE, "usage": {"input_tokens": 3, "output_tokens": 4}}}
+    _, record = await called(sse([SAID, failed]), RESPONSES)
+    assert (record.outcome, record.usage_source, record.usage) == ("upstream_error", "reported", Usage(3, 4, 7))
+
+
+async def test_the_code_of_an_error_at_the_end_of_a_stream_has_no_secret_in_it() -> None:
+    script = sse([DELTA, {"error": {"code": "key sk-upstream-canary-4f9d2c71b8 is wrong"}}])
+    answer, record = await called(script, CHAT)
+    assert record.error is not None
+    assert "canary" not in record.error
+    assert b"canary" not in answer.body
