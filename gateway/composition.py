@@ -185,7 +185,7 @@ class Books:
         self.late = LateRecords(self.ledger.note)
         drain.written = self.late.written
         self.queries = LedgerQueries(store, days)
-        self.desk = LedgerDesk(store, days, self.queries)
+        self.desk = LedgerDesk(store, days, self.queries, timeout_s=settings.database.timeout_s)
         self._retention = Retention(
             store, days, calls_days=kept.calls_retention_days, sums_days=kept.days_retention_days
         )

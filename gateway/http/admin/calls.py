@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from gateway.access.administration import Administration
+from gateway.access.records import Actor
 from gateway.access.validity import is_plain
 from gateway.call import Outcome
 from gateway.errors import BadRequest, NotFound
@@ -66,22 +67,23 @@ class CallRoutes:
 
     async def list(self, actor: ActorOf, query: Annotated[CallsParameters, Query()]) -> Response:
         """An admin sees all, a team admin the team's; `team` and `key` must be ones they see."""
-        return await self._list(query, await whose_calls(self._administration, actor, query))
+        return await self._list(actor, query, await whose_calls(self._administration, actor, query))
 
     async def list_own(self, actor: ActorOf, query: Annotated[OwnCallsParameters, Query()]) -> Response:
         """Whoever has a key may ask for the calls that were made with it."""
-        return await self._list(query, await own_calls(self._administration, actor))
+        return await self._list(actor, query, await own_calls(self._administration, actor))
 
     async def show(self, actor: ActorOf, call_id: str) -> Response:
         """One call, by the `x-gateway-request-id` of its reply; it is there about a second after its end."""
-        return await self._show(call_id, Whose(await teams_seen(self._administration, actor)))
+        return await self._show(actor, call_id, Whose(await teams_seen(self._administration, actor)))
 
     async def show_own(self, actor: ActorOf, call_id: str) -> Response:
         """The same for whoever has a key, of the calls that were made with it."""
-        return await self._show(call_id, await own_calls(self._administration, actor))
+        return await self._show(actor, call_id, await own_calls(self._administration, actor))
 
-    async def _list(self, asked: OwnCallsParameters, whose: Whose) -> Response:
+    async def _list(self, actor: Actor, asked: OwnCallsParameters, whose: Whose) -> Response:
         page, names = await self._desk.calls(
+            actor,
             CallsQuery(
                 **self._desk.filters(asked, whose),
                 outcomes=_outcomes(asked.outcome),
@@ -89,14 +91,14 @@ class CallRoutes:
                 errors=None if asked.error is None else (asked.error,),
                 limit=asked.limit,
                 after=asked.after,
-            )
+            ),
         )
         data = [call_reply(call, names) for call in page.calls]
         return JSONResponse({"object": "list", "data": data, "has_more": page.next is not None, "next": page.next})
 
-    async def _show(self, call_id: str, whose: Whose) -> Response:
+    async def _show(self, actor: Actor, call_id: str, whose: Whose) -> Response:
         if is_plain(call_id) and len(call_id) <= _LONGEST_ID:
-            call, names = await self._desk.call(call_id, whose)
+            call, names = await self._desk.call(actor, call_id, whose)
             if call is not None:
                 return JSONResponse(call_reply(call, names))
         raise NotFound("There is no such call, or it is not yours to see. List the calls to find its id.")

@@ -3,7 +3,6 @@
 Knows the query parameters and how they become filters; what the answers are is the routes' business.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -20,16 +19,17 @@ from gateway.access.records import Actor
 from gateway.access.validity import is_plain
 from gateway.errors import BadRequest
 from gateway.http.admin.keys import check_has_key
+from gateway.http.admin.turns import Turns
 from gateway.metering.ledger_queries import LedgerQueries
-from gateway.metering.ledger_query import Call, CallsPage, CallsQuery, UsagePage, UsageQuery
+from gateway.metering.ledger_query import Call, CallsPage, CallsQuery, Filters, UsagePage, UsageQuery
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 
 _DEFAULT_DAYS = 30
 _LONGEST_US = 7_305 * 86_400_000_000
 """Twenty years: the clocks of a time zone are followed day by day."""
-_AT_ONCE = 2
-"""Questions that may keep the database busy, of whose connections calls need some too."""
+_LONGEST_OF_MEMBERS_US = 366 * 86_400_000_000
+_TAG = "tag:"
 _DAY_ZERO = date(1970, 1, 1).toordinal()
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SECONDS = re.compile(r"[0-9]{1,11}")
@@ -70,32 +70,50 @@ class Whose(msgspec.Struct, frozen=True):
 
 
 class LedgerDesk:
-    """Answers questions to the ledger in `store`, a few at a time. `days` are the ledger's; `now` is Unix time."""
+    """Answers questions to the ledger in `store`, a few at a time. `days` are the ledger's; `now` is Unix time.
+
+    `timeout_s` is the time to get a turn. Who asks is told to each question, whose turn it then is.
+    """
 
     def __init__(
-        self, store: Store, days: Days, queries: LedgerQueries, *, now: Callable[[], float] = time.time
+        self,
+        store: Store,
+        days: Days,
+        queries: LedgerQueries,
+        *,
+        timeout_s: float = 5.0,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.days = days
         self._store = store
         self._queries = queries
         self._now = now
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(timeout_s)
 
-    async def usage(self, query: UsageQuery) -> tuple[UsagePage, Names]:
-        """A page of sums, and the names of what is in it. Raises `BadRequest`, `StoreUnavailable`."""
-        async with self._turns:
-            page = await self._queries.usage(query)
-            return page, await names_of(self._store, _in_groups(page, "team"), _in_groups(page, "key"))
+    async def usage(self, actor: Actor, query: UsageQuery) -> tuple[UsagePage, Names]:
+        """A page of sums, and the names of what is in it.
 
-    async def calls(self, query: CallsQuery) -> tuple[CallsPage, Names]:
-        """A page of calls, and the names of what is in it. Raises `BadRequest`, `StoreUnavailable`."""
-        async with self._turns:
+        Raises `BadRequest`, `StoreUnavailable`, and what `Turns.of` does.
+        """
+        _check_affordable(actor, query)
+        async with self._turns.of(actor):
+            return await self._usage(query)
+
+    async def next_usage(self, actor: Actor, query: UsageQuery) -> tuple[UsagePage, Names]:
+        """The same of a page of a document that is under way, which waits for what else its key asks."""
+        async with self._turns.of(actor, goes_on=True):
+            return await self._usage(query)
+
+    async def calls(self, actor: Actor, query: CallsQuery) -> tuple[CallsPage, Names]:
+        """A page of calls, and the names of what is in it. Raises as `usage` does."""
+        _check_affordable(actor, query)
+        async with self._turns.of(actor):
             page = await self._queries.calls(query)
             return page, await self._names(*page.calls)
 
-    async def call(self, call_id: str, whose: Whose) -> tuple[Call | None, Names]:
-        """One call of theirs, and the names of what is in it. Raises `StoreUnavailable`."""
-        async with self._turns:
+    async def call(self, actor: Actor, call_id: str, whose: Whose) -> tuple[Call | None, Names]:
+        """One call of theirs, and the names of what is in it. Raises `StoreUnavailable`, `Overloaded`."""
+        async with self._turns.of(actor, goes_on=True):
             found = await self._queries.call(call_id, whose.team_ids)
             if found is not None and whose.key_ids is not None and found.key_id not in whose.key_ids:
                 found = None
@@ -117,6 +135,10 @@ class LedgerDesk:
             "routes": None if asked.route is None else (asked.route,),
             "tags": _tags(asked.tag),
         }
+
+    async def _usage(self, query: UsageQuery) -> tuple[UsagePage, Names]:
+        page = await self._queries.usage(query)
+        return page, await names_of(self._store, _in_groups(page, "team"), _in_groups(page, "key"))
 
     async def _names(self, *calls: Call) -> Names:
         return await names_of(self._store, (call.team_id for call in calls), (call.key_id for call in calls))
@@ -185,6 +207,16 @@ def _tags(text: str | None) -> Mapping[str, str]:
     if not name or not separator:
         raise BadRequest("tag must be written as name=value.", param="tag")
     return {name: value}
+
+
+def _check_affordable(actor: Actor, query: Filters) -> None:
+    """Raises `BadRequest` for what keeps the database too busy for a member to ask."""
+    if actor.role != "member":
+        return
+    if query.until_us - query.since_us > _LONGEST_OF_MEMBERS_US:
+        raise BadRequest("A member asks for a year at most. Ask for a part of the time.", param="since")
+    if isinstance(query, UsageQuery) and sum(word.startswith(_TAG) for word in query.group_by) > 1:
+        raise BadRequest("A member groups by one tag at most. Ask for one after the other.", param="group_by")
 
 
 def _check_plain(asked: BaseModel) -> None:

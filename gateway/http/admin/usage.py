@@ -9,12 +9,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from gateway.access.administration import Administration
+from gateway.access.naming import Names
+from gateway.access.records import Actor
 from gateway.errors import BadRequest
 from gateway.http.admin.authentication import ActorOf, for_team_admins
 from gateway.http.admin.ledger_replies import UsageReply, usage_reply
 from gateway.http.admin.ledger_terms import AnyFilters, LedgerDesk, OwnFilters, Whose, own_calls, whose_calls
 from gateway.http.admin.usage_csv import MEDIA_TYPE, csv_of
-from gateway.metering.ledger_query import UsageQuery
+from gateway.metering.ledger_query import UsagePage, UsageQuery
 
 _MOST_WORDS = 6
 _WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
@@ -64,21 +66,21 @@ class UsageRoutes:
 
     async def show(self, actor: ActorOf, request: Request, query: Annotated[UsageParameters, Query()]) -> Response:
         """Of all calls for an admin, of the team's for a team admin; `team` and `key` must be ones they see."""
-        return await self._reply(request, query, await whose_calls(self._administration, actor, query))
+        return await self._reply(actor, request, query, await whose_calls(self._administration, actor, query))
 
     async def show_own(
         self, actor: ActorOf, request: Request, query: Annotated[OwnUsageParameters, Query()]
     ) -> Response:
         """Whoever has a key may ask."""
-        return await self._reply(request, query, await own_calls(self._administration, actor))
+        return await self._reply(actor, request, query, await own_calls(self._administration, actor))
 
-    async def _reply(self, request: Request, asked: OwnUsageParameters, whose: Whose) -> Response:
+    async def _reply(self, actor: Actor, request: Request, asked: OwnUsageParameters, whose: Whose) -> Response:
         is_csv = asked.format == "csv" or (asked.format is None and _prefers_csv(request.headers.get("accept", "")))
-        response = await (self._csv if is_csv else self._json)(asked, whose)
+        response = await (self._csv if is_csv else self._json)(actor, asked, whose)
         response.headers["vary"] = "accept"
         return response
 
-    async def _json(self, asked: OwnUsageParameters, whose: Whose) -> Response:
+    async def _json(self, actor: Actor, asked: OwnUsageParameters, whose: Whose) -> Response:
         words = _words(asked.group_by)
         query = UsageQuery(
             **self._desk.filters(asked, whose),
@@ -87,10 +89,10 @@ class UsageRoutes:
             limit=asked.limit,
             after=asked.after,
         )
-        page, names = await self._desk.usage(query)
+        page, names = await self._desk.usage(actor, query)
         return JSONResponse(usage_reply(page, names, query, self._desk.days.zone))
 
-    async def _csv(self, asked: OwnUsageParameters, whose: Whose) -> Response:
+    async def _csv(self, actor: Actor, asked: OwnUsageParameters, whose: Whose) -> Response:
         for name in ("sort", "limit", "after"):
             if name in asked.model_fields_set:
                 raise BadRequest(f"{name} does not go with CSV, which has all groups. Leave it out.", param=name)
@@ -98,7 +100,12 @@ class UsageRoutes:
         if not words:
             raise BadRequest("CSV has a row a group. Say in group_by which.", param="group_by")
         query = UsageQuery(**self._desk.filters(asked, whose), group_by=words, sort=words[0])
-        pieces = csv_of(self._desk.usage, query, self._desk.days.zone)
+
+        async def ask(page: UsageQuery) -> tuple[UsagePage, Names]:
+            is_first = page.after is None
+            return await (self._desk.usage if is_first else self._desk.next_usage)(actor, page)
+
+        pieces = csv_of(ask, query, self._desk.days.zone)
         first = await anext(pieces)
         headers = {"content-disposition": 'attachment; filename="usage.csv"'}
         return StreamingResponse(_all(first, pieces), media_type=MEDIA_TYPE, headers=headers)
