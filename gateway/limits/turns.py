@@ -32,6 +32,7 @@ class Waiter:
     __slots__ = (
         "deadline_us",
         "demand",
+        "held_bytes",
         "is_asking",
         "is_outdated",
         "ready_us",
@@ -42,9 +43,11 @@ class Waiter:
         "word",
     )
 
-    def __init__(self, demand: Demand, whose: str, waits_for: Rule, *, deadline_us: int) -> None:
+    def __init__(self, demand: Demand, whose: str, waits_for: Rule, *, deadline_us: int, held_bytes: int = 0) -> None:
         self.demand = demand
         self.whose = whose
+        self.held_bytes = held_bytes
+        """What it keeps in memory while it waits."""
         self.waits_for = waits_for
         """What refused it, or the call that it stands behind."""
         self.deadline_us = deadline_us
@@ -71,6 +74,10 @@ class Turns:
     def __init__(self) -> None:
         self._queues: OrderedDict[str, OrderedDict[Waiter, None]] = OrderedDict()
         self._count = 0
+        self.held_bytes = 0
+        """What all that wait keep in memory."""
+        self._held_bytes: dict[str, int] = {}
+        """The same of each key."""
         self._awaited: dict[str, set[Waiter]] = {}
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._numbers = itertools.count()
@@ -87,6 +94,10 @@ class Turns:
     def waiting_of(self, whose: str) -> int:
         """How many of a key wait."""
         return len(self._queues.get(whose, ()))
+
+    def held_bytes_of(self, whose: str) -> int:
+        """What the calls of a key keep in memory."""
+        return self._held_bytes.get(whose, 0)
 
     def keys(self) -> list[str]:
         """Keys that have waiters, the one whose turn it is first."""
@@ -105,6 +116,7 @@ class Turns:
         """Stand behind all others of its key."""
         self._queues.setdefault(waiter.whose, OrderedDict())[waiter] = None
         self._count += 1
+        self._hold(waiter.whose, waiter.held_bytes)
         heapq.heappush(self._deadlines, (waiter.deadline_us, next(self._numbers), waiter))
         if len(self._deadlines) > 2 * self._count + _STALE_DEADLINES:
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
@@ -117,9 +129,10 @@ class Turns:
         queue = self._queues[waiter.whose]
         del queue[waiter]
         self._count -= 1
+        self._hold(waiter.whose, -waiter.held_bytes)
         self._await(waiter, frozenset())
         if not queue:
-            del self._queues[waiter.whose]
+            del self._queues[waiter.whose], self._held_bytes[waiter.whose]
         elif was_served:
             self._queues.move_to_end(waiter.whose)
 
@@ -156,6 +169,10 @@ class Turns:
         """When the next deadline is over, or the next call is ready."""
         times = [head.ready_us for head in self.heads() if head.ready_us > now_us and not head.is_asking]
         return min([at_most_us, *times, *(deadline_us for deadline_us, _, _ in self._deadlines[:1])])
+
+    def _hold(self, whose: str, more_bytes: int) -> None:
+        self.held_bytes += more_bytes
+        self._held_bytes[whose] = self._held_bytes.get(whose, 0) + more_bytes
 
     def _await(self, waiter: Waiter, rule_ids: frozenset[str]) -> None:
         for rule_id in waiter.refused_by - rule_ids:

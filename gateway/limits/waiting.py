@@ -25,6 +25,9 @@ _LOOK_EVERY_US = 250_000
 _MOST_WAITERS = 10_000
 _MOST_OF_A_KEY = 1_000
 """A tenth, so that no key takes all the places that others might wait in."""
+_MOST_BYTES = 256 * 1024 * 1024
+_BYTES_A_KEY = 10
+"""Of the bytes a key may keep one in so many, for the same reason."""
 
 
 class WaitingRoom:
@@ -35,6 +38,7 @@ class WaitingRoom:
         clock: Microseconds, from anywhere, and never back; `steady_clock()` by default.
         most_waiters: Beyond that many, calls are refused as if they might not wait.
         most_of_a_key: So are those of one key beyond that many.
+        most_bytes: So are those whose bodies, with all others that wait, are more than that; of one key, a tenth.
     """
 
     def __init__(
@@ -44,11 +48,13 @@ class WaitingRoom:
         clock: Clock | None = None,
         most_waiters: int = _MOST_WAITERS,
         most_of_a_key: int = _MOST_OF_A_KEY,
+        most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._limiter = limiter
         self._clock = clock or steady_clock()
         self._most_waiters = most_waiters
         self._most_of_a_key = most_of_a_key
+        self._most_bytes = most_bytes
         self.on_look: Callable[[], None] | None = None
         """Is called four times a second while anybody waits, so that whoever knows can end calls that need not."""
         self._turns = Turns()
@@ -65,10 +71,23 @@ class WaitingRoom:
         """How many calls wait."""
         return len(self._turns)
 
-    def _is_full(self, whose: str) -> bool:
-        return len(self._turns) >= self._most_waiters or self._turns.waiting_of(whose) >= self._most_of_a_key
+    @property
+    def held_bytes(self) -> int:
+        """What those that wait keep in memory, in all."""
+        return self._turns.held_bytes
 
-    async def admit(self, demand: Demand, *, whose: str, max_wait_s: float) -> tuple[Decision, float]:
+    def _is_full(self, whose: str, held_bytes: int) -> bool:
+        turns = self._turns
+        return (
+            len(turns) >= self._most_waiters
+            or turns.waiting_of(whose) >= self._most_of_a_key
+            or turns.held_bytes + held_bytes > self._most_bytes
+            or turns.held_bytes_of(whose) + held_bytes > self._most_bytes // _BYTES_A_KEY
+        )
+
+    async def admit(
+        self, demand: Demand, *, whose: str, max_wait_s: float, held_bytes: int = 0
+    ) -> tuple[Decision, float]:
         """Admit, wait or refuse; with the decision come the seconds that it took in here.
 
         Refused at once is what waiting would not help: budgets, and rates that gain too slowly. A caller that is
@@ -77,6 +96,7 @@ class WaitingRoom:
         Args:
             whose: The key's id.
             max_wait_s: 0: do not wait.
+            held_bytes: What the call keeps in memory while it waits.
 
         Raises:
             gateway.errors.StoreUnavailable: As `Limiter.admit`.
@@ -86,15 +106,16 @@ class WaitingRoom:
         rule = self._turns.in_the_way(demand, whose) if self._turns and max_wait_s > 0 else None
         if rule is None:
             decision = self._limiter.admit_now(demand) or await self._limiter.admit(demand)
-            if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full(whose):
+            if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full(whose, held_bytes):
                 return decision, 0.0
-            waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us)
+            waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us, held_bytes=held_bytes)
             if not self._can_wait(waiter, decision):
                 return decision, 0.0
             decision = await self._stay(waiter, was_tried=True)
         else:
-            waiter = Waiter(demand, whose, rule, deadline_us=deadline_us)
-            decision = await (self._told(waiter) if self._is_full(whose) else self._stay(waiter, was_tried=False))
+            waiter = Waiter(demand, whose, rule, deadline_us=deadline_us, held_bytes=held_bytes)
+            is_full = self._is_full(whose, held_bytes)
+            decision = await (self._told(waiter) if is_full else self._stay(waiter, was_tried=False))
         return decision, (self._clock() - since_us) / 1_000_000
 
     def released(self, demand: Demand | None = None) -> None:

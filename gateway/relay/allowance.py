@@ -103,7 +103,9 @@ class Allowance:
             return 0.0
         waited_s, max_wait_s = 0.0, self._patience_s(principal.quota)
         if max_wait_s > 0:
-            decision, waited_s = await self.room.admit(demand, whose=principal.key_id, max_wait_s=max_wait_s)
+            decision, waited_s = await self.room.admit(
+                demand, whose=principal.key_id, max_wait_s=max_wait_s, held_bytes=len(call.body)
+            )
         else:
             decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
         self.tally.note(decision, waited_s)

@@ -209,6 +209,18 @@ async def test_a_call_that_would_wait_in_vain_is_refused_at_once() -> None:
     assert refused.status == 429
 
 
+async def test_a_call_over_its_limit_does_not_wait_with_a_body_that_takes_too_much_memory() -> None:
+    large = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 27_000_000}]}).encode()
+    async with WireUpstream([Stall()]) as upstream:
+        with running_gateway(f"{upstream.url}/v1", limits={"each_key": {"parallel": 1}, "max_wait_s": 600}) as gateway:
+            async with connected(gateway.port) as one, connected(gateway.port) as two:
+                one.send(post(CHAT, BODY))
+                await upstream.received(1)
+                two.send(post(CHAT, large))
+                refused = await two.answer()
+    assert (refused.status, refused.header("retry-after")) == (429, "1")
+
+
 async def test_a_client_that_leaves_while_it_waits_takes_nothing() -> None:
     async with WireUpstream([Stall()], OK) as upstream:
         with running_gateway(f"{upstream.url}/v1", limits={"each_key": {"parallel": 1}, "max_wait_s": 30}) as gateway:
