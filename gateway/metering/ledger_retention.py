@@ -3,15 +3,18 @@
 Every node does this, so that nobody has to be chosen for it: a second one finds nothing left to do. Each step is short,
 because SQLite lets nobody else write meanwhile.
 
+A clock that is far ahead would make everything old: where nearly nothing is left that is not, nothing is deleted.
+
 What says that the usage of a response in the background was counted stays longer: whoever asks for the response again
 would have it counted again.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
-from sqlalchemy import BigInteger, delete, literal, select, tuple_
+from sqlalchemy import BigInteger, delete, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.metering.late import PREFIX
@@ -26,6 +29,8 @@ _LATE_DAYS = 400
 """OpenAI keeps a response for thirty days, other servers as long as they like."""
 _PAUSE_S = 0.05
 _DAY_US = 86_400_000_000
+
+_log = logging.getLogger("gateway")
 
 
 class Retention(Chore):
@@ -56,11 +61,14 @@ class Retention(Chore):
         self._calls_days = calls_days
         self._sums_days = sums_days
         self._now = now
+        self._is_doubted = False
 
     async def prune(self) -> int:
         """All of it, now; how many calls were deleted. Raises `StoreUnavailable`."""
         now_us = int(self._now() * 1e6)
         deleted = 0
+        if not await self._is_credible(now_us):
+            return deleted
         if self._calls_days:
             late_days = max(self._calls_days, _LATE_DAYS)
             deleted = await self._prune_calls(now_us - self._calls_days * _DAY_US, now_us - late_days * _DAY_US)
@@ -69,6 +77,25 @@ class Retention(Chore):
                 first = self._days.of(now_us) - self._sums_days
                 await connection.execute(delete(usage_days).where(usage_days.c.day < first))
         return deleted
+
+    async def _is_credible(self, now_us: int) -> bool:
+        """Whether there are calls of the time that is kept, but for the last day, which a wrong clock has its calls in.
+
+        Where there are none the clock may be far ahead, or nobody has called for as long: that is said once.
+        """
+        kept_us = (self._calls_days or self._sums_days) * _DAY_US
+        newest = select(func.max(calls.c.started_at)).where(calls.c.started_at < now_us - min(_DAY_US, kept_us // 2))
+        async with self._store.reading() as connection:
+            newest_us = (await connection.execute(newest)).scalar()
+        is_doubted = bool(kept_us) and newest_us is not None and newest_us < now_us - kept_us
+        if is_doubted and not self._is_doubted:
+            _log.error(
+                "The ledger deletes nothing for its age: there is no call of the last %d days but today's. Is the clock"
+                " of this machine right? If it is, this goes on by itself a day after the next call.",
+                kept_us // _DAY_US,
+            )
+        self._is_doubted = is_doubted
+        return not is_doubted
 
     async def _prune_calls(self, before_us: int, late_before_us: int) -> int:
         deleted, last = 0, (-1, "")

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,10 +17,9 @@ from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_line import encode
 from gateway.metering.ledger_queries import LedgerQueries
 from gateway.metering.ledger_query import CallsQuery, Sums, UsageQuery
-from gateway.metering.ledger_retention import Retention
 from gateway.metering.rollups import FAILED, Days
 from gateway.store.engine import Store
-from tests.metering.ledger import BERLIN, CHAT, NOON_S, RECORD, counted, record, rows
+from tests.metering.ledger import BERLIN, CHAT, NOON_S, RECORD, record
 
 TEAMS = ("team_a", "team_b")
 MODELS = ("openai/gpt-5.2", "zai/glm-5", None)
@@ -341,42 +340,6 @@ async def test_a_call_of_another_team_is_none(store: Store) -> None:
     for scope in (("team_other",), ()):
         assert await ledger.call("req_1", scope) is None
     assert await ledger.call("req_9") is None
-
-
-async def test_what_is_too_old_is_deleted_and_the_sums_stay(store: Store) -> None:
-    drain = Drain(store, Days())
-    lines = [encode(record(f"req_{age}", started_at_s=NOON_S - age * 86_400, tags={"a": "b"})) for age in range(1_200)]
-    for at in range(0, len(lines), 200):
-        await drain.write(lines[at : at + 200])
-    retention = Retention(store, Days(UTC), calls_days=90, sums_days=1_000, now=lambda: NOON_S)
-    assert await retention.prune() == 1_109
-    assert (len(await rows(store)), await counted(store)) == (91, 1_001)
-    call = await LedgerQueries(store, Days()).call("req_90")
-    assert call is not None
-    assert call.tags == {"a": "b"}
-    assert await retention.prune() == 0
-
-
-async def test_what_says_that_late_usage_was_counted_outlives_the_calls(store: Store) -> None:
-    drain = Drain(store, Days())
-    ages = range(0, 800, 2)
-    late = [encode(record(f"late_{age}", started_at_s=NOON_S - age * 86_400)) for age in ages]
-    await drain.write([*late, *(encode(record(f"req_{age}", started_at_s=NOON_S - age * 86_400)) for age in ages)])
-    retention = Retention(store, Days(), calls_days=7, sums_days=0, now=lambda: NOON_S)
-    assert await retention.prune() == 199 + 396
-    assert set(await rows(store)) == {f"late_{age}" for age in range(0, 401, 2)} | {
-        f"req_{age}" for age in (0, 2, 4, 6)
-    }
-    assert await retention.prune() == 0
-    assert (await drain.write([encode(record("late_30"))])).new == 0
-    await Retention(store, Days(), calls_days=500, sums_days=0, now=lambda: NOON_S + 90 * 86_400).prune()
-    assert "late_400" in await rows(store)
-
-
-async def test_0_keeps_for_ever(store: Store) -> None:
-    await Drain(store, Days()).write([encode(record("req_1", started_at_s=1.0))])
-    assert await Retention(store, Days(), calls_days=0, sums_days=0).prune() == 0
-    assert (len(await rows(store)), await counted(store)) == (1, 1)
 
 
 @pytest.mark.usefixtures("ledger")
