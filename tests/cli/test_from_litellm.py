@@ -1,0 +1,92 @@
+"""docs/from-litellm.md is true: its names exist here, and its script brings keys over, from tables like LiteLLM's."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+import yaml
+
+from gateway.store.url import dsn
+from tests.cli.conftest import ROOT, Run, answer, call, done
+from tests.support.stores import empty_postgres_url
+
+PAGE = (ROOT / "docs" / "from-litellm.md").read_text("utf-8")
+COLUMNS = """
+    models text[], max_parallel_requests integer, tpm_limit bigint, rpm_limit bigint, max_budget double precision,
+    budget_duration text, blocked boolean, metadata jsonb DEFAULT '{}'
+"""
+TABLES = f"""
+CREATE TABLE "LiteLLM_TeamTable" (team_id text PRIMARY KEY, team_alias text, {COLUMNS});
+CREATE TABLE "LiteLLM_VerificationToken"
+    (token text PRIMARY KEY, key_name text, key_alias text, expires timestamp(3), user_id text, team_id text,
+    {COLUMNS});
+INSERT INTO "LiteLLM_TeamTable" VALUES ('t-1', 'engines', '{{openai/*}}', NULL, 9, 8, 500.5, '30d', false);
+INSERT INTO "LiteLLM_TeamTable" VALUES ('t-2', NULL, '{{}}', NULL, NULL, NULL, NULL, NULL, true);
+"""
+KEY = """
+INSERT INTO "LiteLLM_VerificationToken" (token, key_name, key_alias, expires, user_id, team_id, models, blocked,
+    max_budget, max_parallel_requests) VALUES ($1, $2, $3, $4::text::timestamp, $5, $6, $7, $8, $9, $10)
+"""
+
+
+def secret_hash(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+ROWS: list[tuple[Any, ...]] = [
+    (secret_hash("sk-ada"), "sk-...-ada", "eng/ada", "2126-01-31 18:00:00.123", "ada", "t-1", ["x"], None, 5.0, 3),
+    (secret_hash("sk-bob"), "my key", None, None, None, "t-1", ["all-team-models"], True, None, None),
+    (secret_hash("sk-eve"), None, "eve", "2020-01-31 18:00:00", None, "t-1", [], None, None, None),
+    (secret_hash("sk-solo"), None, "solo", None, None, None, [], False, None, None),
+]
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+async def exported() -> str:
+    """What the page's statement says of such tables."""
+    connection = await asyncpg.connect(dsn(empty_postgres_url()))
+    try:
+        await connection.execute(TABLES)
+        await connection.executemany(KEY, ROWS)
+        return str(await connection.fetchval(block("sql")))
+    finally:
+        await connection.close()
+
+
+def test_keys_come_over_with_their_secrets_and_terms(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "litellm.json").write_text(asyncio.run(exported()))
+    subprocess.run([sys.executable, "-c", block("python")], cwd=tmp_path, check=True, timeout=30)
+    files = sorted(tmp_path.glob("import-*.json"))
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+    for file in files:
+        made = answer(run("keys", "import", str(file), "--json"))["made_keys"]
+        assert {key["secret"] for key in made} <= {None}
+    text = done(run("keys", "export", "--with-digests"))
+    teams = {team["name"]: team for team in yaml.safe_load(text)["teams"]}
+    keys = {f"{name}/{key['name']}": key for name, team in teams.items() for key in team["keys"]}
+    assert set(teams) == {"engines", "t-2", "litellm"}
+    assert set(keys) == {"engines/eng-ada", f"engines/{secret_hash('sk-bob')[:12]}", "litellm/solo"}
+    engines, ada, bob = teams["engines"], keys["engines/eng-ada"], keys[f"engines/{secret_hash('sk-bob')[:12]}"]
+    assert engines["limits"] == {"requests_per_minute": 8, "tokens_per_minute": 9}
+    assert (engines["budgets"], engines["grants"]) == ({"month_microusd": 500_500_000}, {"models": ["openai/*"]})
+    assert (teams["t-2"]["state"], bob["state"], bob["grants"], bob["hint"]) == ("disabled", "disabled", {}, "")
+    assert (ada["secret_sha256"], ada["hint"], ada["owner"]) == (secret_hash("sk-ada"), "-ada", "ada")
+    assert (ada["limits"], ada["budgets"]) == ({"parallel": 3}, {"total_microusd": 5_000_000})
+    assert str(ada["expires_at"]).startswith("2126-01-31")
+
+
+def test_the_options_that_the_page_names_exist() -> None:
+    commands = ("keys create", "teams create", "keys import")
+    helps = " ".join(done(call(*words.split(), "--help")) for words in commands)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE))
+    assert len(named) > 5
+    assert {option for option in named if option not in helps} == set()
