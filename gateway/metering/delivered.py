@@ -20,8 +20,8 @@ SAMPLE_BYTES = 8 * 1024
 """How much text in events is kept for this; of a longer stream, the rest is taken to be like it."""
 _LARGE_BYTES = SAMPLE_BYTES // 8
 """A larger event is unlike others: it fills no more of the sample than this."""
-_MOST_BYTES = 8 * SAMPLE_BYTES
-"""What is kept is held as long as the stream lasts."""
+_MOST_BYTES = 7 * SAMPLE_BYTES
+"""What is kept is held as long as the stream lasts, so no large event is if there would be more."""
 
 _MARKS = {Dialect.RESPONSES: (b'"delta"',), Dialect.CHAT: (b'"delta"', b'"text"'), Dialect.OTHER: ()}
 """Members that events with text have; the older completions say `text`, and so do many objects of responses."""
@@ -46,24 +46,31 @@ class Sample:
     """Feed blocks of whole events while `is_open`; ask for `tokens` when the stream has ended.
 
     Of these, what has no text is no part of the sample, and nothing is taken to be like it: the first events of a
-    responses stream repeat instructions and tools, and would be all of it. `held_bytes` are kept.
+    responses stream repeat instructions and tools, and would be all of it.
     """
 
-    __slots__ = ("_blocks", "_filled_bytes", "_marks", "_other_bytes", "held_bytes", "is_open")
+    __slots__ = ("_blocks", "_filled_bytes", "_marks", "_other_bytes", "is_open")
 
     def __init__(self, dialect: Dialect) -> None:
         self._marks = _MARKS[dialect]
         self._blocks: list[bytes] = []
-        self.held_bytes = 0
         self._filled_bytes = 0
         self._other_bytes = 0
         self.is_open = bool(self._marks)
 
+    @property
+    def held_bytes(self) -> int:
+        """How much is kept."""
+        return sum(map(len, self._blocks))
+
     def feed(self, block: bytes) -> None:
         """Look at `block`, and keep its events with text. Never raises."""
+        size = len(block)
         at = self._text_in(block, 0)
-        if at >= 0 and len(block) <= _LARGE_BYTES:
-            self._keep(block, len(block))
+        if at >= 0 and size <= _LARGE_BYTES:  # what a stream mostly has
+            self._blocks.append(block)
+            self._filled_bytes += size
+            self.is_open = self._filled_bytes < SAMPLE_BYTES
             return
         end = 0
         while at >= 0 and self.is_open:
@@ -90,18 +97,18 @@ class Sample:
         return ceil(tokens)
 
     def _text_in(self, block: bytes, start: int) -> int:
+        at = -1
         for mark in self._marks:
             at = block.find(mark, start)
             if at >= 0:
-                return at
-        return -1
+                break
+        return at
 
     def _keep(self, events: bytes, filled_bytes: int) -> None:
         if self.held_bytes + len(events) > _MOST_BYTES:
             self._other_bytes += len(events)
         else:
             self._blocks.append(events)
-            self.held_bytes += len(events)
         self._filled_bytes += filled_bytes
         self.is_open = self._filled_bytes < SAMPLE_BYTES
 

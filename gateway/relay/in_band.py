@@ -16,6 +16,7 @@ from gateway.relay.events import data_of, split_events
 from gateway.relay.failures import error_code
 
 _NOTHING = (None, b"", b"[DONE]")
+_COMPLETED = b"event: response.completed"
 _NO_ERROR = (b"", b"null", b"false")
 
 
@@ -61,6 +62,8 @@ def _compact(value: object) -> bytes:
 
 def error_at_the_end(before: bytes, last: bytes) -> UpstreamsError | None:
     """The error that a stream whose last blocks these are ends with, but for `[DONE]`; None if it has no such end."""
+    if not (_may_tell(last) or _may_tell(before)):
+        return None
     for block in (last, before):
         for event in reversed(split_events(block)):
             data = data_of(event)
@@ -69,9 +72,17 @@ def error_at_the_end(before: bytes, last: bytes) -> UpstreamsError | None:
     return None
 
 
+def _may_tell(block: bytes) -> bool:
+    """Whether it is worth while to read `block`, which may repeat all of an answer."""
+    errors = 0 if block.startswith(_COMPLETED) else block.count(b'"error"')
+    if errors == 0:
+        return False
+    if errors > block.count(b'"error":null') + block.count(b'"error": null'):
+        return True
+    return block.find(b'"response.failed"') >= 0
+
+
 def _error_of(data: bytes) -> UpstreamsError | None:
-    if data.find(b'"error"') < 0:
-        return None
     try:
         event = _EVENT.decode(data)
     except (ValueError, RecursionError):

@@ -99,15 +99,14 @@ def bill(seen: Seen) -> Bill:
     is_broken = seen.has_left or answer.end == "cut" or any(map(_is_error, events))
     if not is_broken or answer.body.endswith(b"data: [DONE]\n\n"):
         return Bill("done", "reported", _reported(seen, events))
-    if call.fate == "in_band":
-        return Bill("done", "unknown")
     return _cut(seen, events)
 
 
 def _cut(seen: Seen, events: list[dict[str, Any]]) -> Bill:
-    """A stream that ended before its time."""
+    """A stream that ended before its time, or with an error of upstream's."""
     assert seen.answer is not None
-    call, outcome = seen.planned, "client_left" if seen.has_left else "cut"
+    call = seen.planned
+    outcome = "upstream_error" if call.fate == "in_band" else "client_left" if seen.has_left else "cut"
     reported = next((told for event in reversed(events) if (told := event.get("usage"))), None)
     if reported is not None:
         return Bill(outcome, "reported", tokens_of(reported))

@@ -63,6 +63,7 @@ def event(document: object) -> bytes:
         ({"type": "error", "error": None, "message": "boom"}, "error"),
         ({"type": "response.failed", "response": {"id": "resp_1", "error": BOOM}}, "overloaded"),
         ({"type": "response.failed", "response": {"id": "resp_1", "error": None}}, None),
+        ({"error": BOOM, "last": {"error": None}}, "overloaded"),
     ],
 )
 def test_an_error_of_upstreams_own_is_seen_at_the_end_of_a_stream(document: object, code: str | None) -> None:
