@@ -19,8 +19,9 @@ from gateway.metering.usage import data_of_events, usage_of_reply
 PREFIX = "late_"
 _LONGEST_ID = 90
 _FINISHED = ("completed", "incomplete", "failed", "cancelled")
-_MOST_WAITING = 1000
-"""Records that the ledger has known for long wait in vain to be new; the oldest make room."""
+MOST_WAITING = 20_000
+"""Some 20 MB. They wait while the database is away: one that makes room is in the ledger later, but never charged.
+Records that the ledger has known for long wait in vain to be new."""
 
 
 class Late(NamedTuple):
@@ -91,7 +92,7 @@ class LateRecords:
     def note(self, record: CallRecord) -> None:
         """Somebody was told what `record` says; never waits."""
         self._waiting[record.id] = record
-        if len(self._waiting) > _MOST_WAITING:
+        if len(self._waiting) > MOST_WAITING:
             self._waiting.popitem(last=False)
         self._note_in_ledger(record)
 

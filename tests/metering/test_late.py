@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import CallRecord, Usage
-from gateway.metering.late import Late, LateRecords, LateScanner, late_usage
+from gateway.metering.late import MOST_WAITING, Late, LateRecords, LateScanner, late_usage
 
 RESPONSE: dict[str, Any] = {
     "id": "resp_1",
@@ -91,8 +91,8 @@ def test_what_waits_is_bounded() -> None:
     followed: list[str] = []
     records = LateRecords(lambda _: None)
     records.follow(lambda record: followed.append(record.id))
-    ids = [f"late_resp_{number}" for number in range(1500)]
+    ids = [f"late_resp_{number}" for number in range(MOST_WAITING + 500)]
     for each in ids:
         records.note(msgspec.structs.replace(RECORD, id=each))
     records.written(ids)
-    assert followed == ids[-1000:]
+    assert followed == ids[-MOST_WAITING:]
