@@ -114,6 +114,7 @@ def in_words(index: ReflectedIndex) -> str:
     [
         ("0001", {"spend", "spend_batches", "alerts", "calls", "call_tags", "usage_days"}),
         ("0002", {"calls", "call_tags", "usage_days"}),
+        ("0003", set()),
     ],
 )
 async def test_nothing_is_lost_on_the_way_down_and_up_again_but_what_came_later(
