@@ -22,6 +22,8 @@ Amounts = dict[Measure, int]
 _MOST_PROBLEMS = 10
 _MOST = 10**15
 """Tokens, or micro-dollars, that no row of an account comes to."""
+_YEARS = range(1970, 2998)
+"""Of those the ledger can be asked."""
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")
 
 
@@ -169,11 +171,15 @@ def _read(cells: list[str], at: Mapping[str, int], columns: Columns, zone: tzinf
 def _day(name: str, text: str, zone: tzinfo) -> str:
     try:
         if len(text) == len("2026-11-22"):
-            return date.fromisoformat(text).isoformat()
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{name} must be a date such as 2026-11-22, or a time, and is {text[:40]!r}") from None
-    return (moment if moment.tzinfo is None else moment.astimezone(zone)).date().isoformat()
+            day = date.fromisoformat(text)
+        else:
+            moment = datetime.fromisoformat(text)
+            day = (moment if moment.tzinfo is None else moment.astimezone(zone)).date()
+    except (ValueError, OverflowError):  # the latter for a time that is of no year in the zone
+        day = date.min
+    if day.year not in _YEARS:
+        raise ValueError(f"{name} must be a date such as 2026-11-22, or a time, and is {text[:40]!r}")
+    return day.isoformat()
 
 
 def _count(name: str, text: str) -> int:
@@ -189,6 +195,7 @@ def _microusd(name: str, text: str) -> int:
         dollars = Decimal(text.removeprefix("$"))
     except InvalidOperation:
         dollars = Decimal("NaN")
-    if not dollars.is_finite() or abs(dollars) * 1_000_000 > _MOST:
+    # Compared as it is written: to compute with a number of a million digits fails.
+    if not dollars.is_finite() or dollars.copy_abs() > _MOST // 1_000_000:
         raise ValueError(f"{name} must be dollars such as 1.25, and is {text[:40]!r}")
     return int((dollars * 1_000_000).to_integral_value())

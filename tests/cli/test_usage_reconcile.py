@@ -88,6 +88,16 @@ def test_a_bad_file_is_named_with_its_lines_and_is_exit_code_2(run: Run) -> None
     ]
 
 
+@pytest.mark.parametrize("day", ["1970-01-01", "2997-12-31", "1970-01-01T00:00:00+14:00", "2997-12-31T23:59:59-12:00"])
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12"])
+def test_the_first_and_the_last_days_are_compared_or_named_with_their_line(run: Run, day: str, zone: str) -> None:
+    file = export(f"{day},m,1,1,1e-999999")
+    result = run("usage", "reconcile", file, "--tolerance", "100", GATEWAY_LIMITS_TIME_ZONE=zone)
+    is_compared = (result.exit_code, result.stderr) == (0, "")
+    is_named = result.exit_code == 2 and result.stderr.startswith("export.csv: line 2: date must be a date")
+    assert is_compared or is_named, result.output
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

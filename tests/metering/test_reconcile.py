@@ -53,7 +53,9 @@ def test_a_time_is_of_its_day_in_the_zone(text: str, day: str) -> None:
     assert list(read(HEAD, f"{text},m,1,1,1")) == [(day, "m")]
 
 
-@pytest.mark.parametrize(("text", "microusd"), [("0.0000014", 1), ("1e-6", 1), ("-2", -2_000_000), ("3", 3_000_000)])
+@pytest.mark.parametrize(
+    ("text", "microusd"), [("0.0000014", 1), ("1e-6", 1), ("-2", -2_000_000), ("1e-999999999", 0), ("3", 3_000_000)]
+)
 def test_money_is_exact_to_the_micro_dollar(text: str, microusd: int) -> None:
     assert read(HEAD, f"2026-11-22,m,1,1,{text}")["2026-11-22", "m"]["cost_microusd"] == microusd
 
@@ -70,6 +72,13 @@ def test_money_is_exact_to_the_micro_dollar(text: str, microusd: int) -> None:
         ("2026-11-22,m,1,1,free", "usd must be dollars such as 1.25, and is 'free'"),
         ("2026-11-22,m,1,1,NaN", "usd must be dollars such as 1.25, and is 'NaN'"),
         ("2026-11-22,m,1,1,1e400", "usd must be dollars such as 1.25, and is '1e400'"),
+        ("2026-11-22,m,1,1,1e999999", "usd must be dollars such as 1.25, and is '1e999999'"),
+        ("2026-11-22,m,1,1,-1e99999999999999999", "usd must be dollars such as 1.25, and is '-1e99999999999999999'"),
+        ("1066-10-14,m,1,1,1", "date must be a date such as 2026-11-22, or a time, and is '1066-10-14'"),
+        *(
+            (f"{time},m,1,1,1", f"date must be a date such as 2026-11-22, or a time, and is '{time}'")
+            for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")
+        ),
         ("2026-11-22,m,1", "has 3 cells, and the columns are more"),
         ('2026-11-22,"m', "is no CSV (unexpected end of data)"),
     ],
