@@ -26,7 +26,7 @@ def check_config(config: ConfigOption = None) -> None:
     from gateway.doctor.findings import KEYS_PAGE  # noqa: PLC0415
 
     loaded = load_or_exit(config, {}, code=1)
-    prices = prices_or_exit(loaded.settings, code=2)
+    prices = prices_or_exit(loaded.settings, code=1)
     typer.echo(f"The settings are valid ({loaded.file or 'no file, so defaults and environment'}).")
     for change in changes(loaded.settings, loaded.origins):
         typer.echo(f"  {change}")

@@ -49,11 +49,11 @@ def test_a_refusal_tells_of_misspelt_variables_too() -> None:
     assert result.stderr.endswith("\n! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n")
 
 
-@pytest.mark.parametrize("command", ["check-config", "serve"])
-def test_prices_that_cannot_be_read_are_told_a_line_each_and_nothing_starts(command: str) -> None:
+@pytest.mark.parametrize(("command", "code"), [("check-config", 1), ("serve", 2)])
+def test_prices_that_cannot_be_read_are_told_a_line_each_and_nothing_starts(command: str, code: int) -> None:
     Path("p.yaml").write_text("unit: dollars\nmodels:\n  a: {looked_up: today, input: 1.75}\n")
     result = call(command, GATEWAY_PRICES_FILE="p.yaml")
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert (result.exit_code, result.stdout) == (code, "")
     lines = result.stderr.splitlines()
     assert len(lines) == 4
     assert [line.split(": ")[0] for line in lines] == ["p.yaml:1", *["p.yaml:3"] * 3]
