@@ -1,12 +1,20 @@
-"""Tables for spreadsheets: CSV (RFC 4180). Pure.
+"""Tables for spreadsheets: CSV (RFC 4180), and sums of usage as rows of one. Pure.
 
-What clients chose, such as tags and models, never becomes a formula there.
+What clients chose, such as tags and models, never becomes a formula there. Money is there twice: in micro-dollars, to
+add up, and in dollars; where nothing has a price, neither is.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, tzinfo
 
+import msgspec
+
+from gateway.metering.ledger_query import Sums, UsageGroup
+
+_SUMS = Sums.__struct_fields__
+_NAMED = ("team", "key")
 _FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"
 """What spreadsheets take for the beginning of a formula, and the wide forms that some of them fold into it."""
 
@@ -16,6 +24,38 @@ def csv_text(rows: Iterable[Sequence[str | int | None]], *, line_end: str = "\r\
     text = io.StringIO()
     csv.writer(text, lineterminator=line_end).writerows([_safe(cell) for cell in row] for row in rows)
     return text.getvalue()
+
+
+def usage_head(words: Sequence[str]) -> list[str]:
+    """What the columns of groups by these words are called."""
+    named = ((f"{word}_id", word) if word in _NAMED else (word,) for word in words)
+    return [*(column for columns in named for column in columns), *_SUMS, "cost_usd"]
+
+
+def usage_row(of: UsageGroup, name_of: Callable[[str], str], zone: tzinfo) -> list[str]:
+    """One group, and what its calls came to. `name_of` knows teams and keys by their ids."""
+    cells: list[str] = []
+    for word, value in of.group.items():
+        if word == "hour":
+            cells.append(datetime.fromtimestamp(int(value or 0), zone).isoformat())
+            continue
+        cells.append("" if value is None else str(value))
+        if word in _NAMED:
+            cells.append(name_of(str(value)))
+    sums = msgspec.structs.asdict(of.sums)
+    if is_without_cost(of.sums):
+        sums["cost_microusd"] = ""
+    return [*cells, *map(str, sums.values()), "" if is_without_cost(of.sums) else _usd(of.sums.cost_microusd)]
+
+
+def is_without_cost(sums: Sums) -> bool:
+    """Whether nobody knows what these calls cost: 0 would say that they were free."""
+    return not sums.cost_microusd and bool(sums.unknown_calls or sums.unpriced_calls)
+
+
+def _usd(microusd: int) -> str:
+    """Decimals, never a float."""
+    return f"{microusd // 1_000_000}.{microusd % 1_000_000:06}"
 
 
 def _safe(cell: str | int | None) -> str | int | None:

@@ -45,6 +45,14 @@ def test_csv_and_json_say_the_same(both: LedgerWorld) -> None:
     assert sorted((row["team"], row["model"], int(row["calls"])) for row in rows(both.admin, **asked)) == told
 
 
+def test_what_nothing_has_a_price_of_costs_nothing_that_could_be_added_up(world: LedgerWorld) -> None:
+    week = {"since": "2026-11-20", "until": "2026-11-23"}
+    found = {row["model"]: row for row in rows(world.admin, group_by="model", **week)}
+    assert (found["zai/glm-5"]["unpriced_calls"], found[""]["unknown_calls"]) == ("1", "1")
+    assert {found[model][name] for model in ("zai/glm-5", "") for name in ("cost_microusd", "cost_usd")} == {""}
+    assert found["openai/gpt-5.2"]["cost_usd"] == "0.000036"
+
+
 def test_hours_are_written_as_moments_of_the_time_zone(world: LedgerWorld) -> None:
     hours = [row["hour"] for row in rows(world.admin, group_by="hour")]
     assert hours == ["2026-11-22T12:00:00+00:00", "2026-11-22T13:00:00+00:00"]
