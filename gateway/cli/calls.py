@@ -25,6 +25,8 @@ NOT_WELL: tuple[Outcome, ...] = tuple(each for each in OUTCOMES if each not in (
 """Calls that whoever made them would want to have ended otherwise."""
 _STATUSES = {"none": 0, "1xx": 1, "2xx": 2, "3xx": 3, "4xx": 4, "5xx": 5}
 _NUMBERS = ("status", "input", "output", "cost", "ms")
+_LEAST = ("route", "ms", "output", "input", "cost", "model", "how it ended", "status")
+"""Columns that a narrow window may do without: of one call, `calls show` tells all."""
 _PAGE = 500
 
 
@@ -143,7 +145,8 @@ async def _show_all(desk: LedgerDesk, calls: list["Call"]) -> None:
         desk.printer.json([document(call, names) for call in calls])
         return
     headings = (f"when ({desk.days.zone})", "id", "key", "route", "model", *_NUMBERS, "how it ended")
-    desk.printer.rows(headings, [_row(call, names, desk.days.zone) for call in calls], numbers=_NUMBERS)
+    rows = [_row(call, names, desk.days.zone) for call in calls]
+    desk.printer.rows(headings, rows, numbers=_NUMBERS, prose=("how it ended",), least=_LEAST)
 
 
 def _row(call: "Call", names: Names, zone: tzinfo) -> list[str]:

@@ -15,6 +15,9 @@ from gateway.cli.printing import Record, moment, terms_of
 from gateway.cli.teams import LimitOption
 from gateway.cli.transfer import export, import_
 
+_LEAST = ("secret", "expires", "last used", "owner", "role")
+"""Columns that a narrow window may do without."""
+
 commands = typer.Typer(name="keys", help="Virtual keys: one for each person or job.", no_args_is_help=True)
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Id, name, or team/name.", show_default=False)]
@@ -95,7 +98,7 @@ async def list_keys(
         desk.printer.json(keys)
         return
     headings = ("id", "team", "name", "owner", "role", "state", "secret", "last used", "expires")
-    desk.printer.rows(headings, [_row(key) for key in keys])
+    desk.printer.rows(headings, [_row(key) for key in keys], least=_LEAST)
 
 
 @commands.command("show")

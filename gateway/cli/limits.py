@@ -89,7 +89,7 @@ def _show(desk: Desk, told: Record) -> None:
     from gateway.cli.pricing import NO_PRICES, lacks_prices  # noqa: PLC0415 - a command that was mistyped need not wait
 
     headings = ("whose", "what", "limit", "left", "all is there again in")
-    desk.printer.rows(headings, [_row(limit) for limit in told["data"]])
+    desk.printer.rows(headings, [_row(limit) for limit in told["data"]], prose=headings[-1:], least=headings[-1:])
     if any(limit["dimension"] == "budget" for limit in told["data"]) and lacks_prices(desk, told):
         desk.printer.line(f"{NO_PRICES[0].upper()}{NO_PRICES[1:]}: see docs/prices.md.")
 

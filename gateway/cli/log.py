@@ -47,7 +47,8 @@ async def audit(
         return
     names = {entry["actor"]: await _name(desk, entry["actor"]) for entry in entries}
     headings = ("when", "who", "did", "to", "what", "from")
-    desk.printer.rows(headings, [_row(entry, names.__getitem__) for entry in entries])
+    rows = [_row(entry, names.__getitem__) for entry in entries]
+    desk.printer.rows(headings, rows, prose=("to", "what"), least=("from",))
 
 
 def _said(option: str, text: str | None) -> int | None:

@@ -2,6 +2,8 @@
 
 Knows how money, times and terms read; nothing of where they come from. A secret is printed where one is given to
 `secret` or `secrets`, and nowhere else. Everything raises OSError where standard output cannot be written.
+
+Clients choose much of what is printed, such as the names of models: none of it moves the cursor of whoever reads.
 """
 
 import contextlib
@@ -10,7 +12,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,13 +23,14 @@ import typer
 from gateway.limits.answers import dollars
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+    from gateway.cli.fitting import Layout
 
 Record = dict[str, Any]
 
 _NAME = "gmi-gateway"
-_WIDE = 400
-"""Columns where nobody's window is to be fitted: lines that are cut are of no use to grep."""
 _LIMITS = {
     "requests_per_minute": "requests/min",
     "requests_per_hour": "requests/h",
@@ -48,35 +51,60 @@ class Printer:
 
     def json(self, value: object) -> None:
         """`value`, for scripts."""
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        typer.echo(json_text(value, indent=2))
 
     def line(self, text: str) -> None:
         """A sentence, for people."""
-        typer.echo(text)
+        typer.echo(visible(text))
 
-    def rows(self, headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
-        """A table with a line for each object; the columns `numbers` stand to the right."""
-        from rich import box  # noqa: PLC0415 - it takes 20 ms to import, which other commands need not wait for
-        from rich.table import Table  # noqa: PLC0415
+    def rows(
+        self,
+        headings: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        numbers: Collection[str] = (),
+        prose: Collection[str] = (),
+        least: Sequence[str] = (),
+    ) -> None:
+        """A table with a line for each object; the columns `numbers` stand to the right.
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        for heading in headings:
-            # What identifies an object is copied, so it is not broken into two lines.
-            justify: Literal["left", "right"] = "right" if heading in numbers else "left"
-            table.add_column(heading, justify=justify, no_wrap=heading == "id" or heading in numbers, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        _print(table)
+        In a window that is too narrow, columns of `prose` are broken between words, and then those of `least` are left
+        out, the first of them first. What fits into no table is a line an object.
+        """
+        from gateway.cli.fitting import GAP, Layout, fitted  # noqa: PLC0415 - rich takes 20 ms to import
+
+        console = _console()
+        shown = [[visible(cell) for cell in row] for row in rows]
+        layout = Layout(numbers, prose, least)
+        widths = fitted(headings, shown, layout, console.width if console.is_terminal else None)
+        if widths is None:
+            typer.echo("\n".join(_one_line(headings, row, {*numbers, *least}) for row in shown))
+            return
+        _print(_table(headings, shown, layout, widths), console, sum(widths.values()) + GAP * len(widths))
+        missing = ", ".join(heading for heading in headings if heading and heading not in widths)
+        if missing:
+            typer.echo(f"Without {missing}: this window is too narrow.")
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         """A table with a line for each member of one object; empty ones are left out."""
-        from rich.table import Table  # noqa: PLC0415 - as above
+        from rich.cells import cell_len  # noqa: PLC0415 - as above
+        from rich.table import Table  # noqa: PLC0415
 
+        from gateway.cli.fitting import longest_word  # noqa: PLC0415
+
+        console = _console()
+        shown = [(name, visible(text)) for name, text in facts if text]
+        names = max((len(name) for name, _ in shown), default=0)
+        if console.is_terminal and any(names + 1 + longest_word(text) > console.width for _, text in shown):
+            # The terminal breaks lines that whoever copies from it gets back whole.
+            typer.echo("\n".join(f"{name:<{names}} {text}" for name, text in shown))
+            return
         table = Table(box=None, show_header=False, pad_edge=False)
-        for name, text in facts:
-            if text:
-                table.add_row(name, text)
-        _print(table)
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, text in shown:
+            table.add_row(name, text)
+        _print(table, console, names + 1 + max((cell_len(text) for _, text in shown), default=0))
 
     def secret(self, secret: str | None) -> None:
         """A secret on a line of its own."""
@@ -88,9 +116,25 @@ class Printer:
 
     def secrets(self, secrets: Iterable[tuple[str, str]]) -> None:
         """Secrets and whose they are, each on a line of its own: in a table, a narrow window would cut them."""
-        lines = [f"{secret} {name}" for name, secret in secrets]
+        lines = [f"{secret} {visible(name)}" for name, secret in secrets]
         if lines:
             typer.echo("\n".join(["The secrets, shown once:", *lines]))
+
+
+def visible(text: str) -> str:
+    r"""`text` as one line that a terminal shows and does not obey: control and format characters are `\x1b`, `\u202e`.
+
+    Those change colours, titles and the order in which a line is read, or clear the screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """`value` as JSON, on one line unless `indent` is given; what `visible` escapes is escaped here, as JSON has it."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def program() -> str:
@@ -111,13 +155,44 @@ def drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print(table: "Table") -> None:
+def _console() -> "Console":
     from rich.console import Console  # noqa: PLC0415 - as above
 
     # Names are printed as they are: brackets in them are no colours.
-    console = Console(markup=False, highlight=False, emoji=False)
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], layout: "Layout", widths: Mapping[str, int]
+) -> "Table":
+    from rich import box  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for heading in headings:
+        if heading in widths:
+            justify: Literal["left", "right"] = "right" if heading in layout.numbers else "left"
+            table.add_column(heading, justify=justify, width=widths[heading], no_wrap=heading not in layout.prose)
+    for row in rows:
+        table.add_row(*(cell for heading, cell in zip(headings, row, strict=True) if heading in widths))
+    return table
+
+
+def _one_line(headings: Sequence[str], cells: Sequence[str], named: Collection[str]) -> str:
+    """`key_… engines  state active`: those of `named` would not be understood by themselves."""
+    shown = [
+        f"{heading} {cell}" if heading in named else cell
+        for heading, cell in zip(headings, cells, strict=True)
+        if heading and cell
+    ]
+    return "  ".join(shown)
+
+
+def _print(table: "Table", console: "Console", width: int) -> None:
+    """`width`: as many cells as it would take."""
     if not console.is_terminal:
-        console.width = _WIDE
+        # Lines that are cut are of no use to grep.
+        console.width = width
     # Where nobody reads on, rich would end the process by itself.
     with console.capture() as shown:
         console.print(table)

@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.api import Refused
 from gateway.cli.asking import StoreDesk, asks_store
+from gateway.cli.printing import visible
 from gateway.cli.usage import notes
 from gateway.limits.answers import dollars
 from gateway.metering.reconcile import (
@@ -90,7 +91,7 @@ def _theirs(desk: StoreDesk, file: Path, columns: Columns) -> dict[Place, Amount
         raise BadExport(f"{file} cannot be read: {error.strerror}.") from None
     except ExportError as error:
         cure = "The settings reconcile.*_column say what the columns are called."
-        raise BadExport("\n".join([*(f"{file}: {problem}" for problem in error.problems), cure])) from None
+        raise BadExport("\n".join([*(f"{file}: {visible(problem)}" for problem in error.problems), cure])) from None
 
 
 async def _ours(desk: StoreDesk, theirs: Iterable[Place]) -> dict[Place, "Sums"]:
@@ -142,7 +143,8 @@ def _show(
     ]
     totals = [["total", "", *_cells(measure, total(rows, measure)), ""] for measure in measures]
     numbers = ("provider", "ledger", "drift", "percent")
-    desk.printer.rows(("day", "model", "what", *numbers, "of which"), [*shown, *totals], numbers=numbers)
+    headings = ("day", "model", "what", *numbers, "of which")
+    desk.printer.rows(headings, [*shown, *totals], numbers=numbers, prose=("of which",), least=("of which",))
 
 
 def _notes(sums: "Sums | None") -> str:

@@ -5,7 +5,6 @@ Ends when it is told to, or when nobody reads on.
 """
 
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ import typer
 
 from gateway.cli.asking import Names, StoreDesk, Which, asks_store, shown_time
 from gateway.cli.calls import NOT_WELL, cost, document, how_it_ended, tokens
-from gateway.cli.printing import drop_output
+from gateway.cli.printing import drop_output, json_text, visible
 from gateway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -139,11 +138,8 @@ tail.__annotations__ = follow.__annotations__
 async def _print(desk: StoreDesk, names: Names, calls: list["Call"]) -> None:
     for call in calls:
         await names.learn((call.key_id, call.team_id))
-        if desk.printer.as_json:
-            line = json.dumps(document(call, names), ensure_ascii=False)
-        else:
-            line = _line(call, names, desk.days.zone)
-        typer.echo(line)
+        is_json = desk.printer.as_json
+        typer.echo(json_text(document(call, names)) if is_json else visible(_line(call, names, desk.days.zone)))
     if calls and sys.stdout is not None:
         sys.stdout.flush()
 

@@ -63,7 +63,8 @@ async def list_teams(desk: Desk, filters: Filters, limit: LimitOption = None) ->
         desk.printer.json(teams)
         return
     headings = ("id", "name", "state", "limits", "budgets", "made")
-    desk.printer.rows(headings, [_row(team) for team in teams])
+    binding = ("limits", "budgets")
+    desk.printer.rows(headings, [_row(team) for team in teams], prose=binding, least=("made", *binding))
 
 
 @commands.command("show")

@@ -11,7 +11,7 @@ import typer
 
 from gateway.cli.administering import Desk, check_secrets_can_be_shown, printed
 from gateway.cli.options import said
-from gateway.cli.printing import Record
+from gateway.cli.printing import Record, json_text
 
 
 async def export(
@@ -36,11 +36,9 @@ async def export(
     asked = said(team=team, with_digests="true" if with_digests else None)
     text = (await desk.api.ask("GET", "/export", params=asked)).text
     if desk.printer.as_json:
-        import json  # noqa: PLC0415
-
         import yaml  # noqa: PLC0415
 
-        text = json.dumps(yaml.safe_load(text), indent=2, ensure_ascii=False) + "\n"
+        text = json_text(yaml.safe_load(text), indent=2) + "\n"
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -4,9 +4,9 @@ What is unknown, unpriced or estimated is said in every row that it is in, and n
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -15,8 +15,8 @@ import typer
 from gateway.cli import values
 from gateway.cli.asking import LedgerDesk, Names, Which, asks, begin_us, end_us, shown_time
 from gateway.cli.options import read
-from gateway.cli.printing import money
-from gateway.metering.sheets import csv_text
+from gateway.cli.printing import money, visible
+from gateway.metering.sheets import csv_text, usage_head, usage_row
 
 if TYPE_CHECKING:
     from gateway.metering.ledger_query import GroupValue, Sums, UsageGroup, UsageQuery
@@ -33,6 +33,8 @@ _PAGE = 500
 _BAR = 20
 _DAY_US = 86_400_000_000
 _NUMBERS = ("calls", "input", "output", "cost")
+_LEAST = ("", "output", "input")
+"""Columns that a narrow window may do without, the bar first."""
 _TAG = "tag:"
 _NAMED = ("team", "key")
 
@@ -94,7 +96,7 @@ async def usage(desk: LedgerDesk, _context: typer.Context, asked: Asked, which: 
     if desk.printer.as_json:
         desk.printer.json(_document(answer, names, str(desk.days.zone)))
     elif asked.csv:
-        typer.echo(_sheet(answer, names), nl=False)
+        typer.echo(_sheet(answer, names, desk.days.zone), nl=False)
     else:
         _show(desk, answer, names)
 
@@ -114,19 +116,38 @@ async def _answer(desk: LedgerDesk, asked: Asked, filters: dict[str, Any]) -> An
         limit=_PAGE if most is None else min(most, _PAGE),
         **filters,
     )
-    page = await desk.ledger.usage(query)
-    if asked.sort is None and query.sort.startswith("-") and page.totals.cost_microusd == 0:
+    first = await desk.ledger.usage(query)
+    if asked.sort is None and query.sort.startswith("-") and first.totals.cost_microusd == 0:
         # Without prices, cost tells nothing of who used most.
         query = msgspec.structs.replace(query, sort="-total_tokens")
-        page = await desk.ledger.usage(query)
-    groups = [*page.groups]
-    totals = page.totals
-    while page.next is not None and (most is None or len(groups) < most):
-        page = await desk.ledger.usage(msgspec.structs.replace(query, after=page.next))
-        groups += page.groups
-    return Answer(
-        query, tuple(groups[:most]), totals, page.next is None and len(groups) <= (most or len(groups)), page.source
-    )
+        first = await desk.ledger.usage(query)
+    if first.next is None or (most is not None and len(first.groups) >= most):
+        return Answer(query, first.groups[:most], first.totals, first.next is None, first.source)
+    groups, is_all = await _groups(desk, query, most)
+    return Answer(query, groups, first.totals, is_all, first.source)
+
+
+async def _groups(desk: LedgerDesk, query: "UsageQuery", most: int | None) -> tuple[tuple["UsageGroup", ...], bool]:
+    """Groups of many pages, each once, and whether these are all, though calls end meanwhile.
+
+    A group whose sums grow moves to another page, which may have been read already. So all groups are read in their own
+    order, in which new ones alone push others on to the page after, and are sorted here.
+    """
+    name = query.sort.removeprefix("-")
+    is_sorted_here = most is None and name not in query.group_by
+    asked = msgspec.structs.replace(query, sort=query.group_by[0]) if is_sorted_here else query
+    found: dict[tuple[GroupValue, ...], UsageGroup] = {}
+    has_more = True
+    while has_more and (most is None or len(found) <= most):
+        page = await desk.ledger.usage(asked)
+        for each in page.groups:
+            found.setdefault(tuple(each.group.values()), each)
+        asked = msgspec.structs.replace(asked, after=page.next)
+        has_more = page.next is not None
+    groups = list(found.values())
+    if is_sorted_here:
+        groups.sort(key=lambda each: int(getattr(each.sums, name)), reverse=query.sort.startswith("-"))
+    return tuple(groups[:most]), not has_more and len(groups) <= (most or len(groups))
 
 
 def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
@@ -144,7 +165,8 @@ def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
     rows.append(["total", *[""] * (len(query.group_by) - 1), *_cells(answer.totals), ""])
     # The bar is last but for what is said in words.
     headings = [*query.group_by, *_NUMBERS, "", "of which"]
-    desk.printer.rows(headings, [[*row[:-2], row[-1], row[-2]] for row in rows], numbers=_NUMBERS)
+    in_order = [[*row[:-2], row[-1], row[-2]] for row in rows]
+    desk.printer.rows(headings, in_order, numbers=_NUMBERS, prose=("of which",), least=_LEAST)
     desk.printer.line(f"From {period}.")
     if not answer.is_all:
         desk.printer.line(
@@ -241,35 +263,22 @@ def _document(answer: Answer, names: Names, zone: str) -> dict[str, Any]:
     }
 
 
-def _named(group: dict[str, "GroupValue"], names: Names) -> dict[str, "GroupValue"]:
-    """A group with names, and ids beside them, as columns."""
-    found: dict[str, GroupValue] = {}
+def _members(group: dict[str, "GroupValue"], names: Names) -> dict[str, Any]:
+    """A group as the API has it, names beside ids, and tags an object of their own."""
+    found: dict[str, Any] = {}
     for word, value in group.items():
         if word in _NAMED:
             found |= {word: names.of(str(value)), f"{word}_id": value}
-        else:
+        elif not word.startswith(_TAG):
             found[word] = value
-    return found
+    tags = {word.removeprefix(_TAG): value for word, value in group.items() if word.startswith(_TAG)}
+    return {**found, "tags": tags} if tags else found
 
 
-def _members(group: dict[str, "GroupValue"], names: Names) -> dict[str, Any]:
-    """The same as the API has it, whose tags are an object."""
-    named = _named(group, names)
-    tags = {word.removeprefix(_TAG): named.pop(word) for word in group if word.startswith(_TAG)}
-    return {**named, "tags": tags} if tags else named
-
-
-def _sheet(answer: Answer, names: Names) -> str:
-    groups = [_named(each.group, names) for each in answer.groups]
-    headings: Sequence[str] = [
-        heading for word in answer.query.group_by for heading in ((word, f"{word}_id") if word in _NAMED else (word,))
-    ]
-    sums = answer.totals.__struct_fields__
-    rows = [
-        [*group.values(), *(getattr(each.sums, name) for name in sums)]
-        for group, each in zip(groups, answer.groups, strict=True)
-    ]
-    return csv_text([[*headings, *sums], *rows], line_end="\n")
+def _sheet(answer: Answer, names: Names, zone: tzinfo) -> str:
+    rows = (usage_row(each, names.of, zone) for each in answer.groups)
+    cells = ([visible(cell) for cell in row] for row in [usage_head(answer.query.group_by), *rows])
+    return csv_text(cells, line_end="\n")
 
 
 commands.callback(invoke_without_command=True)(asks(usage))

@@ -1,12 +1,18 @@
 """`gmi-gateway usage`: tables, JSON and CSV of who used what."""
 
+import asyncio
 import csv
 import io
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 
 from gateway.call import Principal, Usage
+from gateway.cli import usage
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.ledger_query import UsagePage, UsageQuery
+from gateway.metering.sheets import usage_head
 from tests.cli.conftest import Run, answer, done, plain
 from tests.cli.ledger import a_key, call_of, put
 
@@ -113,9 +119,23 @@ def test_a_spreadsheet_gets_every_sum_and_no_formula(ledger: Run) -> None:
         ("engines", "'=1+1", "2000000"),
         ("engines", "", "1000000"),
         ("sails", "nightly", "1000000"),
-        ("sails", "", "0"),
+        ("sails", "", ""),
     }
-    assert [row["unpriced_calls"] for row in rows if row["cost_microusd"] == "0"] == ["1"]
+
+
+def test_what_has_no_price_costs_nothing_that_a_spreadsheet_could_add_up(ledger: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(done(ledger("usage", "--by", "team,tag:job", "--csv")))))
+    assert [(row["unpriced_calls"], row["cost_usd"]) for row in rows if not row["cost_microusd"]] == [("1", "")]
+    assert all(bool(row["cost_usd"]) is bool(row["cost_microusd"]) for row in rows)
+
+
+def test_a_spreadsheet_has_the_columns_of_the_api(ledger: Run) -> None:
+    text = done(ledger("usage", "--by", "team,hour", "--since", "60d", "--csv"))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert text.splitlines()[0].split(",") == usage_head(("team", "hour"))
+    assert [row["cost_usd"] for row in rows if row["team"] == "engines"] == ["3.000000"]
+    assert all(datetime.fromisoformat(row["hour"]).tzinfo is not None for row in rows)
+    assert all(row["team_id"].startswith("team_") for row in rows)
 
 
 def test_what_nobody_knows_is_no_0(run: Run) -> None:
@@ -146,6 +166,33 @@ def test_more_groups_than_are_shown_are_said_and_in_the_total(ledger: Run) -> No
     said = done(ledger("usage", "--limit", "1"))
     assert "There are more than these 1" in said
     assert cells(said.splitlines()[3])[:2] == ["total", "4"]
+
+
+@pytest.mark.parametrize("words", [(), ("--sort", "-calls"), ("--sort", "model"), ("--limit", "30")])
+def test_of_many_pages_each_group_is_told_once_though_calls_end_meanwhile(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    ada = a_key(run, "engines", "ada")
+    put(call_of(ada, f"req_{number}", model=f"m{number:02}", cost_microusd=100 + number) for number in range(20))
+    ask, numbers = LedgerQueries.usage, count()
+
+    async def moves(queries: LedgerQueries, query: UsageQuery) -> UsagePage:
+        page = await ask(queries, query)
+        number = next(numbers)
+        new = call_of(ada, f"req_new{number}", model=f"a{number:02}", cost_microusd=5_000)
+        dearer = call_of(ada, f"req_more{number}", model=f"m{number:02}", cost_microusd=9_000)
+        await asyncio.to_thread(put, [new, dearer])
+        return page
+
+    monkeypatch.setattr(usage, "_PAGE", 4)
+    monkeypatch.setattr(LedgerQueries, "usage", moves)
+    told = answer(run("usage", "--by", "model", *words, "--json"))
+    models = [row["group"]["model"] for row in told["data"]]
+    assert len(models) == len(set(models))
+    if "--limit" not in words:
+        assert set(models) >= {f"m{number:02}" for number in range(20)}
+    costs = [row["cost_microusd"] for row in told["data"]]
+    assert words or costs == sorted(costs, reverse=True)
 
 
 def test_names_of_many_keys_are_all_known(run: Run) -> None:
