@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 _NAME = "gmi-gateway"
+_BESIDE = 2
+"""Cells between the name of a fact and what it is."""
 _LIMITS = {
     "requests_per_minute": "requests/min",
     "requests_per_hour": "requests/h",
@@ -80,31 +82,34 @@ class Printer:
         if widths is None:
             typer.echo("\n".join(_one_line(headings, row, {*numbers, *least}) for row in shown))
             return
-        _print(_table(headings, shown, layout, widths), console, sum(widths.values()) + GAP * len(widths))
+        if not console.is_terminal:
+            # Lines that are cut are of no use to grep.
+            console.width = sum(widths.values()) + GAP * len(widths)
+        _print(_table(headings, shown, layout, widths), console)
         missing = ", ".join(heading for heading in headings if heading and heading not in widths)
         if missing:
             typer.echo(f"Without {missing}: this window is too narrow.")
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         """A table with a line for each member of one object; empty ones are left out."""
-        from rich.cells import cell_len  # noqa: PLC0415 - as above
-        from rich.table import Table  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415 - as above
 
         from gateway.cli.fitting import longest_word  # noqa: PLC0415
 
         console = _console()
         shown = [(name, visible(text)) for name, text in facts if text]
         names = max((len(name) for name, _ in shown), default=0)
-        if console.is_terminal and any(names + 1 + longest_word(text) > console.width for _, text in shown):
-            # The terminal breaks lines that whoever copies from it gets back whole.
-            typer.echo("\n".join(f"{name:<{names}} {text}" for name, text in shown))
+        room = console.width - names - _BESIDE
+        if not console.is_terminal or any(longest_word(text) > room for _, text in shown):
+            # Where a terminal breaks a line by itself, whoever copies from it gets that back whole.
+            typer.echo("\n".join(f"{name:<{names + _BESIDE}}{text}" for name, text in shown))
             return
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)
         table.add_column()
         for name, text in shown:
             table.add_row(name, text)
-        _print(table, console, names + 1 + max((cell_len(text) for _, text in shown), default=0))
+        _print(table, console)
 
     def secret(self, secret: str | None) -> None:
         """A secret on a line of its own."""
@@ -188,11 +193,7 @@ def _one_line(headings: Sequence[str], cells: Sequence[str], named: Collection[s
     return "  ".join(shown)
 
 
-def _print(table: "Table", console: "Console", width: int) -> None:
-    """`width`: as many cells as it would take."""
-    if not console.is_terminal:
-        # Lines that are cut are of no use to grep.
-        console.width = width
+def _print(table: "Table", console: "Console") -> None:
     # Where nobody reads on, rich would end the process by itself.
     with console.capture() as shown:
         console.print(table)
