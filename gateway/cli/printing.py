@@ -236,10 +236,12 @@ def tags(given: Record) -> str:
 
 def terms_of(record: Record) -> list[tuple[str, str]]:
     """All terms, a line for each kind."""
+    # Those of its team bind a key too, and are not in its record.
+    none = "none of its own" if record["object"] == "key" else "none"
     return [
         *grants_of(record),
-        ("limits", limits(record["limits"]) or "none"),
-        ("budgets", budgets(record["budgets"]) or "none"),
+        ("limits", limits(record["limits"]) or none),
+        ("budgets", budgets(record["budgets"]) or none),
         ("tags", tags(record["tags"])),
     ]
 

@@ -43,6 +43,14 @@ def test_a_script_gets_id_and_secret(run: Run) -> None:
     assert rotated["secret"] != key["secret"]
 
 
+def test_a_key_without_limits_is_not_said_to_have_none_where_its_team_may(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines", "--rpm", "60"))
+    done(run("keys", "create", "--team", "engines", "--name", "ada"))
+    shown = plain(done(run("keys", "show", "ada")))
+    assert "limits none of its own budgets none of its own" in shown
+    assert "limits 60 requests/min budgets none made" in plain(done(run("teams", "show", "engines")))
+
+
 @pytest.mark.usefixtures("priced")
 def test_every_term_that_is_said_is_in_the_key(run: Run) -> None:
     done(run("teams", "create", "--name", "engines"))
@@ -215,7 +223,7 @@ def test_times_are_told_in_utc_wherever_they_were_typed(run: Run) -> None:
     done(run("keys", "create", "--team", "engines", "--name", "ada", "--expires", "2127-01-31"))
     done(run("keys", "update", "ada", "--expires", "2127-01-31T12:00"))
     told = [done(run(*words.split())) for words in ("keys show ada", "keys list", "audit", "teams list")]
-    assert re.search(r"^expires +2127-01-31 17:00Z +$", told[0], re.MULTILINE)
+    assert re.search(r"^expires +2127-01-31 17:00Z$", told[0], re.MULTILINE)
     assert told[1].rstrip().endswith("never       2127-01-31 17:00Z")
     assert "expires_at 2127-02-01 04:59Z → 2127-01-31 17:00Z" in told[2]
     times = re.findall(r"\d{4}-\d\d-\d\d.{7}", "".join(told))

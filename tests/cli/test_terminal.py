@@ -45,7 +45,13 @@ def is_harmless(text: str) -> bool:
 def evil(run: Run, tmp_path: Any) -> Principal:
     """A key whose call has such a model, such an error, and such a tag."""
     ada = a_key(run, "engines", "ada")
-    ill: dict[str, Any] = {"outcome": "failed", "status": 400, "error": EVIL, "upstream_error": EVIL, "upstream_request_id": EVIL}
+    ill: dict[str, Any] = {
+        "outcome": "failed",
+        "status": 400,
+        "error": EVIL,
+        "upstream_error": EVIL,
+        "upstream_request_id": EVIL,
+    }
     put([call_of(ada, "req_evil", model=EVIL, tags={"job": EVIL}, **ill)])
     head = "date,model,input_tokens,output_tokens,cost_usd"
     (tmp_path / "export.csv").write_text(f'{head}\n2026-11-22,"{EVIL}",1,1,1\n', "utf-8", newline="")
