@@ -10,6 +10,7 @@ import pytest
 from fastapi import Request
 
 from gateway.access.administration import Administration
+from gateway.access.keys import digest
 from gateway.access.records import Actor
 from gateway.errors import Overloaded, RateLimited
 from gateway.http.admin import PREFIX, LedgerDesk, admin_app
@@ -18,6 +19,7 @@ from gateway.metering.ledger_queries import LedgerQueries
 from gateway.metering.ledger_query import UsagePage, UsageQuery
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
+from tests.access.rows import add_key, add_team
 from tests.http.admin_server import assert_refused
 from tests.http.ledger_world import DAY, LedgerWorld
 from tests.support.stores import fresh_sqlite_url
@@ -48,6 +50,17 @@ async def test_what_goes_on_waits_for_the_same_key_s_other_question() -> None:
         assert not page.done()
         await held.aclose()
         await page
+
+
+async def test_an_admin_s_questions_wait_for_one_another() -> None:
+    turns = Turns(5.0)
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(turns.of(ADMIN))
+        panel = asyncio.create_task(_turn(turns, ADMIN))
+        await asyncio.sleep(0)
+        assert not panel.done()
+        await held.aclose()
+        await panel
 
 
 @pytest.mark.parametrize("asks", [EVE, LEADS], ids=["a member", "a team admin"])
@@ -89,18 +102,20 @@ class SlowQueries(LedgerQueries):
         return await super().usage(query)
 
 
-@pytest.mark.parametrize("path", ["usage", "usage?format=csv", "calls"])
+@pytest.mark.parametrize("path", ["me/usage", "me/usage?format=csv", "me/calls"])
 async def test_at_the_face_it_is_429_at_once_and_says_when_to_come_again(tmp_path: Path, path: str) -> None:
     store, days = Store(fresh_sqlite_url(tmp_path)), Days()
     queries = SlowQueries(store, days)
     administration = Administration(store, on_change=None, route_groups=frozenset())
+    await add_team(store)
+    secret = await add_key(store, "key_ada")
 
     async def authenticate(_: Request) -> Actor:
-        return Actor("cli", "admin")
+        return Actor("ada", "member", "key_ada", digest(secret.encode()))
 
     app: Any = admin_app(administration, authenticate, desk=LedgerDesk(store, days, queries))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway" + PREFIX) as client:
-        first = asyncio.create_task(client.get("/usage"))
+        first = asyncio.create_task(client.get("/me/usage"))
         await queries.asked.wait()
         second = await client.get(f"/{path}")
         assert (second.status_code, second.headers["retry-after"]) == (429, "1")
