@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from openai import OpenAI
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from tests.test_container import ACCOUNT_KEY, ROOT, built_image, free_port, podman
+from tests.support.ports import free_port
+from tests.test_container import ACCOUNT_KEY, ROOT, built_image, podman
 
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
 NODES = 3
@@ -47,7 +49,7 @@ RUN echo "deb http://deb.debian.org/debian forky main" >> /etc/apt/sources.list 
 
 
 class Deployment:
-    """One project of podman-compose, in a folder as a user has it: the two files, and an `.env`."""
+    """One project of podman-compose, in a folder as a user has it: docker-compose.yml, config, and an `.env`."""
 
     def __init__(self, folder: Path, image: str, nginx: str) -> None:
         self.folder = folder
@@ -55,9 +57,8 @@ class Deployment:
         port, upstream_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.upstream_url = f"http://127.0.0.1:{upstream_port}"
-        (folder / "config").mkdir()
         shutil.copy(ROOT / "docker-compose.yml", folder)
-        shutil.copy(ROOT / "config" / "nginx.conf", folder / "config")
+        shutil.copytree(ROOT / "config", folder / "config")
         (folder / "test.yml").write_text(json.dumps(_overrides(image, nginx, upstream_port)))
         (folder / ".env").write_text(
             f"POSTGRES_PASSWORD={secrets.token_hex(24)}\nGMI_API_KEY={ACCOUNT_KEY}\n"
@@ -132,16 +133,18 @@ class Deployment:
 
     def wait_until_all_answer(self) -> None:
         """Until each node was seen to answer, for a minute at most."""
-        patience = Retry(total=None, connect=1000, status=1000, status_forcelist=(502, 503), backoff_factor=0.1)
+        patience = Retry(total=50, status_forcelist=(502, 503), backoff_factor=0.1, raise_on_status=False)
         patience.backoff_max = 0.2
-        session = requests.Session()
-        session.mount("http://", HTTPAdapter(max_retries=patience))
         nodes: set[str] = set()
         deadline = time.monotonic() + 60
-        while len(nodes) < NODES and time.monotonic() < deadline:
-            nodes.add(node_of(session.get(f"{self.url}/v1/models", timeout=10)))
-        if len(nodes) < NODES:
-            pytest.fail(self.logs("nginx") + self.logs("gateway"))
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=patience))
+            while len(nodes) < NODES:
+                if time.monotonic() > deadline:
+                    pytest.fail(self.logs("nginx") + self.logs("gateway"))
+                with suppress(requests.ConnectionError):
+                    nodes.add(node_of(session.get(f"{self.url}/v1/models", timeout=10)))
+                nodes.discard("")
 
     def upstream_sees(self, **conditions: int) -> bool:
         """Whether the simulator comes to see so many calls as `conditions` say, within two seconds."""

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from gateway.simulator import running_simulator
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 ACCOUNT_KEY = "sk-canary-8f14e45fceea167a5a36dedd4bea2543"
@@ -142,13 +142,6 @@ def run(image: str, port: int, folder: Path, options: tuple[str, ...]) -> Contai
 def remove(container: Container) -> None:
     podman("rm", "--force", "--time=0", container.name, check=False)
     container.process.wait(timeout=30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -291,7 +284,7 @@ def test_an_image_that_was_asked_for_it_can_trace(tmp_path: Path) -> None:
 
 def test_an_image_holds_no_more_than_was_asked_for(image: str) -> None:
     done = podman("run", "--rm", "--network=host", "--entrypoint=python", image, *CAN_TRACE, check=False)
-    assert "No module named 'opentelemetry'" in done.stderr
+    assert "No module named 'opentelemetry." in done.stderr
 
 
 def test_each_extra_can_be_asked_for_and_is_locked_with_what_an_image_without_it_has() -> None:

@@ -16,6 +16,7 @@ import trustme
 from gateway.configuration import load
 from gateway.doctor import examine
 from gateway.doctor.findings import Finding, Mark
+from tests.support import ports
 from tests.support.gateway import running_gateway
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -74,8 +75,7 @@ def upstream(status: int = 200, date: datetime | None = None, tls: ssl.SSLContex
 
 @pytest.fixture
 def free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return ports.free_port()
 
 
 def findings(

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from gateway.access.directory import KeyDirectory
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
 from tests.access.rows import add_team
+from tests.support.ports import free_port
 from tests.support.stores import PostgresServer
 
 
@@ -52,9 +52,7 @@ class Valkey:
     """A real Valkey server, which keeps its port when it is stopped and started again."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._server: ValkeyServer | None = None
 

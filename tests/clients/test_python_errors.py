@@ -148,7 +148,7 @@ def test_an_error_that_upstream_puts_into_a_chat_stream_is_raised_as_it_came(
         list(stream)
     assert not isinstance(caught.value, openai.APIStatusError)
     (record,) = gateway.wait_for_records(1)
-    assert (record.status, record.outcome) == (200, "done")
+    assert (record.status, record.outcome) == (200, "upstream_error")
 
 
 def test_an_error_that_upstream_puts_into_a_responses_stream_reaches_the_user(client: OpenAI) -> None:

@@ -1,7 +1,6 @@
 """Calls that end badly: who is told what, what is tried again, and that nothing is left behind."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -15,6 +14,7 @@ from gateway.upstream.transport import (
 )
 from tests.contract.transports import Connect, call, get, load, post
 from tests.support.link import Faults, FaultyLink
+from tests.support.ports import free_port
 from tests.support.wire import (
     Fin,
     Reset,
@@ -31,12 +31,6 @@ from tests.support.wire import (
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_refused_connection_is_a_failure_to_connect(connect: Connect) -> None:

@@ -171,6 +171,13 @@ def pool_load(gateway: RunningGateway) -> tuple[int, int]:
     return gateway.ask(load)
 
 
+async def until_pool_is(gateway: RunningGateway, expected: tuple[int, int]) -> None:
+    """A call is recorded before its connection is free again; TimeoutError if that does not come."""
+    async with asyncio.timeout(5):
+        while await asyncio.to_thread(pool_load, gateway) != expected:
+            pass  # the gateway has no event for it
+
+
 async def metric(gateway: RunningGateway, name: str, **labels: str) -> float:
     """One sample of /metrics, 0 if there is none."""
     text = (await ask(gateway.port, request("GET", "/metrics"))).body.decode()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.call import CallRecord
-from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, Answer, Client, ask, connected, pool_load, post
+from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, Answer, Client, ask, connected, post, until_pool_is
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Reset, Stall, Step, WireRequest, WireUpstream, reset, sse
 
@@ -150,7 +150,7 @@ async def test_a_stream_cut_at_any_byte_is_an_exact_prefix_and_then_an_error(
             for lane in range(AT_ONCE):
                 group.create_task(_lane(gateway, stream, list(itertools.islice(offsets, lane, None, AT_ONCE)), how))
         records = await gateway.recorded(len(offsets))
-        assert pool_load(gateway) == (0, 0)
+        await until_pool_is(gateway, (0, 0))
     assert len(upstream.requests) == len(offsets)
     assert {record.outcome for record in records} <= {"done", "cut", "failed"}
     assert sum(record.outcome == "done" for record in records) <= 8
@@ -179,7 +179,7 @@ async def _broken(
         answer = await client.answer()
         record = (await gateway.recorded(1))[0]
         await upstream.closed(1)
-        assert pool_load(gateway) == (0, 0)
+        await until_pool_is(gateway, (0, 0))
     delivered, error = split_off_error(stream, answer.body)
     assert answer.status == 200
     assert error is not None

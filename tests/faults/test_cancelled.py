@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.face import AUTHORIZATION, CHAT, TRANSPORTS, ask, connected, pool_load, post, request
+from tests.faults.face import AUTHORIZATION, CHAT, TRANSPORTS, ask, connected, pool_load, post, request, until_pool_is
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import WireRequest, WireUpstream, reply, sse
 
@@ -91,7 +91,7 @@ async def test_after_many_cancelled_calls_the_pool_is_idle_and_whole(
             outcomes = Counter(record.outcome for record in gateway.records)
             for _ in range(100):
                 assert (await ask(gateway.port, post(CHAT, {}))).status == 200
-            assert pool_load(gateway) == (0, 1)
+            await until_pool_is(gateway, (0, 1))
             assert gateway.ask(lambda: len(asyncio.all_tasks())) <= tasks + 1  # a task of upkeep comes and goes
     assert outcomes["client_left"] > count / 2
     assert outcomes["done"] <= 1, outcomes

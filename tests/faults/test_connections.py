@@ -65,7 +65,8 @@ async def test_idle_connections_that_upstream_closes_cost_no_post_twice_and_hard
     failed = [answer for answer in answers if answer.status != 200]
     assert {answer.status for answer in failed} <= {502}
     # A close that crosses a request on its way cannot be told from one that followed it: that POST is not repeated.
-    assert len(failed) <= max(5, count // 1_000)
+    # How many cross depends on how busy the machine is; a pool that does not see closes fails at each.
+    assert len(failed) <= max(5, script.closed // 2), (len(failed), script.closed)
     assert len({answer.body for answer in answers}) == count - len(failed) + bool(failed)
 
 

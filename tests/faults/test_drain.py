@@ -14,8 +14,9 @@ from tests.faults.face import CHAT, Client, ask, post
 from tests.faults.nodes import UPSTREAM_REPLY, calling
 from tests.faults.process import ROOT, GatewayProcess, serving
 from tests.http.test_drain import READY, ends_when, many, now_s, opened, rest_of, until_refused
-from tests.limits.servers import free_port, shared_server
+from tests.limits.servers import shared_server
 from tests.support.gateway import KEY
+from tests.support.ports import free_port
 from tests.support.wire import Handler, Stall, WireRequest, sse
 
 DONE = b"data: [DONE]\n\n"

@@ -12,8 +12,9 @@ from gateway.limits.rules import Charge, Demand, Rule
 from tests.faults.face import CHAT, ask, post
 from tests.faults.process import serving
 from tests.limits.household import new_id
-from tests.limits.servers import Server, free_port
+from tests.limits.servers import Server
 from tests.support.gateway import running_gateway
+from tests.support.ports import free_port
 from tests.support.wire import WireUpstream, reply
 
 OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.face import CHAT, TRANSPORTS, Answer, ask, metric, pool_load, post
+from tests.faults.face import CHAT, TRANSPORTS, Answer, ask, metric, post, until_pool_is
 from tests.support.gateway import running_gateway
 from tests.support.wire import Stall, Step, WireUpstream, chunked, sse
 
@@ -48,7 +48,7 @@ async def test_a_stall_ends_in_time_with_the_right_error_and_label(phase: str, t
             assert await metric(gateway, "upstream_errors_total", kind=label) == 1
             record = (await gateway.recorded(1))[0]
             await upstream.closed(1)
-            assert pool_load(gateway) == (0, 0)
+            await until_pool_is(gateway, (0, 0))
     assert LIMIT_S - 0.05 < took_s < LIMIT_S + SLACK_S
     assert (answer.status, record.upstream_error) == (status, label)
     assert b'"code":"upstream_timeout"' in answer.body

@@ -17,9 +17,9 @@ from tests.faults.face import (
     Client,
     ask,
     connected,
-    pool_load,
     post,
     request,
+    until_pool_is,
 )
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Script, Stall, Step, WireRequest, WireUpstream, chunk, reply, sse
@@ -53,7 +53,7 @@ async def assert_left(upstream: WireUpstream, gateway: RunningGateway) -> CallRe
     await upstream.closed(len(upstream.connections), within_s=1)
     assert record.outcome == "client_left"
     assert record.error is None
-    assert pool_load(gateway) == (0, 0)
+    await until_pool_is(gateway, (0, 0))
     assert gateway.ask(lambda: len(gateway.app.proxy.open_calls)) == 0
     return record
 
@@ -215,7 +215,7 @@ async def test_a_stream_that_outlives_its_client_is_read_to_its_end(
         go.set()
         record = (await gateway.recorded(1))[0]
         assert answered.is_set()
-        assert pool_load(gateway) == (0, 1)
+        await until_pool_is(gateway, (0, 1))
         assert upstream.open_connections == 1
     assert record.outcome == "client_left"
     assert record.usage is not None
@@ -239,7 +239,7 @@ async def test_a_plain_background_call_is_not_cancelled_before_its_answer(
         await _noticed(gateway)
         go.set()
         record = (await gateway.recorded(1))[0]
-        assert pool_load(gateway) == (0, 1)
+        await until_pool_is(gateway, (0, 1))
     assert record.usage is not None
     assert record.usage.total_tokens == 18
 

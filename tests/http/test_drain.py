@@ -21,9 +21,9 @@ from tests.faults.face import (
     Client,
     ask,
     connected,
-    pool_load,
     post,
     request,
+    until_pool_is,
 )
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Stall, Step, Wait, WireRequest, WireUpstream, reply, sse
@@ -289,5 +289,5 @@ async def test_after_the_drain_the_transport_is_closed() -> None:
     async with WireUpstream(OK) as upstream:
         with running_gateway(f"{upstream.url}/v1") as gateway:
             await ask(gateway.port, post(CHAT, {}))
-            assert pool_load(gateway) == (0, 1)
+            await until_pool_is(gateway, (0, 1))
         await upstream.closed(1)

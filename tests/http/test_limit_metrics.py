@@ -6,8 +6,9 @@ import httpx2
 import pytest
 
 from tests.http.test_limited import OK, chat
-from tests.limits.servers import free_port, shared_server
+from tests.limits.servers import shared_server
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.ports import free_port
 from tests.support.wire import WireUpstream
 
 LIMITS = {"each_key": {"requests_per_hour": 2, "tokens_per_day": 10_000}, "each_team": {"requests_per_hour": 1}}

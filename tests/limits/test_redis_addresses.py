@@ -18,7 +18,8 @@ from gateway.limits.redis_options import Timing
 from gateway.limits.rules import Charge, Demand, Rule
 from gateway.store.redis_address import client
 from tests.limits.household import new_id
-from tests.limits.servers import Cluster, Server, binary, free_port, shared_cluster
+from tests.limits.servers import Cluster, Server, binary, shared_cluster
+from tests.support.ports import free_port
 
 _BACK_S = 15.0
 ALLOWED = ("~gateway:*", "&gateway:*", "-@all", "+@read", "+@write", "+@scripting", "+@connection", "+@pubsub", "+time")

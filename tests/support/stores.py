@@ -12,7 +12,6 @@ import importlib.util
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Coroutine
@@ -26,6 +25,7 @@ from sqlalchemy import URL
 
 from gateway.store.migrate import migrate
 from gateway.store.url import FILE_NAME, dsn, parse
+from tests.support.ports import free_port
 
 _TEMPLATE = "gateway_template"
 _count = itertools.count()
@@ -62,7 +62,7 @@ class PostgresServer:
         """PostgreSQL refuses to run as root."""
         if self._user is not None:
             shutil.chown(self._folder, self._user)
-        self.port = _free_port()
+        self.port = free_port()
         self._call("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync")
         self.start()
 
@@ -148,13 +148,6 @@ def _programs() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "pginstall18" / "bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
