@@ -38,10 +38,11 @@ SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_tex
 NODES = 3
 CHAT = {"model": "openai/gpt-5.2", "messages": [{"role": "user", "content": "Hello!"}]}
 
-# nginx from Debian's testing: that of its older releases does not know `server … resolve`.
-NGINX_STAND_IN = """
+# nginx from Debian's testing, from where the image has its packages: that of older releases does not know `server … resolve`.
+NGINX_STAND_IN = r"""
 FROM docker.io/library/python:3.13-slim
-RUN echo "deb http://deb.debian.org/debian forky main" >> /etc/apt/sources.list \
+RUN from=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d | head -n 1) \
+ && echo "deb $from forky main" >> /etc/apt/sources.list \
  && apt-get -o Acquire::Check-Valid-Until=false update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
     -o Dpkg::Options::=--force-overwrite nginx curl
