@@ -21,20 +21,18 @@ from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.memory import Spent
 from gateway.limits.nodes import Nodes
-from gateway.limits.patience import Patience
-from gateway.limits.redis_keys import ENDPOINTS, Cell, Cells, Part, hash_key
+from gateway.limits.redis_keys import Cell, Cells, Part
 from gateway.limits.redis_options import MEANS, USUAL, Figures, OnFailure, Timing
 from gateway.limits.rules import Decision, Demand, Rule, Standing
-from gateway.limits.server import Away, Server, script
+from gateway.limits.server import Away, Server
 from gateway.limits.spending import Spending
+from gateway.limits.sweeping import Sweeper
 from gateway.limits.verdicts import admission, refusal, standing, told, unspent
 
 _log = logging.getLogger(__name__)
 
-_SWEPT_AT_ONCE = 300
 _MOST_ASKED = 3
 """How often one call may ask: once, and again after each round of budgets that had no counter."""
-_UPKEEP_S = 1.0
 
 
 class _Held(msgspec.Struct, frozen=True, gc=False):
@@ -77,8 +75,7 @@ class RedisLimiter:
         self._denials = Denials(timing.clock, timing.most_remembered)
         self._share = LocalShare()
         self._spending = Spending(load_spent, self._spawn)
-        self._tags: set[str] = set()
-        """Whose calls asked since the last sweep, refused ones too: those may be so for what a lost call holds."""
+        self._sweeper = Sweeper(server)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -115,7 +112,7 @@ class RedisLimiter:
         if decision is not None:
             return decision
         parts = self._cells.parts(demand, by_tag=self._server.is_cluster)
-        self._tags.update([part.tag for part in parts])
+        self._sweeper.tags.update([part.tag for part in parts])
         answers: list[Answer] = []
         for part in parts:
             before = parts[: len(answers)]
@@ -178,10 +175,7 @@ class RedisLimiter:
 
     async def sweep(self) -> None:
         """Take out of Redis what says nothing any more of those who asked since the last time; also done by itself."""
-        tags, self._tags = self._tags, {part.tag for held in self._held.values() for part in held.parts}
-        for tag in tags:
-            with contextlib.suppress(Away):
-                await self._sweep_one(tag)
+        await self._sweeper.sweep({part.tag for held in self._held.values() for part in held.parts})
 
     async def flush(self) -> None:
         """Return when Redis, if it answers, has heard of all that ended here."""
@@ -358,15 +352,6 @@ class RedisLimiter:
             with contextlib.suppress(Away):
                 await self._nodes.count(self._server, self.node)
             await asyncio.sleep(self._timing.beat_s)
-
-    async def _sweep_one(self, tag: str) -> None:
-        keys = [hash_key(tag)] if self._server.is_cluster else [hash_key(tag), hash_key(ENDPOINTS)]
-        cursor = b"0"
-        while True:
-            told = self._server.run(script("sweep.lua"), keys, cursor, _SWEPT_AT_ONCE, patience=Patience(_UPKEEP_S))
-            cursor = await told
-            if cursor == b"0":
-                return
 
     # Lanes.
 

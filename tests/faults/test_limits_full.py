@@ -55,7 +55,7 @@ async def test_a_full_redis_is_swept_and_calls_that_are_lost_give_back_their_bud
     await dead.die()
     await bench.advance(121 * SECOND)
     fill(server)
-    await bench.limiter._sweep_one(house.team)
+    await bench.limiter._sweeper.sweep_one(house.team)
     server.command("CONFIG", "SET", "maxmemory", 0)
     assert await house.left(budget) == [9]
     assert server.command("HLEN", hash_key(house.team)) == 2  # the clock and the budget

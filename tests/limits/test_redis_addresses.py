@@ -47,7 +47,7 @@ async def is_at_work(url: str) -> None:
     assert [standing.remaining for standing in decision.standings] == [999, 999]
     limiter.settle(call, {})
     await limiter.flush()
-    await limiter._sweep_one("team_1")
+    await limiter._sweeper.sweep_one("team_1")
     assert [standing.remaining for standing in await limiter.standings([c.rule for c in call.charges])] == [999, 1_000]
     await limiter.close()
     messenger = client(url, 5)

@@ -210,11 +210,11 @@ async def test_a_call_whose_gateway_died_gives_back_what_it_had_reserved_of_budg
     await house.admit({budget: 10})
     await bench.advance(100 * SECOND)
     await bench.renew()
-    await bench.limiter._sweep_one(house.team)
+    await bench.limiter._sweeper.sweep_one(house.team)
     assert await house.left(budget, endless, endpoint) == [60, 70, 20]
     await bench.advance(30 * SECOND)
     await bench.renew()
-    await bench.limiter._sweep_one(house.team)
+    await bench.limiter._sweeper.sweep_one(house.team)
     assert await house.left(budget, endless, endpoint) == [90, 100, 50]
 
 
@@ -241,7 +241,7 @@ async def test_a_bucket_that_gave_something_back_is_kept_for_a_day(house: Househ
     await house.settle(second)
     for hours, is_kept in ((23, True), (2, False)):
         await bench.advance(hours * HOUR)
-        await bench.limiter._sweep_one(house.team)
+        await bench.limiter._sweeper.sweep_one(house.team)
         assert shared_server("valkey").command("HEXISTS", hash_key(house.team), f"r:{rule.id}") == is_kept
 
 
@@ -252,8 +252,8 @@ async def test_what_has_drained_and_what_is_over_is_swept_in_the_end(house: Hous
         await house.settle(await house.admit({rule: 1}))
     await house.settle(await house.admit({month: 1, endless: 1}))
     server, key = shared_server("valkey"), hash_key(house.team)
-    await bench.limiter._sweep_one(house.team)
+    await bench.limiter._sweeper.sweep_one(house.team)
     assert server.command("HLEN", key) == 703
     await bench.advance((3_600 + 2 * 86_400) * SECOND)
-    await bench.limiter._sweep_one(house.team)
+    await bench.limiter._sweeper.sweep_one(house.team)
     assert set(server.command("HKEYS", key)) == {b"@", f"b0:{endless.id}".encode()}  # type: ignore[call-overload]

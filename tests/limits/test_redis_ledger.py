@@ -66,7 +66,7 @@ async def test_whatever_happens_budgets_agree_with_the_ledger_and_no_slot_is_hel
     for gateway in books.gateways:
         await gateway.arrived()
     await last.advance(121 * SECOND)
-    await last.limiter._sweep_one(house.team)
+    await last.limiter._sweeper.sweep_one(house.team)
     told = [standing.remaining for standing in await last.limiter.standings(rules)]
     assert told == [500, 500, LIMIT - books.spent, LIMIT - books.spent]
     assert server.command("HLEN", hash_key(house.team)) == 3  # the clock and two budgets
