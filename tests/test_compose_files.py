@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from gateway.configuration.environment import is_ours
 from gateway.settings import Server, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +92,12 @@ def test_every_service_restarts_and_has_a_health_check() -> None:
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
     waits_for = {name: how["condition"] for name, how in SERVICES["gateway"]["depends_on"].items()}
     assert waits_for == {"postgres": "service_healthy", "redis": "service_healthy"}
+
+
+def test_the_image_is_built_with_the_extras_that_the_environment_names() -> None:
+    assert SERVICES["gateway"]["build"] == {"context": ".", "args": {"EXTRAS": "${GATEWAY_EXTRAS:-}"}}
+    assert "\nARG EXTRAS=\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert not is_ours("GATEWAY_EXTRAS", "otel"), ".env is the gateways' environment too"
 
 
 def test_redis_keeps_and_never_evicts_what_was_used() -> None:
