@@ -227,6 +227,20 @@ async def test_a_document_that_is_wrong_anywhere_is_refused_whole_and_the_place_
     assert await desk.trace() == before
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a\nb", "n" * 5_000])
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_name_that_a_database_does_not_take_is_refused_before_it_is_asked(
+    desk: Desk, name: str, *, dry_run: bool
+) -> None:
+    boss = await desk.as_key("boss", role="team_admin", grants=Grants(models=("a/*",)))
+    before = await desk.trace()
+    for actor in (ROOT, boss):
+        with pytest.raises(BadRequest, match="name must be 1 to 100 printable characters"):
+            await desk.do.import_(actor, _team({"name": name, "grants": {"models": ["a/x"]}}), dry_run=dry_run)
+    assert await desk.trace() == before
+    assert not desk.store.is_away
+
+
 async def test_a_team_admin_exports_and_imports_their_own_team_within_their_own_means(desk: Desk) -> None:
     await desk.do.update_team(ROOT, "research", {"grants": None})
     actor = await desk.as_key("boss", role="team_admin", limits=Limits(parallel=3))
