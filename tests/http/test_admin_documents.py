@@ -1,12 +1,13 @@
 """Exports and imports over HTTP, and how their YAML is read."""
 
 import contextlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
@@ -148,6 +149,14 @@ def test_plain_text_means_what_yaml_1_2_says(text: str, value: object) -> None:
         (b"- [[]]\n" * 100_000, "too many"),
         (b"".join(b"k%d: 1\n" % number for number in range(50_000)), "too many"),
         (b'"\\U99999999"', "not YAML"),
+        (b'{"a": "\\ud83d"}', "half of a surrogate pair"),
+        (b'{"\\ude80": 1}', "half of a surrogate pair"),
+        (b'{"a": 1, "a": 2}', "second time"),
+        (b'{"a":' + b"[" * 100_000, "nested too deep"),
+        (b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "nested too deep"),
+        (b'{"a":' * 8 + b"1" + b"}" * 8, "nested too deep"),
+        (b'{"a": [' + b"0," * 100_000 + b"0]}", "too many"),
+        (b'{"a": [' + b"[]," * 100_000 + b"0]}", "too many"),
     ],
 )
 def test_what_could_grow_or_be_read_in_two_ways_is_refused(text: bytes, what: str) -> None:
@@ -168,6 +177,44 @@ _VALUES = st.recursive(
 def test_what_is_written_is_read_as_it_was(value: object) -> None:
     assume(_depth(value) <= 8)
     assert read_document(write_document(value)) == value
+
+
+@given(st.text("0123456789+-_.:eExo~=<>&*#?|'\"{}[], nulytrefaONTF", min_size=1, max_size=8) | _PLAIN)
+@example("00981")
+@example("-08")
+@example("\U0001f680")
+@example("1e3")
+@example("=")
+@example("<<")
+@example("a b " * 100)
+def test_text_is_written_so_that_it_is_read_as_text(text: str) -> None:
+    assert read_document(write_document([text])) == [text]
+    for value in ({"k": text}, {text: "v"}):
+        assert read_document(write_document(value)) == value
+        assert read_document(json.dumps(value).encode()) == value
+        assert read_document(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@given(_VALUES)
+def test_json_is_read_as_it_was_meant(value: object) -> None:
+    document = {"a": value}
+    assume(_depth(document) <= 8)
+    for indent in (None, 1, "\t"):
+        assert read_document(json.dumps(document, indent=indent).encode()) == document
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": "\\ud83d\\ude80 \\u00e9 \\/ \\\\ud83d"}', {"a": "\U0001f680 é / \\ud83d"}),
+        ('\ufeff \n{"a": [1, -2, 1e3, 1.5, 1' + "0" * 30 + "]}", {"a": [1, -2, "1e3", "1.5", "1" + "0" * 30]}),
+        ('{"' + "\\u00e9" * 300 + '": 1}', {"é" * 300: 1}),
+        ("{a: 1, 'b': x}", {"a": 1, "b": "x"}),
+        ('{"a": NaN}', {"a": "NaN"}),
+    ],
+)
+def test_what_begins_as_json_is_read_as_json_or_else_as_yaml(text: str, value: object) -> None:
+    assert read_document(text.encode()) == value
 
 
 def _depth(value: object) -> int:
