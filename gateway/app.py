@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import ctypes
 import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -50,6 +51,8 @@ from gateway.upstream.origin import Origin
 from gateway.upstream.transport import Transport
 
 _BACKLOG = 2048
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD`."""
 
 
 class GatewayApp(OwnPages):
@@ -234,6 +237,7 @@ class Worker:
         logs.configure(self._settings.log)
         config = server_config(build_app(self._settings, *self._rest), self._settings.server)
         _collect_seldom()
+        _keep_freed_memory()
         DrainingServer(config, self._settings.server).run(sockets)
 
 
@@ -242,6 +246,17 @@ def _collect_seldom() -> None:
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
     gc.enable()
+
+
+def _keep_freed_memory() -> None:
+    """Up to 64 MiB of it, for the next large body: to get it anew costs the system as much as to carry that body.
+
+    What the C library is asked for is in glibc's `malloc.h`; another one has no such function, or does not heed it.
+    """
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 32 * 1024 * 1024)
+        mallopt(_TRIM_THRESHOLD, 64 * 1024 * 1024)
 
 
 def bind(settings: Settings) -> socket.socket:
