@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_tex
 NODES = 3
 CHAT = {"model": "openai/gpt-5.2", "messages": [{"role": "user", "content": "Hello!"}]}
 
-# nginx from Debian's testing, from where the image has its packages: that of older releases does not know `server … resolve`.
+# nginx from Debian's testing, from where the image has its packages: that of older releases does not know
+# `server … resolve`.
 NGINX_STAND_IN = r"""
 FROM docker.io/library/python:3.13-slim
 RUN from=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d | head -n 1) \
@@ -57,6 +58,7 @@ class Deployment:
         self.project = f"gmi-gateway-test-{secrets.token_hex(4)}"
         port, upstream_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self._sessions = ExitStack()
         self.upstream_url = f"http://127.0.0.1:{upstream_port}"
         shutil.copy(ROOT / "docker-compose.yml", folder)
         shutil.copytree(ROOT / "config", folder / "config")
@@ -87,6 +89,7 @@ class Deployment:
             assert time.monotonic() < deadline, self.log(name)
 
     def down(self) -> None:
+        self._sessions.close()
         self.compose("down", "--volumes", "--timeout", "0")
 
     def containers(self, service: str) -> list[str]:
@@ -105,12 +108,13 @@ class Deployment:
         """Every admin key that a gateway has printed, with repetitions."""
         return re.findall(r"Admin key, shown this once: (\S+)", self.logs("gateway"))
 
-    @property
+    @cached_property
     def admin(self) -> requests.Session:
         return self.session(self.admin_keys[0])
 
     def session(self, key: str) -> requests.Session:
-        session = requests.Session()
+        """A client that is closed when all is over."""
+        session = self._sessions.enter_context(requests.Session())
         session.headers["Authorization"] = f"Bearer {key}"
         return session
 

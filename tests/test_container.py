@@ -106,11 +106,15 @@ class Container:
     log: Path
 
     def session(self, key: str = VIRTUAL_KEY) -> requests.Session:
-        """A client that waits for the port to open, and gives up after about ten seconds."""
+        """A client that waits for the port to open, and gives up after about ten seconds; to be closed."""
         session = requests.Session()
         session.mount("http://", HTTPAdapter(max_retries=Retry(60, backoff_factor=0.1, backoff_max=0.2)))
         session.headers["Authorization"] = f"Bearer {key}"
         return session
+
+    def get(self, path: str, key: str = VIRTUAL_KEY) -> requests.Response:
+        with self.session(key) as session:
+            return session.get(f"{self.base_url}{path}", timeout=5)
 
 
 Start = Callable[..., Container]
@@ -176,14 +180,15 @@ def gateway(start: Start, secret_file: Path) -> Iterator[Container]:
 
 def wait_until_it_listens(container: Container) -> None:
     try:
-        container.session().get(f"{container.base_url}/healthz", timeout=5)
+        container.get("/healthz")
     except requests.ConnectionError:
         pytest.fail(f"the container does not listen; it wrote:\n{container.log.read_text()}")
 
 
 def chat(container: Container, **members: object) -> requests.Response:
     body = {"model": "openai/gpt-5.2", "messages": [{"role": "user", "content": "Hello!"}], **members}
-    return container.session().post(f"{container.base_url}/v1/chat/completions", json=body, timeout=10)
+    with container.session() as session:
+        return session.post(f"{container.base_url}/v1/chat/completions", json=body, timeout=10)
 
 
 def test_the_container_answers_a_chat_call_with_the_accounts_key_from_a_file(gateway: Container) -> None:
@@ -199,7 +204,7 @@ def test_the_container_streams(gateway: Container) -> None:
 
 
 def test_the_container_is_healthy_by_its_own_check(gateway: Container) -> None:
-    assert gateway.session().get(f"{gateway.base_url}/healthz", timeout=5).status_code == 200
+    assert gateway.get("/healthz").status_code == 200
     checked = podman("healthcheck", "run", gateway.name, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -234,7 +239,7 @@ def test_the_first_start_prints_an_admin_key_once_and_it_outlives_the_container(
     assert first.process.wait(timeout=10) == 0
     second = start(f"--env=GMI_API_KEY={ACCOUNT_KEY}", f"--volume={volume}:/data")
     wait_until_it_listens(second)
-    reply = second.session(admin_key).get(f"{second.base_url}/admin/v1/me", timeout=5)
+    reply = second.get("/admin/v1/me", admin_key)
     assert reply.status_code == 200, reply.text
     assert "sk-gw-" not in second.log.read_text()
     for container in (first, second):
@@ -246,7 +251,7 @@ def test_commands_in_the_container_make_a_key_that_its_gateway_takes(gateway: Co
     podman("exec", gateway.name, "gmi-gateway", "teams", "create", "--name=engines")
     words = ("keys", "create", "--team=engines", "--name=ada", "--json")
     made = json.loads(podman("exec", gateway.name, "gmi-gateway", *words).stdout)
-    reply = gateway.session(made["secret"]).get(f"{gateway.base_url}/v1/models", timeout=5)
+    reply = gateway.get("/v1/models", made["secret"])
     assert reply.status_code == 200, reply.text
 
 
