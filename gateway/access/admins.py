@@ -1,11 +1,12 @@
 """The last admin key: a gateway that nobody can administer any more is out of reach.
 
-Knows how long admin keys reach into the future. A change may shorten that of one only if another reaches as far.
+Knows how long admin keys reach into the future. A change may shorten that of one only if another reaches as far. Of
+many changes at once their outcome counts, in whatever order they come.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
-from gateway.access.change import Change
+from gateway.access.change import Change, View
 from gateway.access.records import Key
 from gateway.access.validity import LARGEST
 from gateway.errors import Conflict
@@ -16,18 +17,32 @@ _NEVER = LARGEST
 
 async def check_an_admin_key_remains(change: Change, before: Key, after: Key) -> None:
     """Whether `before` may become `after`. Raises `Conflict`."""
+    if change.is_judged_whole:
+        return
     had = _reach(before)
     if had > change.now and _reach(after) < had:
         team = await change.team(before.team_id)
-        if team.state == "active" and await _furthest(change, lambda key: key.id != before.id) < had:
+        others = [key for key in await _working(change) if key.id != before.id]
+        if team.state == "active" and _furthest(others) < had:
             raise _last()
 
 
 async def check_an_admin_remains(change: Change, *, without_team: str) -> None:
     """Whether the keys of a team may stop to work. Raises `Conflict`."""
-    had = await _furthest(change, lambda key: key.team_id == without_team)
-    if had > change.now and await _furthest(change, lambda key: key.team_id != without_team) < had:
+    if change.is_judged_whole:
+        return
+    working = await _working(change)
+    had = _furthest([key for key in working if key.team_id == without_team])
+    if had > change.now and _furthest([key for key in working if key.team_id != without_team]) < had:
         raise _last()
+
+
+async def check_admins_remain(before: View, after: View) -> None:
+    """Whether all that a change does may lead from one to the other. Raises `Conflict`."""
+    working = await _working(before)
+    had = _furthest(working)
+    if had > before.now and _furthest(await _working(after)) < had:
+        raise _last(next(f"{key.team}/{key.name}" for key in working if _reach(key) == had))
 
 
 def _reach(key: Key) -> int:
@@ -36,15 +51,19 @@ def _reach(key: Key) -> int:
     return _NEVER if key.expires_at is None else key.expires_at
 
 
-async def _furthest(change: Change, is_meant: Callable[[Key], bool]) -> int:
+def _furthest(keys: Iterable[Key]) -> int:
     """Until when the last of some admin keys works, Unix time; 0 if there is none."""
-    disabled = await change.disabled_teams()
-    working = (key for key in await change.admin_keys() if key.team_id not in disabled)
-    return max((_reach(key) for key in working if is_meant(key)), default=0)
+    return max(map(_reach, keys), default=0)
 
 
-def _last() -> Conflict:
+async def _working(view: View) -> list[Key]:
+    """Admin keys of teams that are not disabled."""
+    disabled = await view.disabled_teams()
+    return [key for key in await view.admin_keys() if key.team_id not in disabled]
+
+
+def _last(name: str = "this one") -> Conflict:
     return Conflict(
-        "No other admin key would work as long as this one does, and then nobody could administer the gateway. Make"
+        f"No other admin key would work as long as {name} does, and then nobody could administer the gateway. Make"
         " another key with the role admin first, or start the gateway with GATEWAY_ADMIN_KEY."
     )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Table, bindparam, insert, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.access.change import Change, ids_of
+from gateway.access.change import Change, View, ids_of
 from gateway.access.records import Key, Team
 from gateway.access.rows import key_of, select_keys, select_teams, team_of
 from gateway.access.rules import Authority
@@ -24,6 +24,8 @@ _ROWS = 100
 
 class Batch(Change):
     """A change of which nothing is in the database before `write`. Finds teams and keys by name, and teams by id."""
+
+    is_judged_whole = True
 
     def __init__(self, connection: AsyncConnection, authority: Authority, now: int) -> None:
         super().__init__(connection, authority, now)
@@ -49,6 +51,15 @@ class Batch(Change):
         named = (tuple_(keys.c.team_id, keys.c.name).in_(pairs), keys.c.state != "revoked")
         for row in await self.connection.execute(select_keys(self.now).where(*named)):
             self._keep_key(key_of(row))
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it changes teams or keys that were there before."""
+        return any(self._updates.values())
+
+    def stored(self) -> View:
+        """What is in the database: before `write`, all as it was."""
+        return View(self.connection, self.authority, self.now)
 
     async def write(self) -> None:
         """Put all of it into the database, and give out numbers."""

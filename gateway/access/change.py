@@ -103,6 +103,8 @@ class Change(View):
     actor: Actor
     revision: int | None = None
     """The newest number given out, None while nothing has changed."""
+    is_judged_whole = False
+    """Whether it is looked at once, when all of it is made, if an admin key remains."""
 
     @classmethod
     async def open(cls, connection: AsyncConnection, actor: Actor, now: int, defaults: Limits = NO_LIMITS) -> Self:

@@ -14,7 +14,7 @@ from gateway.store.tables import keys
 from gateway.terms import State
 
 
-async def make_team(change: Change, draft: TeamDraft, route_groups: frozenset[str]) -> Team:
+async def make_team(change: Change, draft: TeamDraft, route_groups: frozenset[str], *, state: State = "active") -> Team:
     """A new team."""
     rules.require_admin(change.authority)
     draft = legal_team(draft, route_groups)
@@ -22,7 +22,7 @@ async def make_team(change: Change, draft: TeamDraft, route_groups: frozenset[st
     await _check_name_is_free(change, draft.name)
     team = Team(
         id=new_id("team"),
-        state="active",
+        state=state,
         source="api",
         version=1,
         created_at=change.now,

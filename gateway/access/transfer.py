@@ -23,6 +23,7 @@ import msgspec
 from sqlalchemy import ColumnElement, and_
 
 from gateway.access import brought, rules
+from gateway.access.admins import check_admins_remain
 from gateway.access.batch import Batch
 from gateway.access.change import View
 from gateway.access.drafts import Imported, KeyDraft, TeamDraft
@@ -97,6 +98,8 @@ async def apply_entries(batch: Batch, entries: Sequence[object], route_groups: f
     work = _Import(batch, route_groups, await brought.Holders.of(batch.connection, digests))
     for index, team in enumerate(entries):
         await work.team(team, f"teams[{index}]")
+    if batch.replaces:
+        await check_admins_remain(batch.stored(), batch)
     return work.done()
 
 
@@ -168,8 +171,8 @@ class _Import:
         before = await self._visible_team(given["name"])
         state = _state(given)
         if before is None:
-            made = await make_team(self._change, _filled(TeamDraft(name=given["name"]), given), self._route_groups)
-            team = await set_team_state(self._change, made, state or made.state)
+            draft = _filled(TeamDraft(name=given["name"]), given)
+            team = await make_team(self._change, draft, self._route_groups, state=state or "active")
             self._made_teams.append(team)
             return team
         draft = _filled(team_draft(before), given)
@@ -204,9 +207,8 @@ class _Import:
             self._holders.check(secret, before)
         if before is None:
             draft = _filled(KeyDraft(team=team.id, name=given["name"]), given)
-            issued = await make_key(self._change, draft, self._route_groups, secret)
-            key = await set_key_state(self._change, issued.key, state or "active")
-            self._made_keys.append(Issued(key, issued.secret))
+            issued = await make_key(self._change, draft, self._route_groups, secret, state=state or "active")
+            self._made_keys.append(issued)
             return
         key = before
         draft = _filled(key_draft(before), given)

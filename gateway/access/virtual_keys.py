@@ -17,13 +17,14 @@ from gateway.access.validity import check_ends_later, check_key_name, legal_key
 from gateway.errors import Conflict
 
 _HINT_LENGTH = 4
+_State = Literal["active", "disabled"]
 
 
-def new_key(team: Team, draft: KeyDraft, secret: str, now: int) -> Key:
+def new_key(team: Team, draft: KeyDraft, secret: str, now: int, state: _State = "active") -> Key:
     """The record of a key that is made at `now`, Unix time, and has `secret`."""
     members = msgspec.structs.asdict(draft)
     members.update(team=team.name, team_id=team.id, team_state=team.state, hint=hint(secret))
-    return Key(id=new_id("key"), state="active", source="api", version=1, created_at=now, updated_at=now, **members)
+    return Key(id=new_id("key"), state=state, source="api", version=1, created_at=now, updated_at=now, **members)
 
 
 def hint(secret: str) -> str:
@@ -32,7 +33,12 @@ def hint(secret: str) -> str:
 
 
 async def make_key(
-    change: Change, draft: KeyDraft, route_groups: frozenset[str], brought: Brought | None = None
+    change: Change,
+    draft: KeyDraft,
+    route_groups: frozenset[str],
+    brought: Brought | None = None,
+    *,
+    state: _State = "active",
 ) -> Issued:
     """A new key in a team that the actor sees; with a new secret, or with the one that was `brought` and no other."""
     rules.require_team_admin(change.authority)
@@ -41,7 +47,7 @@ async def make_key(
     check_key_name(draft.name)
     check_ends_later(draft.expires_at, change.now)
     secret = new_secret()
-    key = new_key(team, draft, secret, change.now)
+    key = new_key(team, draft, secret, change.now, state)
     rules.check_hands_out(change.authority, rules.terms_of(key, team))
     await _check_name_is_free(change, key)
     if brought is None:
@@ -84,7 +90,7 @@ async def rotate(change: Change, before: Key, grace_s: int) -> Issued:
     return Issued(await change.replace_key(before, after, "key.rotate"), secret)
 
 
-async def set_key_state(change: Change, before: Key, state: Literal["active", "disabled"]) -> Key:
+async def set_key_state(change: Change, before: Key, state: _State) -> Key:
     """Disable or enable a key; nothing is written if it is in that state."""
     rules.require_team_admin(change.authority)
     rules.check_touches_key(change.authority, before)
