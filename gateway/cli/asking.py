@@ -20,6 +20,7 @@ from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import ConfigOption, Where, expand, read, read_all
 from gateway.cli.printing import Printer
 from gateway.errors import BadRequest
+from gateway.metering import moments
 
 if TYPE_CHECKING:
     from gateway.cli.remote_ledger import RemoteLedger
@@ -208,12 +209,12 @@ async def _own(api: Api) -> dict[str, str] | None:
 
 
 def begin_us(option: str, text: str, days: "Days") -> int:
-    """The moment of `12h` ago, of a day or a time, as `values.since` has it; in microseconds.
+    """The moment of `12h` ago, of a day or a time, as `moments.since` has it; in microseconds.
 
     Of whole days sums by day answer, which are kept for longer than single calls. Raises BadParameter.
     """
     now = datetime.now(days.zone)
-    return read(option, lambda said: values.since(said, now), text) * _SECOND_US
+    return read(option, lambda said: moments.since(said, now), text) * _SECOND_US
 
 
 def end_us(option: str, text: str | None, days: "Days") -> int:

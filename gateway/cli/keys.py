@@ -14,6 +14,7 @@ from gateway.cli.options import Edits, Terms, read, said
 from gateway.cli.printing import Record, moment, terms_of
 from gateway.cli.teams import LimitOption
 from gateway.cli.transfer import export, import_
+from gateway.metering import moments
 
 _LEAST = ("secret", "expires", "last used", "owner", "role")
 """Columns that a narrow window may do without."""
@@ -131,7 +132,7 @@ async def rotate(
 ) -> None:
     """Replace a key's secret, and print the new one, this once."""
     check_secrets_can_be_shown()
-    grace_s = 0 if grace is None else read("--grace", values.duration_s, grace)
+    grace_s = 0 if grace is None else read("--grace", moments.duration_s, grace)
     _show_issued(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/rotate", {"grace_s": grace_s}))
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import values
 from gateway.cli.administering import Desk, administers
 from gateway.cli.api import Refused
 from gateway.cli.finding import key_named
 from gateway.cli.options import read
 from gateway.cli.printing import Record, differences, moment
+from gateway.metering import moments
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ async def audit(
 
 def _said(option: str, text: str | None) -> int | None:
     now = datetime.now().astimezone()
-    return None if text is None else read(option, lambda said: values.since(said, now), text)
+    return None if text is None else read(option, lambda said: moments.since(said, now), text)
 
 
 async def _name(desk: Desk, actor: str) -> str:

@@ -6,19 +6,17 @@ ValueError with a sentence that says what to write.
 
 import re
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.metering import moments
 from gateway.terms import MOST_WAIT_S
 
 _MICROUSD = 1_000_000
 _MOST_KEY_BYTES = 4096
 _MOST_DOLLARS = 9_000_000_000
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
-_EPOCH = date(1970, 1, 1).toordinal()
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HEADER_SAFE = re.compile(r"[!-~]+")
 """Visible ASCII (RFC 9110, section 5.5)."""
@@ -53,14 +51,6 @@ def names(text: str) -> list[str] | None:
     return found
 
 
-def duration_s(text: str) -> int:
-    """Seconds of `90s`, `10m`, `12h`, `30d` or `2w`."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise ValueError("must be a number with a unit, such as 10m, 12h or 30d")
-    return int(found[1]) * _UNITS_S[found[2]]
-
-
 def expiry(text: str, now: datetime) -> int | None:
     """Unix time of `30d` from now, of the end of the day `2027-01-31`, of `2027-01-31T18:00`; None for `never`.
 
@@ -68,43 +58,13 @@ def expiry(text: str, now: datetime) -> int | None:
     """
     if text == "never":
         return None
-    if _DURATION.fullmatch(text):
-        return int(now.timestamp()) + duration_s(text)
-    moment = _moment(text, now, "must be never, a time from now such as 30d, or a date such as 2027-01-31")
+    if moments.DURATION.fullmatch(text):
+        return int(now.timestamp()) + moments.duration_s(text)
+    ends = moments.moment(text, now, "must be never, a time from now such as 30d, or a date such as 2027-01-31")
     if _DATE.fullmatch(text):
         # Whoever says "until the 31st" means that day too.
-        moment += timedelta(days=1) - timedelta(seconds=1)
-    return int(moment.timestamp())
-
-
-def since(text: str, now: datetime) -> int:
-    """Unix time at which `today`, `yesterday` or the day `2027-01-31` begins, of `12h` ago, or of `2027-01-31T18:00`.
-
-    Of `7d` and `2w`, the beginning of the first of so many days, of which today is the last. Nothing is before 1970.
-    """
-    days = {"today": 1, "yesterday": 2}.get(text) or _days(text)
-    if days is not None:
-        first = max(now.toordinal() - days + 1, _EPOCH)
-        return max(0, int(datetime.combine(date.fromordinal(first), time(), now.tzinfo).timestamp()))
-    if _DURATION.fullmatch(text):
-        return max(0, int(now.timestamp()) - duration_s(text))
-    wanted = "must be today, yesterday, a time before now such as 7d or 12h, or a date such as 2027-01-31"
-    return max(0, int(_moment(text, now, wanted).timestamp()))
-
-
-def _days(text: str) -> int | None:
-    found = _DURATION.fullmatch(text)
-    if found is None or found[2] not in ("d", "w"):
-        return None
-    return max(1, int(found[1]) * _UNITS_S[found[2]] // _UNITS_S["d"])
-
-
-def _moment(text: str, now: datetime, wanted: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(wanted) from None
-    return moment.replace(tzinfo=now.tzinfo) if moment.tzinfo is None else moment
+        ends += timedelta(days=1) - timedelta(seconds=1)
+    return int(ends.timestamp())
 
 
 def budget(text: str) -> tuple[str, int | None]:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:
         {"limit": "0"},
         {"limit": "201"},
         {"after": "?"},
-        {"since": "yesterday"},
+        {"since": "tomorrow"},
+        {"since": "7 d"},
         {"since": "2026-13-01"},
         {"since": "0001-01-01"},
         {"since": "9999-01-01"},
@@ -175,6 +177,26 @@ def test_without_times_the_last_thirty_days_are_meant(world: LedgerWorld) -> Non
     reply = world.admin.get("/usage").json()
     assert reply["until"] - reply["since"] == 30 * 86_400
     assert (reply["since"] % 86_400, reply["source"]) == (0, "days")
+
+
+@pytest.mark.parametrize(("words", "days"), [("today", 1), ("yesterday", 2), ("7d", 7), ("2w", 14)])
+def test_days_are_named_by_the_words_that_commands_take(world: LedgerWorld, words: str, days: int) -> None:
+    for client, path in ((world.admin, "/usage"), (world.as_key("ada"), "/me/usage")):
+        reply = client.get(path, since=words).json()
+        assert reply["until"] - reply["since"] == days * 86_400
+        assert reply["source"] == "days"
+
+
+def test_all_of_yesterday_ends_where_today_begins(world: LedgerWorld) -> None:
+    reply = world.admin.get("/usage", since="yesterday", until="today").json()
+    assert reply["until"] - reply["since"] == 86_400
+
+
+def test_a_time_may_be_hours_ago_or_a_moment_with_its_offset(world: LedgerWorld) -> None:
+    hours = world.admin.get("/usage", since="12h", until="2h").json()
+    assert hours["until"] - hours["since"] == 36_000
+    moment = world.admin.get("/usage", since="2026-11-22T12:00:00+01:00").json()
+    assert moment["since"] == int(datetime(2026, 11, 22, 11, tzinfo=UTC).timestamp())
 
 
 def test_the_questions_of_the_documentation_are_answered(world: LedgerWorld) -> None:

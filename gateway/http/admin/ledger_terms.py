@@ -6,7 +6,7 @@ Knows the query parameters and how they become filters; what the answers are is 
 import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import date
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from gateway.access.validity import is_plain
 from gateway.errors import BadRequest
 from gateway.http.admin.keys import check_has_key
 from gateway.http.admin.turns import Turns
+from gateway.metering import moments
 from gateway.metering.ledger_queries import LedgerQueries
 from gateway.metering.ledger_query import Call, CallsPage, CallsQuery, Filters, UsagePage, UsageQuery
 from gateway.metering.rollups import Days
@@ -30,10 +31,13 @@ _LONGEST_US = 7_305 * 86_400_000_000
 """Twenty years: the clocks of a time zone are followed day by day."""
 _LONGEST_OF_MEMBERS_US = 366 * 86_400_000_000
 _TAG = "tag:"
-_DAY_ZERO = date(1970, 1, 1).toordinal()
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SECONDS = re.compile(r"[0-9]{1,11}")
-_ABOUT_TIMES = "Unix time in seconds, or a date (`2026-11-01`), which begins as `limits.time_zone` has it."
+_LATEST_US = 32_472_000_000_000_000
+_MOST_CHARACTERS = 40
+_ABOUT_TIMES = (
+    "Unix time in seconds; a date (`2026-11-01`), `today`, `yesterday` or so many days with today as the last (`7d`,"
+    " `2w`), which begin as `limits.time_zone` has it; hours ago (`12h`); or a time (`2026-11-01T18:00:00Z`)."
+)
 
 
 class OwnFilters(BaseModel):
@@ -43,12 +47,14 @@ class OwnFilters(BaseModel):
 
     since: str | None = Field(
         default=None,
-        max_length=20,
+        max_length=_MOST_CHARACTERS,
         description=f"{_ABOUT_TIMES} Calls from then on; without it, of thirty days, today's among them.",
         examples=["2026-11-01"],
     )
     until: str | None = Field(
-        default=None, max_length=20, description=f"{_ABOUT_TIMES} Calls before then; without it, all up to now."
+        default=None,
+        max_length=_MOST_CHARACTERS,
+        description=f"{_ABOUT_TIMES} Calls before then; without it, all up to now.",
     )
     model: str | None = Field(default=None, max_length=200, description="As the call named it, aliases resolved.")
     route: str | None = Field(default=None, max_length=100, description="As `/v1/chat/completions`.")
@@ -122,8 +128,9 @@ class LedgerDesk:
     def filters(self, asked: OwnFilters, whose: Whose) -> dict[str, Any]:
         """Members of `gateway.metering.ledger_query.Filters`. Raises `BadRequest`."""
         _check_plain(asked)
-        until_us = self._until_us(asked.until)
-        since_us = self._since_us(asked.since, until_us)
+        now = datetime.fromtimestamp(self._now(), self.days.zone)
+        until_us = self._until_us(asked.until, now)
+        since_us = self._since_us(asked.since, now, until_us)
         if until_us - since_us > _LONGEST_US:
             raise BadRequest("The time asked for must be twenty years at most. Ask for a part of it.", param="since")
         return {
@@ -143,34 +150,16 @@ class LedgerDesk:
     async def _names(self, *calls: Call) -> Names:
         return await names_of(self._store, (call.team_id for call in calls), (call.key_id for call in calls))
 
-    def _until_us(self, text: str | None) -> int:
+    def _until_us(self, text: str | None, now: datetime) -> int:
         if text is not None:
-            return self._moment_us(text, "until")
-        return self.days.begin_us(self.days.of(int(self._now() * 1e6)) + 1)
+            return _moment_us(text, now, "until")
+        return self.days.begin_us(self.days.of(int(now.timestamp() * 1e6)) + 1)
 
-    def _since_us(self, text: str | None, until_us: int) -> int:
+    def _since_us(self, text: str | None, now: datetime, until_us: int) -> int:
         if text is not None:
-            return self._moment_us(text, "since")
+            return _moment_us(text, now, "since")
         last = self.days.of(max(until_us - 1, 0))
         return self.days.begin_us(max(last - _DEFAULT_DAYS + 1, 1))
-
-    def _moment_us(self, text: str, param: str) -> int:
-        latest = BadRequest(f"{param} must be a time between 1970 and 2999: {_ABOUT_TIMES}", param=param)
-        if _SECONDS.fullmatch(text):
-            moment_us = int(text) * 1_000_000
-        elif _DATE.fullmatch(text):
-            try:
-                day = date.fromisoformat(text).toordinal() - _DAY_ZERO
-            except ValueError:
-                raise latest from None
-            if not 0 < day < 365 * 1_029:
-                raise latest
-            moment_us = self.days.begin_us(day)
-        else:
-            raise latest
-        if moment_us > 32_472_000_000_000_000:
-            raise latest
-        return moment_us
 
 
 async def whose_calls(administration: Administration, actor: Actor, asked: AnyFilters) -> Whose:
@@ -198,6 +187,16 @@ async def own_calls(administration: Administration, actor: Actor) -> Whose:
     check_has_key(actor)
     key, team = await administration.me(actor)
     return Whose((team.id,), (key.id,))
+
+
+def _moment_us(text: str, now: datetime, param: str) -> int:
+    try:
+        moment_s = int(text) if _SECONDS.fullmatch(text) else moments.since(text, now)
+    except ValueError as error:
+        raise BadRequest(f"{param} {error}, or Unix time in seconds.", param=param) from None
+    if moment_s * 1_000_000 > _LATEST_US:
+        raise BadRequest(f"{param} must be a time between 1970 and 2999.", param=param)
+    return moment_s * 1_000_000
 
 
 def _tags(text: str | None) -> Mapping[str, str]:
