@@ -36,6 +36,7 @@ from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
+from gateway.relay.form import FormModel
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.late_record import late_record
 from gateway.relay.listing import Listing, read_query
@@ -295,12 +296,16 @@ class Proxy:
         call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
         if match.route.runs_model:
             call.asked = self._allowance.ask(_known(call.principal), "", b"", 0)
+        form = FormModel(head.fields.get(b"content-type", b""))
 
         async def receive_and_look() -> MutableMapping[str, Any]:
             is_late = scope["cycle"].more_body
             message = await receive()
             if is_late:
                 await self._look_again(call, match, head, scope)
+            if match.route.runs_model:
+                form.feed(message.get("body", b""))
+                call.model = None if form.name is None else without_keys(form.name)[:_LONGEST_NAME]
             return message
 
         body = stream_body(receive_and_look, self._max_upload_bytes)
