@@ -93,6 +93,12 @@ def test_one_document_is_read_at_a_time(admin: Client, monkeypatch: pytest.Monke
             assert isinstance(done.result(), dict)
 
 
+def test_an_import_takes_no_idempotency_key(admin: Client) -> None:
+    reply = admin.send("POST", "/import", DOCUMENT, content_type=YAML, idempotency_key="one")
+    assert "no Idempotency-Key" in assert_refused(reply, 400, param="idempotency-key")
+    assert admin.get("/teams", name="engines").json()["data"] == []
+
+
 def test_only_yaml_is_taken(admin: Client) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         headers = {"content_type": kind} if kind else {}

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.access.administration import Administration
-from gateway.errors import UnsupportedMediaType
+from gateway.errors import BadRequest, UnsupportedMediaType
 from gateway.http.admin.authentication import ActorOf, content_type, for_team_admins
 from gateway.http.admin.document import read_document, write_document
 from gateway.http.admin.replies import ImportReply, import_reply
@@ -58,6 +58,11 @@ class TransferRoutes:
         A new key with `secret_sha256`, which an admin alone may send, keeps the secret that has this SHA-256, and its
         `secret` is null. No key that is there gets another secret.
         """
+        if "idempotency-key" in request.headers:
+            raise BadRequest(
+                "An import takes no Idempotency-Key: sent again it changes nothing, and shows no secret again.",
+                param="idempotency-key",
+            )
         if content_type(request) not in _TYPES:
             raise UnsupportedMediaType(f"The body must be YAML. Send it with Content-Type: {_YAML}.")
         # One at a time: each takes a while, of the processor and of a connection to the database.
