@@ -244,8 +244,13 @@ class Administration:
         """Teams and keys that the actor may see, as a document for `import_`: no secrets, no ids, nothing ended.
 
         `team`, an id or a name: of that one alone. `with_digests`, for admins: with the SHA-256 of the newest secret
-        of each key, so that it works where the document is imported.
+        of each key, so that it works where the document is imported; the audit log tells of it.
         """
+        if with_digests:
+            # First, so that nothing goes out without a trace.
+            async with self._changing(actor, Change) as change:
+                rules.require_admin(change.authority)
+                await change.note_export(None if team is None else await change.team(team))
         async with self._viewing(actor) as view:
             (rules.require_admin if with_digests else rules.require_team_admin)(view.authority)
             only = [] if team is None else [teams.c.id == (await view.team(team)).id]

@@ -38,6 +38,7 @@ class Batch(Change):
         self._inserts: dict[Table, list[dict[str, Any]]] = {table: [] for table in (teams, keys, secrets, audit)}
         self._updates: dict[Table, dict[str, dict[str, Any]]] = {teams: {}, keys: {}}
         self._touched: dict[tuple[str, str | None], None] = {}
+        self._marked: list[bytes] = []
 
     async def load(self, names: Mapping[str, Iterable[str]]) -> None:
         """Read these teams and, of each that the actor sees, the keys of these names. What is not there is noted."""
@@ -69,6 +70,8 @@ class Batch(Change):
             # In one order, the same that last uses are written in, so that no two transactions wait for each other.
             rows = [{"of_id": it, **changed[it]} for it in sorted(changed)]
             await self._execute(update(table).where(table.c.id == bindparam("of_id")), rows)
+        is_marked = update(secrets).where(secrets.c.digest == bindparam("of_digest")).values(is_imported=True)
+        await self._execute(is_marked, [{"of_digest": digest} for digest in self._marked])
         if self._touched:
             self.revision = await bump_each(self.connection, list(self._touched), at=self.now)
 
@@ -106,6 +109,11 @@ class Batch(Change):
     async def add_key(self, key: Key, digest: bytes, *, is_imported: bool = False) -> Key:
         """To be stored by `write`."""
         return self._keep_key(await super().add_key(key, digest, is_imported=is_imported))
+
+    def mark_imported(self, key: Key, digest: bytes) -> None:
+        """Let this secret of a key that is there have any form, from `write` on; the key stays what it was."""
+        self._marked.append(digest)
+        self._touched[ids_of(key)] = None
 
     async def replace_key(self, before: Key, after: Key, action: str = "key.update") -> Key:
         """To be stored by `write`."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.access.drafts import Brought
@@ -25,6 +25,7 @@ class _Holder(NamedTuple):
     key_id: str
     name: str
     is_newest: bool
+    is_marked: bool
 
 
 def taken_from(given: dict[str, Any]) -> Brought | None:
@@ -38,7 +39,7 @@ def taken_from(given: dict[str, Any]) -> Brought | None:
         raise BadRequest("secret_sha256 must be the SHA-256 of a whole key: 64 digits of 0-9 and a-f.", param=SECRET)
     if hint is not None and not (isinstance(hint, str) and _HINT.fullmatch(hint)):
         raise BadRequest("hint must be the last characters of the secret, four at most.", param=HINT)
-    return Brought(bytes.fromhex(sha256), hint or "")
+    return Brought(bytes.fromhex(sha256), hint)
 
 
 def digests_in(entries: Iterable[object]) -> list[bytes]:
@@ -47,11 +48,17 @@ def digests_in(entries: Iterable[object]) -> list[bytes]:
     return [bytes.fromhex(sha256) for sha256 in found if isinstance(sha256, str) and _SHA256.fullmatch(sha256)]
 
 
-async def shown_of(connection: AsyncConnection, confines: Sequence[Any]) -> dict[str, str]:
-    """The SHA-256 of the newest secret, in hex, of keys that fulfil `confines`, by the key's id."""
-    query = select(secrets.c.key_id, secrets.c.digest).join(keys, keys.c.id == secrets.c.key_id)
-    query = query.join(teams, teams.c.id == keys.c.team_id).where(secrets.c.valid_until.is_(None), *confines)
-    return {row.key_id: bytes(row.digest).hex() for row in await connection.execute(query)}
+def with_newest(query: Select[Any]) -> Select[Any]:
+    """Rows of keys with the digest of their newest secret, for `shown_of`: read at once with the hint of it."""
+    newest = secrets.alias("newest")
+    is_newest = (newest.c.key_id == keys.c.id) & newest.c.valid_until.is_(None)
+    return query.add_columns(newest.c.digest.label(SECRET)).outerjoin(newest, is_newest)
+
+
+def shown_of(row: Row[Any], key: Key) -> dict[str, str]:
+    """What an export says of the secret of `key`, which such a row holds."""
+    sha256 = row._mapping[SECRET]  # noqa: SLF001 - public in spite of its name
+    return {} if sha256 is None else {SECRET: bytes(sha256).hex(), HINT: key.hint}
 
 
 class Holders:
@@ -66,12 +73,12 @@ class Holders:
         """Read whose these are, in one query or none."""
         if not digests:
             return cls({})
-        columns = secrets.c.digest, secrets.c.valid_until, keys.c.id, keys.c.name, teams.c.name.label("team")
-        query = select(*columns).join_from(secrets, keys, secrets.c.key_id == keys.c.id)
+        of_secret = secrets.c.digest, secrets.c.valid_until, secrets.c.is_imported
+        query = select(*of_secret, keys.c.id, keys.c.name, teams.c.name.label("team"))
+        query = query.join_from(secrets, keys, secrets.c.key_id == keys.c.id)
         query = query.join(teams, teams.c.id == keys.c.team_id).where(secrets.c.digest.in_(digests))
         rows = await connection.execute(query)
-        held = {bytes(row.digest): _Holder(row.id, f"{row.team}/{row.name}", row.valid_until is None) for row in rows}
-        return cls(held)
+        return cls({bytes(row.digest): _holder(row) for row in rows})
 
     def check(self, brought: Brought, key: Key | None) -> None:
         """Raises `Conflict` unless the secret is nobody's, for a key to be made, or is `key`'s own newest already."""
@@ -87,3 +94,17 @@ class Holders:
                 " secret_sha256 out, give the key another name, or revoke the one that is there.",
                 param=SECRET,
             )
+        if key is not None and brought.hint not in (None, key.hint):
+            raise Conflict("This key is there already, and its hint is another. Take hint out.", param=HINT)
+
+    def is_marked(self, brought: Brought) -> bool:
+        """Whether the store knows of a secret that is there that it may have any form, as imported ones may.
+
+        A database that was of an older schema for a while has forgotten it.
+        """
+        holder = self._stored.get(brought.digest)
+        return holder is None or holder.is_marked
+
+
+def _holder(row: Row[Any]) -> _Holder:
+    return _Holder(row.id, f"{row.team}/{row.name}", row.valid_until is None, row.is_imported)

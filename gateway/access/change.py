@@ -26,6 +26,9 @@ from gateway.terms import NO_LIMITS, Limits
 
 _BASE62 = string.digits + string.ascii_letters
 _NOT_AUDITED = ("last_used_at", "team_state")
+_ALL = "all"
+"""What an entry of the audit log names in place of an id."""
+_NOTHING: Mapping[str, object] = {}
 
 
 def new_id(kind: str) -> str:
@@ -136,7 +139,7 @@ class Change(View):
         """Store a new key and the SHA-256 of its secret, which has any form if it was imported."""
         await self._insert(keys, key_values(key))
         await self.add_secret(key.id, digest, is_imported=is_imported)
-        await self._trail("key.create", None, key)
+        await self._trail("key.create", None, key, {"imported": True} if is_imported else {})
         return key
 
     async def replace_key(self, before: Key, after: Key, action: str = "key.update") -> Key:
@@ -179,8 +182,15 @@ class Change(View):
         """The same of a reset that failed: nothing, or not all, of what its own entry tells was done."""
         await self._note("limits.reset_failed", subject, None, {"name": subject.name})
 
-    async def _trail(self, action: str, before: Team | Key | None, after: Team | Key) -> None:
-        await self._note(action, after, None if before is None else _audited(before), _audited(after))
+    async def note_export(self, team: Team | None) -> None:
+        """Leave a trail of digests that go out, of one team or of all."""
+        name = {} if team is None else {"name": team.name}
+        await self._note("key.export", team, None, {**name, "with_digests": True})
+
+    async def _trail(
+        self, action: str, before: Team | Key | None, after: Team | Key, more: Mapping[str, object] = _NOTHING
+    ) -> None:
+        await self._note(action, after, None if before is None else _audited(before), {**_audited(after), **more})
         await self._number(after)
 
     async def _number(self, after: Team | Key) -> None:
@@ -188,14 +198,14 @@ class Change(View):
         self.revision = await bump(self.connection, team_id=team_id, key_id=key_id, at=self.now)
 
     async def _note(
-        self, action: str, subject: Team | Key, before: dict[str, Any] | None, after: dict[str, Any]
+        self, action: str, subject: Team | Key | None, before: dict[str, Any] | None, after: dict[str, Any]
     ) -> None:
         entry = {
             "at": self.now,
             "actor": self.actor.name,
             "action": action,
-            "object_id": subject.id,
-            "team_id": ids_of(subject)[0],
+            "object_id": _ALL if subject is None else subject.id,
+            "team_id": None if subject is None else ids_of(subject)[0],
             "before": before,
             "after": after,
             "address": self.actor.address,

@@ -38,7 +38,7 @@ class Brought(msgspec.Struct, frozen=True):
     """A secret that was made elsewhere: its SHA-256, and what lists show of it, which may be nothing."""
 
     digest: bytes
-    hint: str
+    hint: str | None
 
     def __repr__(self) -> str:
         return "Brought()"

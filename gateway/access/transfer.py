@@ -54,14 +54,12 @@ async def document_of(
 ) -> dict[str, object]:
     """The teams that fulfil `confines`, with their keys: not those of the settings, nor what has ended."""
     held: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    digests = await brought.shown_of(view.connection, confines) if with_digests else {}
     has_ended = and_(keys.c.expires_at.is_not(None), keys.c.expires_at <= view.now)
     kept = (keys.c.state != "revoked", keys.c.source == "api", ~has_ended)
     query = select_keys(view.now).where(*kept, *confines).order_by(keys.c.name, keys.c.id)
-    for row in await view.connection.execute(query):
+    for row in await view.connection.execute(brought.with_newest(query) if with_digests else query):
         key = key_of(row)
-        secret = {brought.SECRET: digests[key.id], brought.HINT: key.hint} if key.id in digests else {}
-        held[key.team_id].append(_members(key, _OF_KEY) | secret)
+        held[key.team_id].append(_members(key, _OF_KEY) | (brought.shown_of(row, key) if with_digests else {}))
     rows = await view.connection.execute(select_teams().where(*confines).order_by(teams.c.name))
     shown = [_members(team, _OF_TEAM) | {"keys": held[team.id]} for team in map(team_of, rows)]
     return {"version": VERSION, "teams": shown}
@@ -210,6 +208,8 @@ class _Import:
             issued = await make_key(self._change, draft, self._route_groups, secret, state=state or "active")
             self._made_keys.append(issued)
             return
+        if secret is not None and not self._holders.is_marked(secret):
+            self._change.mark_imported(before, secret.digest)
         key = before
         draft = _filled(key_draft(before), given)
         if draft != key_draft(before):

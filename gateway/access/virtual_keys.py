@@ -52,7 +52,7 @@ async def make_key(
     await _check_name_is_free(change, key)
     if brought is None:
         return Issued(await change.add_key(key, digest(secret.encode())), secret)
-    key = msgspec.structs.replace(key, hint=brought.hint)
+    key = msgspec.structs.replace(key, hint=brought.hint or "")
     return Issued(await change.add_key(key, brought.digest, is_imported=True), None)
 
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, update
 
-from gateway.access.drafts import KeyFilters
+from gateway.access.directory import KeyDirectory
+from gateway.access.drafts import AuditFilters, KeyFilters
 from gateway.access.records import Key
 from gateway.access.transfer import MOST_ENTRIES
-from gateway.errors import BadRequest, Conflict, Forbidden
+from gateway.errors import BadRequest, Conflict, Forbidden, InvalidKey
 from gateway.http.admin.document import read_document, write_document
-from gateway.store.tables import secrets
+from gateway.store.changes import changes_since, current_revision
+from gateway.store.tables import audit, secrets
 from gateway.terms import Budgets, Grants, Limits
 from tests.access.desk import NOW, ROOT, Desk, opened, secret_of
 from tests.access.queries import queries
@@ -66,6 +68,63 @@ async def test_importing_it_again_changes_nothing_and_with_another_secret_is_ref
     with pytest.raises(Conflict, match="with another secret"):
         await desk.do.import_(ROOT, _team(_brought()))
     assert await desk.works(OLD)
+
+
+async def test_a_key_that_is_there_keeps_its_hint(desk: Desk) -> None:
+    await desk.do.import_(ROOT, _team(_brought(hint="make")))
+    before = await desk.trace()
+    for hint in ("", "MAKE"):
+        with pytest.raises(Conflict, match=r"teams\[0\].keys\[0\]: This key is there already, and its hint is another"):
+            await desk.do.import_(ROOT, _team(_brought(hint=hint)))
+    assert (await desk.do.import_(ROOT, _team(_brought(hint="make")))).unchanged == 2
+    assert await desk.trace() == before
+
+
+async def test_a_secret_whose_mark_a_downgrade_took_works_again_once_it_is_imported_again(desk: Desk) -> None:
+    await desk.do.import_(ROOT, _team(_brought()))
+    async with desk.store.writing() as connection:
+        await connection.execute(update(secrets).values(is_imported=False))
+    directory = KeyDirectory(desk.store)
+    await directory.preload()
+    with pytest.raises(InvalidKey):
+        await directory.look_up(f"Bearer {OLD}".encode())
+    async with desk.store.reading() as connection:
+        number = await current_revision(connection)
+    assert (await desk.do.import_(ROOT, _team(_brought()), dry_run=True)).unchanged == 2
+    assert (await desk.do.import_(ROOT, _team(_brought()))).unchanged == 2
+    async with desk.store.reading() as connection:
+        await directory.apply(await changes_since(connection, number))
+    assert (await directory.look_up(f"Bearer {OLD}".encode())).key == "alice"
+    await directory.close()
+
+
+async def test_the_audit_log_tells_of_secrets_that_come_and_of_digests_that_go(desk: Desk) -> None:
+    await desk.do.import_(ROOT, _team(_brought(), {"name": "bob"}))
+    made = {
+        entry["after"]["name"]: entry["after"] for entry in await desk.rows(audit) if entry["action"] == "key.create"
+    }
+    assert [made[name].get("imported") for name in ("alice", "bob")] == [True, None]
+    count = len(await desk.rows(audit))
+    await desk.do.export(ROOT)
+    assert len(await desk.rows(audit)) == count
+    team = await desk.do.team(ROOT, "research")
+    await desk.do.export(ROOT, "research", with_digests=True)
+    await desk.do.export(ROOT, with_digests=True)
+    entries = (await desk.do.audit(ROOT, AuditFilters(action="key.export"))).items
+    told = [(entry.actor, entry.object_id, entry.team_id, entry.after) for entry in entries]
+    assert told == [
+        ("cli", "all", None, {"with_digests": True}),
+        ("cli", team.id, team.id, {"name": "research", "with_digests": True}),
+    ]
+    assert _hex(OLD) not in str(await desk.rows(audit))
+
+
+async def test_a_digest_and_what_is_shown_of_its_secret_are_read_at_once(desk: Desk) -> None:
+    await desk.key()
+    with queries(desk.store) as seen:
+        await desk.do.export(ROOT, with_digests=True)
+    assert len([query for query in seen if ".digest" in query]) == 1
+    assert all(".hint" in query for query in seen if ".digest" in query)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
