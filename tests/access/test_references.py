@@ -161,7 +161,7 @@ def test_items_are_looked_for_only_where_a_route_takes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"file_id":' * 5_000, b'{"input":[{"id":"' + b"[" * 5_000, b'{"input":[{"id":"\\q"}]}']
+    "body", [b'{"file_id":' * 100_000, b'{"input":[{"id":"' + b"[" * 100_000, b'{"input":[{"id":"\\q"}]}']
 )
 def test_what_is_no_json_is_at_worst_refused(body: bytes) -> None:
     with contextlib.suppress(BadRequest):

@@ -73,7 +73,7 @@ def test_a_list_that_cannot_be_written_again_stays_as_it_is(model: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "body", [b"[" * 5000, b'{"data":' + b"[" * 5000, b'{"data":' + b"[" * 5000 + b"]" * 5000 + b"}"]
+    "body", [b"[" * 100_000, b'{"data":' + b"[" * 100_000, b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
 )
 def test_a_list_that_is_nested_too_deep_stays_as_it_is(body: bytes) -> None:
     assert add_aliases(body, {"a": "b"}) == body
