@@ -34,6 +34,7 @@ from gateway.limits.plan import Planner, Policy
 from gateway.limits.readings import readings_of_decisions, readings_of_money, readings_of_redis
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
+from gateway.limits.rule_id import limit_of
 from gateway.limits.spend import Spend
 from gateway.metering.estimate import Estimator
 from gateway.metering.late import LateRecords
@@ -181,7 +182,7 @@ class Books:
         days = Days(ZoneInfo(settings.limits.time_zone))
         journal = Journal(Path(settings.server.state_dir), "usage", max_bytes=kept.max_journal_bytes)
         drain = Drain(store, days)
-        self.ledger = Ledger(journal, drain, kept_days=kept.calls_retention_days)
+        self.ledger = Ledger(journal, drain, kept_days=kept.calls_retention_days, limit_of=limit_of)
         self.late = LateRecords(self.ledger.note)
         drain.written = self.late.written
         self.queries = LedgerQueries(store, days)

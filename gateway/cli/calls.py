@@ -134,8 +134,8 @@ def tokens(call: "Call", kind: str) -> str:
 
 
 def how_it_ended(call: "Call") -> str:
-    """`done`, or with the codes of errors: `refused: rate_limit_exceeded`."""
-    codes = ", ".join(code for code in (call.error, call.upstream_error) if code)
+    """`done`, or with the codes of errors and the limit: `refused: rate_limit_exceeded, key/requests/minute`."""
+    codes = ", ".join(code for code in (call.error, call.refused_by, call.upstream_error) if code)
     return f"{call.outcome}: {codes}" if codes else call.outcome
 
 

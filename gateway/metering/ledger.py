@@ -15,11 +15,14 @@ import logging
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from gateway.call import CallRecord, Principal
 from gateway.errors import StoreUnavailable
 from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_line import encode
 from gateway.metering.refusals import Refusals
+from gateway.metering.refused_by import joined
 from gateway.store.journal import Journal
 
 BATCH_BYTES = 192 * 1024
@@ -33,6 +36,7 @@ _ADOPT_EVERY_S = 2.0
 _RETRY_S = 1.0
 _CLOSE_S = 5.0
 _DAY_US = 86_400_000_000
+_TOO_MANY = 429
 
 _log = logging.getLogger("gateway")
 
@@ -44,21 +48,23 @@ class Ledger:
     and how much waits in memory; `waiting_since_s` is when the first of those came that wait now, None if none does.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts, and what tests choose
         self,
         journal: Journal,
         drain: Drain,
         *,
         kept_days: int = 0,
         max_held_bytes: int = MAX_HELD_BYTES,
+        limit_of: Callable[[str], str | None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`kept_days`: when the ledger deletes calls; 0: never."""
+        """`kept_days`: when the ledger deletes calls; 0: never. `limit_of`: what limit the detail of a 429 names."""
         self._journal = journal
         self._writer = drain
         self._kept_days = kept_days
         self._max_held_bytes = max_held_bytes
         self._now = now
+        self._limit_of = limit_of
         self._refusals = Refusals()
         self._held: list[bytes] = []
         self._noted = asyncio.Event()
@@ -101,14 +107,16 @@ class Ledger:
             self._lose(len(self._held), "the gateway ends while neither disk nor database takes them")
         self._journal.close()
 
-    def note(self, record: CallRecord, _detail: str = "") -> None:
+    def note(self, record: CallRecord, detail: str = "") -> None:
         """Keep what is known of a call, if it was by a known key and on a route; never raises, never waits."""
         principal = record.principal
         if principal is None or record.route is None:
             return
         try:
-            if record.outcome != "refused" or self._is_single(record, principal):
+            if record.outcome != "refused":
                 self._keep(encode(record))
+            else:
+                self._note_refused(record, principal, detail)
         except Exception:  # a bug here must not end calls
             if not self.lost:
                 _log.exception("A call cannot be written to the ledger on a bug, and its record is lost.")
@@ -146,15 +154,17 @@ class Ledger:
         self.drained += written.new
         self.lost += written.lost
 
-    def _is_single(self, record: CallRecord, principal: Principal) -> bool:
-        """Whether a refused call gets a line of its own; else it was counted."""
+    def _note_refused(self, record: CallRecord, principal: Principal, detail: str) -> None:
+        """In a line of its own, or counted."""
         if self._refusals.is_over(self._now()):
             self._keep_counted()
-        return self._refusals.is_single(record, principal)
+        limit = self._limit_of(detail) if record.status == _TOO_MANY else None
+        if self._refusals.is_single(record, principal, limit):
+            self._keep(encode(_refused_by(limit, record)))
 
     def _keep_counted(self) -> None:
         for each in self._refusals.ended(self._now()):
-            self._keep(encode(each.record, each.more))
+            self._keep(encode(_refused_by(each.limit, each.record), each.more))
 
     def _keep(self, line: bytes) -> None:
         """In the journal, or in memory."""
@@ -232,3 +242,7 @@ class Ledger:
         if not self._is_away:
             _log.warning(sentence, getattr(error, "detail", "") or error, exc_info=bug)
         self._is_away = True
+
+
+def _refused_by(limit: str | None, record: CallRecord) -> CallRecord:
+    return record if limit is None else msgspec.structs.replace(record, error=joined(record.error, limit))

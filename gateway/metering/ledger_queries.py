@@ -43,6 +43,7 @@ from gateway.metering.ledger_query import (
     UsagePage,
     UsageQuery,
 )
+from gateway.metering.refused_by import has_code, parted
 from gateway.metering.rollups import FAILED, KNOWN, Days, date_of
 from gateway.store.engine import Store
 from gateway.store.tables import USAGE, call_tags, calls, usage_days
@@ -212,7 +213,9 @@ def _who(query: Filters, table: FromClause) -> list[ColumnElement[bool]]:
 
 
 def _details(query: CallsQuery) -> list[ColumnElement[bool]]:
-    conditions = [*_among(calls.c.outcome, query.outcomes), *_among(calls.c.error, query.errors)]
+    conditions = _among(calls.c.outcome, query.outcomes)
+    if query.errors is not None:
+        conditions.append(either(false(), *map(has_code, query.errors)))
     if query.status_classes is not None:
         ranges = (calls.c.status.between(first * 100, first * 100 + 99) for first in query.status_classes)
         conditions.append(either(false(), *ranges))
@@ -256,6 +259,7 @@ def _call(row: dict[str, Any], tags: dict[str, str]) -> Call:
         for name in USAGE:
             del row[name]
     row["streamed"] = bool(row["streamed"])
+    row["error"], row["refused_by"] = parted(row["error"], row["outcome"])
     return Call(started_at_us=row.pop("started_at"), usage=usage, tags=tags, **row)
 
 

@@ -117,6 +117,8 @@ class Call(msgspec.Struct, frozen=True):
     outcome: Outcome
     streamed: bool
     error: str | None
+    refused_by: str | None
+    """The limit that refused it, as `key/requests/minute`: whose it is, of what, and its period if it has one."""
     upstream_error: str | None
     upstream_request_id: str | None
     usage_source: UsageSource

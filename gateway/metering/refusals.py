@@ -13,16 +13,17 @@ MOST_A_SECOND = 10
 
 _QUARTER_S = 900
 """No day begins within one, in any time zone."""
-_Kind = tuple[str | None, str | None, int]
+_Kind = tuple[str | None, str | None, str | None, int]
 
 
 class Counted:
-    """A call that stands for itself and `more` like it."""
+    """A call that stands for itself and `more` like it. `limit` refused them all; None: none did, or several."""
 
-    __slots__ = ("more", "record")
+    __slots__ = ("limit", "more", "record")
 
-    def __init__(self, record: CallRecord) -> None:
+    def __init__(self, record: CallRecord, limit: str | None) -> None:
         self.record = record
+        self.limit = limit
         self.more = 0
 
 
@@ -56,26 +57,26 @@ class Refusals:
         self._second = int(now_s)
         return counted
 
-    def is_single(self, record: CallRecord, principal: Principal) -> bool:
-        """Whether `record`, a refused call's, is to be kept singly; else it has been counted."""
+    def is_single(self, record: CallRecord, principal: Principal, limit: str | None = None) -> bool:
+        """Whether `record`, of a call that `limit` refused, is to be kept singly; else it has been counted."""
         of_key = self._keys.get(principal.key_id)
         if of_key is None:
             of_key = self._keys[principal.key_id] = _OfKey()
         if of_key.singly < MOST_A_SECOND:
             of_key.singly += 1
             return True
-        _count(of_key.counted, record)
+        _count(of_key.counted, record, limit)
         return False
 
 
-def _count(counted: dict[_Kind, Counted], record: CallRecord) -> None:
-    """By route and model, which both may be anything that there is, or that the client has made up."""
+def _count(counted: dict[_Kind, Counted], record: CallRecord, limit: str | None) -> None:
+    """By route and model, which both may be anything that there is, or that the client has made up; and by limit."""
     quarter = int(record.started_at_s) // _QUARTER_S
-    kind: _Kind = (None if record.route is None else record.route.path, record.model, quarter)
+    kind: _Kind = (None if record.route is None else record.route.path, record.model, limit, quarter)
     if kind not in counted and len(counted) >= MOST_A_SECOND:
-        kind, record = (None, None, quarter), msgspec.structs.replace(record, model=None)
+        kind, record, limit = (None, None, None, quarter), msgspec.structs.replace(record, model=None), None
     known = counted.get(kind)
     if known is None:
-        counted[kind] = Counted(record)
+        counted[kind] = Counted(record, limit)
     else:
         known.more += 1

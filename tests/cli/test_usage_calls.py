@@ -13,12 +13,14 @@ from tests.cli.conftest import Run, answer, done, plain
 from tests.cli.ledger import a_key, call_of, put
 from tests.cli.process import command
 
+LIMITED = "rate_limit_exceeded, key/requests/minute"
+
 
 @pytest.fixture
 def ada(run: Run) -> Principal:
     """A key with four calls, each ended in a way of its own."""
     ada = a_key(run, "engines", "ada")
-    refused = {"status": 429, "outcome": "refused", "error": "rate_limit_exceeded"}
+    refused = {"status": 429, "outcome": "refused", "error": "rate_limit_exceeded key/requests/minute"}
     unused = {"usage": None, "usage_source": "none", "cost_microusd": 0}
     put(
         [
@@ -59,7 +61,7 @@ def test_a_line_says_how_a_call_ended_and_what_nobody_knows_of_it(run: Run) -> N
     assert [(row[1], row[2], *row[5:]) for row in cells] == [
         ("req_unknown", "engines/ada", "200", "unknown", "unknown", "unknown", "250", "done"),
         ("req_cut", "engines/ada", "200", "~5", "~2", "~$0.000012", "250", "cut: broken"),
-        ("req_refused", "engines/ada", "429", "0", "0", "$0.00", "250", "refused: rate_limit_exceeded"),
+        ("req_refused", "engines/ada", "429", "0", "0", "$0.00", "250", f"refused: {LIMITED}"),
         ("req_done", "engines/ada", "200", "5", "2", "$0.000012", "250", "done"),
     ]
 

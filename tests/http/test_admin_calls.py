@@ -39,6 +39,7 @@ def test_a_call_tells_how_it_ended_and_where_its_time_went(both: LedgerWorld) ->
         "outcome": "done",
         "streamed": False,
         "error": None,
+        "refused_by": None,
         "upstream_error": None,
         "upstream_request_id": "upstream-1",
         "usage_source": "reported",

@@ -70,3 +70,17 @@ async def test_what_replies_told_of_their_calls_is_what_the_ledger_answers(gatew
     assert [line["calls"] for line in csv.DictReader(io.StringIO(own))] == ["1"] * 4
     admin.close()
     ada.close()
+
+
+async def test_a_call_over_a_limit_tells_which_limit_that_was() -> None:
+    limits = {"each_key": {"requests_per_hour": 1}}
+    with running_simulator(api_key=UPSTREAM_KEY) as url, running_gateway(url, limits=limits) as gateway:
+        answers = await called(gateway, BODY, BODY)
+        admin, ada = Client(gateway.url, gateway.admin_secret), Client(gateway.url, KEY)
+        for client, path in ((admin, "/calls"), (ada, "/me/calls")):
+            told = {call["id"]: (call["error"], call["refused_by"]) for call in client.get(path).json()["data"]}
+            assert [told[answer.header("x-gateway-request-id") or ""] for answer in answers] == [
+                (None, None),
+                ("rate_limit_exceeded", "key/requests/hour"),
+            ]
+            client.close()

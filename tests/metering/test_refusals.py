@@ -1,5 +1,6 @@
 """Refused calls are all counted, and of one key some a second are kept singly."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from sqlalchemy import URL, text
 
 from gateway.call import CallRecord, Principal, Route
 from gateway.metering.ledger_line import encode
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.ledger_query import CallsQuery
 from gateway.metering.refusals import MOST_A_SECOND
+from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from tests.metering.ledger import CHAT, NOON_S, counted, day_rows, opened, record, rows
 
@@ -109,6 +113,40 @@ async def test_models_that_a_client_makes_up_are_counted_as_none(store: Store, t
     by_model = {row["model"]: row["refused_calls"] for row in await day_rows(store)}
     assert len(by_model) == 2 * MOST_A_SECOND + 1
     assert (by_model[""], sum(by_model.values())) == (1_000 - 2 * MOST_A_SECOND, 1_000)
+
+
+async def test_the_limit_that_refused_calls_is_kept_of_single_ones_and_of_those_that_are_counted(
+    store: Store, tmp_path: Path
+) -> None:
+    """Filters and answers have the code alone, and the limit apart."""
+    async with opened(store, tmp_path, limit_of=lambda detail: detail or None) as ledger:
+        for number in range(40):
+            detail = "key/requests/minute" if number % 2 else "team/budget/day"
+            ledger.note(refused(number, error="rate_limit_exceeded"), detail)
+        ledger.note(refused(40, status=403, error="model_not_allowed"), "not a limit")
+        await ledger.drain()
+    found = await LedgerQueries(store, Days()).calls(
+        CallsQuery(since_us=0, until_us=int(NOON_S * 2e6), errors=("rate_limit_exceeded",))
+    )
+    limits = Counter((call.error, call.refused_by) for call in found.calls)
+    assert limits == {
+        ("rate_limit_exceeded", "key/requests/minute"): MOST_A_SECOND // 2 + 1,
+        ("rate_limit_exceeded", "team/budget/day"): MOST_A_SECOND // 2 + 1,
+    }
+    other = await LedgerQueries(store, Days()).call("req_00040")
+    assert other is not None
+    assert (other.error, other.refused_by) == ("model_not_allowed", None)
+
+
+@pytest.mark.parametrize(
+    "code", ["rate_limit", "rate_limit_exceeded key", "rate%", "RATE_LIMIT_EXCEEDED", "key/parallel"]
+)
+async def test_no_part_of_an_error_is_taken_for_its_code(store: Store, tmp_path: Path, code: str) -> None:
+    async with opened(store, tmp_path, limit_of=lambda _: "key/parallel") as ledger:
+        ledger.note(refused(1, error="rate_limit_exceeded"))
+        await ledger.drain()
+    query = CallsQuery(since_us=0, until_us=int(NOON_S * 2e6), errors=(code,))
+    assert (await LedgerQueries(store, Days()).calls(query)).calls == ()
 
 
 async def test_a_counting_line_that_comes_again_changes_nothing(store: Store, tmp_path: Path) -> None:

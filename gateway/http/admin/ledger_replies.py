@@ -100,6 +100,10 @@ class CallReply(_Reply):
     outcome: Outcome
     streamed: bool
     error: str | None = Field(description="The code of the error that the client saw.")
+    refused_by: str | None = Field(
+        description="The limit that refused it, by whose it is, of what, and its period: `key/requests/minute`,"
+        " `team/parallel`, `model/tokens/day`, `endpoint/requests/minute`, `key/budget/month`. Null if none did."
+    )
     upstream_error: str | None = Field(description="What went wrong on the way to upstream.")
     upstream_request_id: str | None
     usage_source: UsageSource = Field(description="Where the usage is from: see docs/usage.md.")
