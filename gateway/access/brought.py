@@ -106,5 +106,5 @@ class Holders:
         return holder is None or holder.is_marked
 
 
-def _holder(row: Row[Any]) -> _Holder:
+def _holder(row: Any) -> _Holder:
     return _Holder(row.id, f"{row.team}/{row.name}", row.valid_until is None, row.is_imported)

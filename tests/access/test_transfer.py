@@ -13,6 +13,7 @@ from gateway.access.change import Change
 from gateway.access.drafts import KeyFilters
 from gateway.access.transfer import MOST_ENTRIES, MOST_GRANTS
 from gateway.errors import BadRequest, Conflict, Forbidden, GatewayError, NotFound
+from gateway.http.admin.document import read_document, write_document
 from gateway.store.tables import audit, changes
 from gateway.terms import Budgets, Grants, Limits
 from tests.access.desk import NOW, ROOT, Desk, opened, secret_of
@@ -316,6 +317,47 @@ async def test_of_one_team_that_one_alone_is_exported_if_whoever_asks_sees_it(de
     for name in ("empty", "there is none"):
         with pytest.raises(NotFound):
             await desk.do.export(actor, name)
+
+
+async def test_every_name_that_can_be_given_can_be_exported_and_imported_elsewhere(desk: Desk, tmp_path: Path) -> None:
+    names = [
+        " a b ",
+        "a\u00a0b",
+        "#x",
+        "null",
+        "007",
+        "- x",
+        "a: b",
+        "\U0001f680",
+        "key_1",
+        "{",
+        "é",
+        "x" * 100,
+        "@",
+        "=",
+        "~",
+    ]
+    for name in names:
+        await desk.team(f"{name}/{name}"[:100])
+        await desk.key(name, owner=name, tags={"a b": name})
+    async with opened(fresh_sqlite_url(tmp_path / "other")) as other:
+        document = await desk.do.export(ROOT)
+        made = await other.do.import_(ROOT, read_document(write_document(document)))
+        assert len(made.made_teams) == 2 + len(names)
+        assert await other.do.export(ROOT) == document
+
+
+async def test_what_nobody_is_given_any_more_is_refused_elsewhere_and_stays_where_it_is(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.key("old")
+    async with desk.store.writing() as connection:
+        await connection.exec_driver_sql("UPDATE keys SET name = 'a/b' WHERE name = 'old'")
+    document = await desk.do.export(ROOT)
+    assert (await desk.do.import_(ROOT, document)).made_keys == ()
+    async with opened(fresh_sqlite_url(tmp_path / "other")) as other:
+        with pytest.raises(BadRequest, match=r"teams\[1\].keys\[0\]: name must hold no slash"):
+            await other.do.import_(ROOT, document)
 
 
 async def test_what_has_ended_is_not_exported(desk: Desk) -> None:
