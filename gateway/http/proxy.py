@@ -5,6 +5,7 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, MutableMapping
@@ -73,6 +74,8 @@ _NOTHING: frozenset[bytes] = frozenset()
 _FORM = re.compile(rb"multipart/form-data[ \t]*(?:;|$)", re.IGNORECASE)
 _LONGEST_NAME = 200
 """What is kept of a name that a client chose, such as a model's, for logs and metrics."""
+_LIKE_A_SECRET = re.compile(r"(?=[^/]*[0-9%])[^/]{16,}")
+"""A segment of a path that the API does not have: it may be a key in the wrong place, whatever its form."""
 
 
 class Proxy:
@@ -244,8 +247,15 @@ class Proxy:
         shown = raw_path[:_LONGEST_NAME].decode("ascii", "replace")
         raise UnknownRoute(
             f"Invalid URL ({call.method} {shown}). Check the method and the base URL of your client: it ends in /v1.",
-            detail=f"{call.method} {shown}",
+            detail=f"{call.method} {without_keys(_LIKE_A_SECRET.sub('***', shown))}{self._by(scope)}",
         )
+
+    def _by(self, scope: Scope) -> str:
+        """For the log, of a call that goes nowhere: the key that it came with, if that is known anyway."""
+        with contextlib.suppress(GatewayError):
+            principal = self._directory.known(Head(scope["headers"], scope["http_version"]).authorization)
+            return "" if principal is None else f", by {principal.key_id}"
+        return ""
 
     async def _request(
         self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive

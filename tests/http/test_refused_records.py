@@ -23,12 +23,14 @@ def gateway() -> Iterator[RunningGateway]:
         yield running
 
 
-def refused(gateway: RunningGateway, secret: str, model: str = "m", **headers: str) -> tuple[CallRecord, str]:
+def refused(
+    gateway: RunningGateway, secret: str | None, model: str = "m", path: str = "/v1/chat/completions", **headers: str
+) -> tuple[CallRecord, str]:
     """The record of one refused call, and the detail that goes with it."""
     seen: list[tuple[CallRecord, str]] = []
     gateway.ask(lambda: gateway.app.proxy.add_observer(lambda record, detail: seen.append((record, detail))))
-    headers |= {"Authorization": f"Bearer {secret}"}
-    httpx2.post(f"{gateway.api}/chat/completions", json={"model": model}, headers=headers, trust_env=False)
+    headers |= {} if secret is None else {"Authorization": f"Bearer {secret}"}
+    httpx2.post(f"{gateway.url}{path}", json={"model": model}, headers=headers, trust_env=False)
     return seen[0]
 
 
@@ -40,6 +42,27 @@ def refused(gateway: RunningGateway, secret: str, model: str = "m", **headers: s
 def test_where_a_wrong_key_came_from_is_told(gateway: RunningGateway, secret: str, why: str) -> None:
     record, detail = refused(gateway, secret, **{"X-Forwarded-For": "203.0.113.7"})
     assert (record.status, detail) == (401, f"{why}, from 203.0.113.7")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v1/chat/completion", "/v1/chat/completion"),
+        ("/responses/x1/y", "/responses/x1/y"),
+        ("/v1/sk-short-key1/models", "/v1/sk-***/models"),
+        ("/v1/chat/0123456789abcdef0123456789abcdef", "/v1/chat/***"),
+        ("/v1/model/%73k-0123456789abcdef", "/v1/model/***"),
+    ],
+)
+def test_a_wrong_url_is_in_the_log_without_what_looks_like_a_key_and_with_who_asked(
+    gateway: RunningGateway, path: str, shown: str
+) -> None:
+    bob = refused(gateway, NARROW, "openai/gpt-5.2")[0].principal
+    assert bob is not None
+    for secret, who in ((NARROW, f", by {bob.key_id}"), ("sk-gw-nonsense", ""), (None, "")):
+        record, detail = refused(gateway, secret, path=path)
+        assert (record.status, record.principal) == (404, None)
+        assert detail == f"POST {shown}{who}, from 127.0.0.1"
 
 
 def test_the_model_that_a_key_may_not_use_is_in_the_record(gateway: RunningGateway) -> None:
