@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import calls, checks, keys, limits, log, migration, reconcile, serving, tail, teams, usage
+from gateway.cli import alerts, calls, checks, keys, limits, log, migration, reconcile, serving, tail, teams, usage
 
 app = typer.Typer(
     name="gmi-gateway",
@@ -44,5 +44,6 @@ usage.commands.command("reconcile")(reconcile.reconcile)
 app.add_typer(usage.commands)
 app.add_typer(calls.commands)
 app.command()(tail.tail)
+app.add_typer(alerts.commands)
 app.command()(log.audit)
 app.command()(migration.migrate)

@@ -89,6 +89,14 @@ class Claimed(NamedTuple):
     created_at: int
 
 
+class Answer(NamedTuple):
+    """What came of one attempt. `problem` is None where it was taken, and never holds the URL."""
+
+    status: int | None
+    problem: str | None
+    duration_s: float
+
+
 def sign(secret: str, sent_at_s: int, body: bytes) -> str:
     """The signature's header: `t=<Unix time>,v1=<hex>`, HMAC-SHA256 of the time, a full stop and the body."""
     signed = b"%d.%b" % (sent_at_s, body)
@@ -203,7 +211,8 @@ class Alerts:
 
     async def _send(self, transport: "httpx2.AsyncHTTPTransport", alert: Claimed, names: Mapping[str, str]) -> None:
         """One attempt, and what came of it."""
-        problem = await self._post(transport, msgspec.json.encode(_named(alert, names)))
+        body = msgspec.json.encode(_named(alert, names))
+        problem = (await _post(transport, self._webhook, int(self._now()), body)).problem
         self._tell(problem)
         if problem is None:
             self.sent += 1
@@ -227,20 +236,6 @@ class Alerts:
             return due_at
         _log.error("Alert %s could not be sent for a day, and is given up: %s", alert.event["id"], problem)
         return None
-
-    async def _post(self, transport: "httpx2.AsyncHTTPTransport", body: bytes) -> str | None:
-        """What is wrong, None if it was taken. Never holds the URL, which may be a secret."""
-        request = _request(self._webhook, int(self._now()), body)
-        try:
-            async with asyncio.timeout(self._webhook.timeout_s):
-                reply = await transport.handle_async_request(request)
-                # What is answered beside the status is nobody's business here, and could be endless.
-                await reply.aclose()
-        except TimeoutError:
-            return f"no answer within {self._webhook.timeout_s:g} s"
-        except Exception as error:  # whatever a receiver does must not keep the other alerts from being sent
-            return type(error).__name__
-        return None if reply.is_success else f"status {reply.status_code}"
 
     def _tell(self, problem: str | None) -> None:
         """A line where it begins to fail, and one where that ends."""
@@ -268,6 +263,34 @@ class Alerts:
             pass  # others tell of it, and it is tried again after a pause
         except Exception:  # alerts must come back by themselves
             _log.exception("Alerts cannot be sent for now.")
+
+
+async def send_test(webhook: Webhook, at: int) -> tuple[str, Answer]:
+    """Send an event of type `alerts.test`, which tells of no budget, once: its id, and what came of it."""
+    event = {"id": _new_id(), "type": "alerts.test", "created_at": at, "data": {}}
+    transport = await asyncio.to_thread(_transport, webhook)
+    try:
+        return str(event["id"]), await _post(transport, webhook, at, msgspec.json.encode(event))
+    finally:
+        await transport.aclose()
+
+
+async def _post(transport: "httpx2.AsyncHTTPTransport", webhook: Webhook, sent_at_s: int, body: bytes) -> Answer:
+    """One attempt."""
+    began = time.perf_counter()
+    status: int | None = None
+    try:
+        async with asyncio.timeout(webhook.timeout_s):
+            reply = await transport.handle_async_request(_request(webhook, sent_at_s, body))
+            status = reply.status_code
+            # What is answered beside the status is nobody's business here, and could be endless.
+            await reply.aclose()
+        problem = None if reply.is_success else f"status {status}"
+    except TimeoutError:
+        problem = f"no answer within {webhook.timeout_s:g} s"
+    except Exception as error:  # whatever a receiver does must not keep the other alerts from being sent
+        problem = type(error).__name__
+    return Answer(status, problem, time.perf_counter() - began)
 
 
 async def _untold(connection: AsyncConnection, found: Sequence[tuple[Reached, int]]) -> list[tuple[Reached, int]]:
@@ -336,7 +359,7 @@ def _event(reached: Reached, percent: int, at: int) -> dict[str, object]:
     rule = reached.rule
     is_spent = reached.after_microusd * 100 >= rule.limit * percent
     return {
-        "id": f"alert_{uuid.uuid4().hex}",
+        "id": _new_id(),
         "type": "budget.threshold_reached",
         "created_at": at,
         "data": {
@@ -350,6 +373,10 @@ def _event(reached: Reached, percent: int, at: int) -> dict[str, object]:
             "enforced": not rule.shadow,
         },
     }
+
+
+def _new_id() -> str:
+    return f"alert_{uuid.uuid4().hex}"
 
 
 def _named(alert: Claimed, names: Mapping[str, str]) -> dict[str, Any]:
