@@ -63,7 +63,9 @@ def _open_private(file: str, flags: int) -> int:
 
 async def import_(
     desk: Desk,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML as `keys export` prints it; - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="YAML or JSON as `keys export` prints it; - for standard input.")
+    ],
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
