@@ -35,6 +35,7 @@ from gateway.observe.families import Family, Gauged
 from gateway.observe.metrics import CallMetrics
 from gateway.observe.slots import slots_folder
 from gateway.observe.traces.tracing import Tracing, losses, tracing
+from gateway.relay.due import Upstream
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
@@ -117,7 +118,7 @@ def build_app(
             stack.push_async_callback(transport.close)
             await stack.enter_async_context(doorkeepers.at_work())
             await stack.enter_async_context(bounds.at_work())
-            await stack.enter_async_context(books.at_work())
+            await stack.enter_async_context(books.at_work(books.asker(bounds, doorkeepers, way)))
             for listener, pages in sides:
                 side = SideServer(pages, settings.server, listener)
                 stack.push_async_callback(side.close)
@@ -146,6 +147,7 @@ def build_app(
     if metrics_listener is not None:
         sides.append((metrics_listener, metrics_app(board.collect, token)))
     log_call = logs.call_logger(settings.log)
+    way = Upstream(transport, _request_headers(settings, api_key), target_base(urlsplit(upstream.base_url).path))
     app.proxy = Proxy(
         settings,
         doorkeepers.directory,
@@ -157,8 +159,8 @@ def build_app(
             StoredObjects(doorkeepers.ownership),
             bounds.allowance.meter,
         ),
-        _request_headers(settings, api_key),
-        target_base(urlsplit(upstream.base_url).path),
+        way.headers,
+        way.base_path,
         bounds.allowance,
     )
     app.proxy.add_observer(calls.observe)

@@ -190,6 +190,13 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
         return self.flags & 1 == 1
 
 
+class Due(msgspec.Struct, frozen=True, array_like=True):
+    """A response that is made in the background, by its id, and what its call reserved, by the ids of rules."""
+
+    response_id: str
+    reserved: Mapping[str, int] = msgspec.field(default_factory=dict)
+
+
 class CallRecord(msgspec.Struct, frozen=True):
     """The one fact about a call that has ended; metrics and logs are made from it alone.
 
@@ -238,3 +245,5 @@ class CallRecord(msgspec.Struct, frozen=True):
     """From the call's start until its request went upstream."""
     trace: TraceContext | None = None
     """None where traces are off."""
+    due: Due | None = None
+    """Of a call whose usage another record will tell; and of that record, if it is known what the call reserved."""

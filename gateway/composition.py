@@ -4,7 +4,7 @@ Knows which room needs which, and in what order they start and stop. What they d
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,15 +15,17 @@ from fastapi import APIRouter
 from gateway.access.administration import Administration
 from gateway.access.directory import KeyDirectory
 from gateway.access.last_used import LastUsed
+from gateway.access.lookup import find_makers
 from gateway.access.ownership import Ownership
 from gateway.access.pruning import Pruning
 from gateway.access.reconcile import declared_digests
 from gateway.access.watcher import ChangeWatcher
+from gateway.call import Principal
 from gateway.http.admin import LedgerDesk, admin_app, admin_router
 from gateway.http.admin.principals import authenticator
 from gateway.http.client_address import compile_networks
 from gateway.http.pages import OwnPages
-from gateway.http.routes import ROUTE_GROUPS
+from gateway.http.routes import MAKES_RESPONSES, ROUTE_GROUPS
 from gateway.limits.alerts import Alerts, Webhook
 from gateway.limits.connection import opened
 from gateway.limits.limiter import Limiter
@@ -36,24 +38,28 @@ from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import Timing
 from gateway.limits.rule_id import limit_of
 from gateway.limits.spend import Spend
+from gateway.metering.due import DueResponses
 from gateway.metering.estimate import Estimator
 from gateway.metering.late import LateRecords
 from gateway.metering.ledger import Ledger
 from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_queries import LedgerQueries
-from gateway.metering.ledger_readings import readings_of_ledger
+from gateway.metering.ledger_readings import readings_of_due, readings_of_ledger
 from gateway.metering.ledger_retention import Retention
 from gateway.metering.meter import Meter
 from gateway.metering.price_book import PriceBook, readings_of_prices
 from gateway.metering.rollups import Days
 from gateway.observe.families import Counted, Family, Gauged
 from gateway.relay.allowance import Allowance
+from gateway.relay.due import DueAsker, Upstream
 from gateway.relay.live import ENDPOINT
 from gateway.settings import Settings
 from gateway.store.engine import Store
 from gateway.store.journal import Journal
 from gateway.store.url import database_url
 from gateway.terms import Limits
+
+_MOST_POLL_S = 5.0
 
 
 class Doorkeepers:
@@ -85,6 +91,11 @@ class Doorkeepers:
     def admin_app(self, overview: Overview, desk: LedgerDesk) -> OwnPages:
         """/admin/v1 as an application of its own."""
         return admin_app(self._administration, self._authenticate, overview, desk)
+
+    async def makers(self, key_ids: Iterable[str]) -> Mapping[str, Principal]:
+        """Whom these keys stand for, by id, also those that work no more. Raises `StoreUnavailable`."""
+        async with self.store.reading() as connection:
+            return await find_makers(connection, sorted(key_ids))
 
     def readings(self) -> Iterator[Family]:
         """What is measured of all this."""
@@ -146,7 +157,12 @@ class Bounds:
             has_prices=lambda: self._prices.priced > 0,
         )
         self.allowance = Allowance(
-            self.planner, self.limiter, meter, self._spend, max_wait_s=settings.limits.max_wait_s
+            self.planner,
+            self.limiter,
+            meter,
+            self._spend,
+            max_wait_s=settings.limits.max_wait_s,
+            is_shared=settings.redis.url is not None,
         )
 
     def readings(self, team_names: Mapping[str, str]) -> Iterator[Family]:
@@ -181,7 +197,9 @@ class Books:
         kept = settings.ledger
         days = Days(ZoneInfo(settings.limits.time_zone))
         journal = Journal(Path(settings.server.state_dir), "usage", max_bytes=kept.max_journal_bytes)
-        drain = Drain(store, days)
+        drain = Drain(store, days, due_after_s=kept.ask_due_after_s)
+        self.due = DueResponses(store, first_after_s=kept.ask_due_after_s)
+        self._asks_after_s = kept.ask_due_after_s
         self.ledger = Ledger(journal, drain, kept_days=kept.calls_retention_days, limit_of=limit_of)
         self.late = LateRecords(self.ledger.note)
         drain.written = self.late.written
@@ -194,15 +212,28 @@ class Books:
     def readings(self) -> Iterator[Family]:
         """What is measured of all this."""
         yield from readings_of_ledger(self.ledger)
+        yield from readings_of_due(self.due)
+
+    def asker(self, bounds: Bounds, doorkeepers: Doorkeepers, upstream: Upstream) -> DueAsker | None:
+        """What asks `upstream` for responses that nobody else asks for; None where settings say that nothing does."""
+        if not self._asks_after_s:
+            return None
+        meter = bounds.allowance.meter
+        poll_s = min(self._asks_after_s, _MOST_POLL_S)
+        return DueAsker(self.due, upstream, MAKES_RESPONSES, meter, doorkeepers.makers, self.late.note, poll_s=poll_s)
 
     @contextlib.asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        """Records of calls are written to the store meanwhile, and those that are too old deleted."""
+    async def at_work(self, asker: DueAsker | None) -> AsyncIterator[None]:
+        """Records of calls are written to the store meanwhile, and those that are too old deleted; `asker` asks."""
         try:
             await self.ledger.start()
             self._retention.start()
+            if asker is not None:
+                asker.start()
             yield
         finally:
+            if asker is not None:
+                await asker.close()
             await self._retention.close()
             await self.ledger.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Row, bindparam, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.call import Principal
@@ -21,25 +21,24 @@ _log = logging.getLogger(__name__)
 _TAG_NAME, _TAG_VALUE = 64, 200
 """A tag of more characters is not put on calls."""
 
+_OF_KEYS = (
+    keys.c.id.label("key_id"),
+    keys.c.name.label("key"),
+    keys.c.team_id,
+    teams.c.name.label("team"),
+    keys.c.role,
+    keys.c.expires_at,
+    keys.c.grants.label("key_grants"),
+    teams.c.grants.label("team_grants"),
+    keys.c.limits.label("key_limits"),
+    teams.c.limits.label("team_limits"),
+    teams.c.model_limits,
+    keys.c.budgets.label("key_budgets"),
+    teams.c.budgets.label("team_budgets"),
+    keys.c.tags,
+)
 _PRINCIPALS = (
-    select(
-        secrets.c.digest,
-        secrets.c.valid_until,
-        keys.c.id.label("key_id"),
-        keys.c.name.label("key"),
-        keys.c.team_id,
-        teams.c.name.label("team"),
-        keys.c.role,
-        keys.c.expires_at,
-        keys.c.grants.label("key_grants"),
-        teams.c.grants.label("team_grants"),
-        keys.c.limits.label("key_limits"),
-        teams.c.limits.label("team_limits"),
-        teams.c.model_limits,
-        keys.c.budgets.label("key_budgets"),
-        teams.c.budgets.label("team_budgets"),
-        keys.c.tags,
-    )
+    select(secrets.c.digest, secrets.c.valid_until, *_OF_KEYS)
     .join_from(secrets, keys, secrets.c.key_id == keys.c.id)
     .join(teams, keys.c.team_id == teams.c.id)
     .where(
@@ -47,6 +46,11 @@ _PRINCIPALS = (
         keys.c.state == "active",
         teams.c.state == "active",
     )
+)
+_MAKERS = (
+    select(*_OF_KEYS, null().label("valid_until"))
+    .join_from(keys, teams, keys.c.team_id == teams.c.id)
+    .where(keys.c.id.in_(bindparam("key_ids", expanding=True)))
 )
 
 
@@ -63,6 +67,13 @@ async def find_principals(connection: AsyncConnection, digests: Sequence[bytes])
     rows = await connection.execute(_PRINCIPALS, {"digests": list(digests)})
     found = ((bytes(row.digest), _principal(row)) for row in rows)
     return {digest: principal for digest, principal in found if principal is not None}
+
+
+async def find_makers(connection: AsyncConnection, key_ids: Sequence[str]) -> dict[str, Principal]:
+    """Whom these keys stand for, by key id, whether they may still be used or not. None of their calls is admitted."""
+    rows = await connection.execute(_MAKERS, {"key_ids": list(key_ids)})
+    found = ((row.key_id, _principal(row)) for row in rows)
+    return {key_id: principal for key_id, principal in found if principal is not None}
 
 
 def _principal(row: Row[*tuple[Any, ...]]) -> Principal | None:

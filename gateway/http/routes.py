@@ -88,6 +88,8 @@ ROUTES: tuple[Route, ...] = (
 
 ROUTE_GROUPS = frozenset(route.group for route in ROUTES)
 
+MAKES_RESPONSES = next(each for each in ROUTES if each.makes is Makes.RESPONSE and each.reply is Reply.USAGE)
+
 _GREEDY = "{model_id}"
 """Model names hold slashes; SDKs send them as %2F, people as they are."""
 

@@ -8,16 +8,17 @@ Knows what of a response object says so (OpenAI API reference), and nothing of c
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
+from msgspec import structs
 
-from gateway.call import CallRecord, Usage
+from gateway.call import CallRecord, Due, Usage
 from gateway.metering.usage import data_of_events, usage_of_reply
 
 PREFIX = "late_"
-_LONGEST_ID = 90
+LONGEST_ID = 90
 _FINISHED = ("completed", "incomplete", "failed", "cancelled")
 MOST_WAITING = 20_000
 """Some 20 MB. They wait while the database is away: one that makes room is in the ledger later, but never charged.
@@ -29,7 +30,8 @@ class Late(NamedTuple):
 
     response_id: str
     model: str | None
-    usage: Usage
+    usage: Usage | None
+    """None: it has ended, and nobody knows."""
 
 
 class _Response(msgspec.Struct):
@@ -43,6 +45,7 @@ class _Event(msgspec.Struct):
     response: msgspec.Raw
 
 
+_NOTHING: Mapping[str, Mapping[str, int]] = {}
 _RESPONSE = msgspec.json.Decoder(_Response)
 _EVENT = msgspec.json.Decoder(_Event)
 
@@ -53,10 +56,19 @@ def late_usage(body: bytes) -> Late | None:
         response = _RESPONSE.decode(body)
     except (ValueError, RecursionError):
         return None
-    if not response.background or response.status not in _FINISHED or not 0 < len(response.id) <= _LONGEST_ID:
+    if not response.background or response.status not in _FINISHED or not 0 < len(response.id) <= LONGEST_ID:
         return None
     usage = usage_of_reply(body)
     return None if usage is None else Late(response.id, response.model, usage)
+
+
+def ended(body: bytes, response_id: str) -> Late | None:
+    """What the response object `body` says of one that was made in the background; None if it is not finished.
+
+    Raises ValueError or RecursionError where it is no such object.
+    """
+    response = _RESPONSE.decode(body)
+    return Late(response_id, response.model, usage_of_reply(body)) if response.status in _FINISHED else None
 
 
 class LateScanner:
@@ -96,10 +108,12 @@ class LateRecords:
             self._waiting.popitem(last=False)
         self._note_in_ledger(record)
 
-    def written(self, ids: Iterable[str]) -> None:
-        """The ledger has not had the records of these ids before."""
+    def written(self, ids: Iterable[str], reserved: Mapping[str, Mapping[str, int]] = _NOTHING) -> None:
+        """The ledger has not had the records of these ids before; `reserved` was what they tell of, by these ids."""
         for each in ids:
             record = self._waiting.pop(each, None) if each.startswith(PREFIX) else None
             if record is not None:
+                if each in reserved:
+                    record = structs.replace(record, due=Due(each.removeprefix(PREFIX), reserved[each]))
                 for follow in self._followers:
                     follow(record)

@@ -5,7 +5,7 @@ are, and only those are added to the sums.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StoreUnavailable
-from gateway.metering import rollups
+from gateway.metering import due, rollups
 from gateway.metering.bulk import BulkInsert
 from gateway.metering.ledger_line import Line, decode
 from gateway.metering.rollups import Days
@@ -26,7 +26,7 @@ _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
 _UNKNOWN = (None,) * len(USAGE)
 _members = msgspec.structs.astuple
-_NO_COLUMNS = ("usage", "tags", "more")
+_NO_COLUMNS = ("usage", "tags", "more", "due")
 """The last members of a line, which are no columns of `calls` by themselves."""
 
 _CALLS = BulkInsert(calls, lambda statement: statement.on_conflict_do_nothing())
@@ -46,10 +46,13 @@ class Written(NamedTuple):
 class Drain:
     """Writes lines into `store`, whose days are `days`."""
 
-    def __init__(self, store: Store, days: Days) -> None:
-        self.written: Callable[[Iterable[str]], None] | None = None
-        """Is told the ids of records that are new, once they are in the database."""
+    def __init__(self, store: Store, days: Days, *, due_after_s: float = due.FIRST_S) -> None:
+        """`due_after_s`: when upstream is first asked for a response whose usage is due."""
+        self.written: Callable[[Iterable[str], Mapping[str, Mapping[str, int]]], None] | None = None
+        """Is told the ids of records that are new, once they are in the database, and what calls had reserved of whose
+        usage they tell."""
         self._store = store
+        self._due_after_s = due_after_s
         self._days = days
 
     async def write(self, raw: Sequence[bytes], *, kept_since_us: int = 0) -> Written:
@@ -102,8 +105,10 @@ class Drain:
             if new:
                 await _add_tags(connection, self._store.dialect, new)
                 await rollups.add(connection, self._store.dialect, rollups.sums(new, self._days))
+                await due.note(connection, self._store.dialect, new, self._due_after_s)
+            reserved = await due.settle(connection, lines)
         if self.written is not None:
-            self.written([line.id for line in new])
+            self.written([line.id for line in new], reserved)
         return len(new)
 
     async def _insert(self, connection: AsyncConnection, lines: dict[str, Line]) -> list[Line]:

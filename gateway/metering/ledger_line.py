@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from gateway.call import CallRecord, Outcome, Usage, UsageSource
+from gateway.call import CallRecord, Due, Outcome, Usage, UsageSource
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=32_472_144_000_000_000)]
@@ -52,6 +52,8 @@ class Line(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ] = msgspec.field(default_factory=dict)
     more: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """So many other calls like this one, which was refused, have no line of their own."""
+    due: Due | None = None
+    """The response whose usage will be known later."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -96,6 +98,8 @@ def encode(record: CallRecord, more: int = 0) -> bytes:
     )
     if more:
         parts += (more,)
+    elif record.due is not None and record.usage_source == "due":
+        parts += (0, (record.due.response_id, dict(record.due.reserved)))
     try:
         line = _encode(parts)
     except UnicodeEncodeError:

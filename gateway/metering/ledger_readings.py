@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
+from gateway.metering.due import DueResponses
 from gateway.metering.ledger import Ledger
 from gateway.observe.families import Counted, Family, Gauged
 
@@ -31,3 +32,13 @@ def readings_of_ledger(ledger: Ledger, now: Callable[[], float] = time.time) -> 
     )
     yield Counted("ledger_records", "Records that came into the database.", (), lambda: {_ALONE: ledger.drained})
     yield Counted("ledger_lost_records", "Records that never will.", (), lambda: {_ALONE: ledger.lost})
+
+
+def readings_of_due(due: DueResponses) -> Iterator[Family]:
+    """Responses in the background whose usage is not known yet."""
+
+    def asked() -> dict[tuple[str, ...], int]:
+        return {(answer,): count for answer, count in due.answers.items()}
+
+    yield Gauged("due_responses", "Responses whose usage is to be known.", (), lambda: {_ALONE: due.waiting}, "max")
+    yield Counted("due_asks", "Questions to upstream how such a response has ended.", ("result",), asked)

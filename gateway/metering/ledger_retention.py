@@ -21,7 +21,7 @@ from gateway.metering.late import PREFIX
 from gateway.metering.rollups import Days
 from gateway.store.chores import Chore
 from gateway.store.engine import Store
-from gateway.store.tables import call_tags, calls, usage_days
+from gateway.store.tables import call_tags, calls, due_responses, usage_days
 
 _STEP = 500
 """Calls that one transaction deletes: some milliseconds."""
@@ -72,6 +72,9 @@ class Retention(Chore):
         if self._calls_days:
             late_days = max(self._calls_days, _LATE_DAYS)
             deleted = await self._prune_calls(now_us - self._calls_days * _DAY_US, now_us - late_days * _DAY_US)
+        async with self._store.writing() as connection:
+            forgotten = due_responses.c.started_at < now_us - _LATE_DAYS * _DAY_US
+            await connection.execute(delete(due_responses).where(forgotten))
         if self._sums_days:
             async with self._store.writing() as connection:
                 first = self._days.of(now_us) - self._sums_days

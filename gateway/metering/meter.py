@@ -65,6 +65,10 @@ class Ended(Protocol):
         """Usage of a response in the background, which has a record of its own; None: its reply tells of none."""
 
     @property
+    def due_id(self) -> str | None:
+        """The response that it makes in the background; None: nobody will be told how that ends."""
+
+    @property
     def asked(self) -> Estimated | None:
         """What was reserved for it, if limits bind it."""
 
@@ -98,7 +102,7 @@ class Meter:
         if route.reply is not Reply.USAGE:
             return _UNKNOWN if route.method == "POST" and route.pattern in _UNMETERED else NOTHING
         if call.is_background:
-            return _DUE
+            return _UNKNOWN if call.due_id is None else _DUE
         return _UNKNOWN if call.outcome == "done" else self._estimated(call, route)
 
     def cost_of(self, model: str | None, usage: Usage) -> int | None:

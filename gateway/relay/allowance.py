@@ -54,7 +54,7 @@ class _Due(NamedTuple):
 class Allowance:
     """Admits calls and settles them. `admit` may wait, `settle` never does."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how much, who counts it, and what it comes to
         self,
         planner: Planner,
         limiter: Limiter,
@@ -62,13 +62,17 @@ class Allowance:
         spend: Spend | None = None,
         *,
         max_wait_s: float = 0.0,
+        is_shared: bool = False,
     ) -> None:
-        """`max_wait_s`: how long calls may wait for their turn where neither key nor team says."""
+        """`max_wait_s`: how long calls may wait for their turn where neither key nor team says. `is_shared`: what one
+        process reserves is kept in common with all others, and longer than itself.
+        """
         self.planner = planner
         self.limiter = limiter
         self.tally = Tally()
         self.room = WaitingRoom(limiter)
         self._max_wait_s = max_wait_s
+        self._is_shared = is_shared
         self.meter = meter
         self._spend = spend
         self._due: OrderedDict[str, _Due] = OrderedDict()
@@ -150,9 +154,9 @@ class Allowance:
     def note_late(self, record: CallRecord) -> None:
         """Charge what a call has used that was settled before that was known. Call it once for each record.
 
-        What it had reserved stands, so the difference is charged. Where another process, or one before, had reserved
-        it, that is not known here, and all of it is charged: limits may count such calls for more than they used, and
-        never for less. Of a key that is not the one which asked, only the team is known then.
+        What it had reserved stands, so the difference is charged, also of what another process has reserved, or one
+        before, if limits are shared. Where that is not known, all of it is charged: limits may count such calls for
+        more than they used, and never for less. Of a key that is not the one which asked, only the team is known then.
         """
         due = self._due.pop(record.id.removeprefix(PREFIX), None)
         principal, usage = record.principal, record.usage
@@ -174,10 +178,15 @@ class Allowance:
             for charge in mine:
                 if charge.rule.dimension == "budget":
                     self._spend.note(charge.rule, cost)
-        held = () if due is None else (*due.demand.charges, *due.demand.endpoint)
-        reserved = {charge.rule.id: charge.amount for charge in held}
+        reserved = self._reserved(record, due)
         late = [_beyond(charges, reserved, usage.total_tokens, cost) for charges in (mine, demand.endpoint)]
         self.limiter.charge(Demand(record.id, quota.team_id, *late))
+
+    def _reserved(self, record: CallRecord, due: _Due | None) -> Mapping[str, int]:
+        """What stands of a call whose usage is `record`, by rule id."""
+        if due is not None:
+            return {charge.rule.id: charge.amount for charge in (*due.demand.charges, *due.demand.endpoint)}
+        return record.due.reserved if record.due is not None and self._is_shared else {}
 
     def _remember_due(self, call: LiveCall, asked: Asked) -> None:
         principal, made = call.principal, call.new_ids

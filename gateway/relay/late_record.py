@@ -13,18 +13,23 @@ def late_record(told: CallRecord, late: Late, owner: Owner | None, route: Route,
     """What `late` says, as a call of whoever made the response by `route`; `told` is the call that heard of it."""
     if told.principal is None:
         return None
+    return record_of(late, _maker(told.principal, owner), told.started_at_s, route, meter)
+
+
+def record_of(late: Late, maker: Principal, at_s: float, route: Route, meter: Meter) -> CallRecord:
+    """What `late` says, as a call of its `maker`'s by `route`, heard of at the Unix time `at_s`."""
     model = None if late.model is None else late.model[:_LONGEST_NAME]
     return CallRecord(
         id=PREFIX + late.response_id,
         upstream_request_id=None,
-        principal=_maker(told.principal, owner),
+        principal=maker,
         route=route,
         method=route.method,
         model=model,
         status=200,
         outcome="done",
         streamed=False,
-        started_at_s=told.started_at_s,
+        started_at_s=at_s,
         duration_s=0.0,
         first_byte_s=None,
         overhead_s=None,
@@ -32,8 +37,8 @@ def late_record(told: CallRecord, late: Late, owner: Owner | None, route: Route,
         usage=late.usage,
         error=None,
         upstream_error=None,
-        usage_source="reported",
-        cost_microusd=meter.cost_of(model, late.usage),
+        usage_source="unknown" if late.usage is None else "reported",
+        cost_microusd=None if late.usage is None else meter.cost_of(model, late.usage),
         endpoint=ENDPOINT,
     )
 

@@ -9,8 +9,9 @@ from os import urandom
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.call import CallRecord, Makes, Outcome, Principal, Reply, Route, TraceContext, Usage
+from gateway.call import CallRecord, Due, Makes, Outcome, Principal, Reply, Route, TraceContext, Usage
 from gateway.errors import GatewayError
+from gateway.metering.late import LONGEST_ID
 from gateway.metering.meter import NOTHING, Measured
 from gateway.relay.tags import NO_TAGS
 
@@ -184,6 +185,12 @@ class LiveCall:
             and (self.is_background or route.reply is not Reply.USAGE)
         )
 
+    @property
+    def due_id(self) -> str | None:
+        """The response that it makes in the background, by which it can be asked how that ended."""
+        made = None if self.new_ids is None else self.new_ids.response_id
+        return made if made is not None and 0 < len(made) <= LONGEST_ID and made.isprintable() else None
+
     def client_left(self) -> None:
         """The client's connection is gone: end the call, unless it is over or is to outlive its client."""
         if self.outcome is None:
@@ -245,7 +252,16 @@ class LiveCall:
             longest_gap_s=self.longest_gap_s,
             sent_s=None if self.sent_at is None else self.sent_at - self.started_at,
             trace=self.trace,
+            due=self._due() if source == "due" and self.late is None else None,
         )
+
+    def _due(self) -> Due | None:
+        response_id = self.due_id
+        if response_id is None:
+            return None
+        demand = None if self.asked is None else self.asked.demand
+        charges = () if demand is None else (*demand.charges, *demand.endpoint)
+        return Due(response_id, {charge.rule.id: charge.amount for charge in charges})
 
     def overhead_s(self, written_at: float) -> float:
         """The gateway's own share of the time until its reply's head was written, at `written_at`."""

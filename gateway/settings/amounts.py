@@ -97,6 +97,11 @@ class Ledger(Section):
         default=1024 * 1024 * 1024,
         description="Most that may wait on the disk while the database is away, in bytes.",
     )
+    ask_due_after_s: Seconds = Field(
+        default=60.0,
+        description="After how long the gateway asks how a response in the background ended that nobody asked for, in"
+        " seconds; then at growing intervals, up to a day; 0 never.",
+    )
 
 
 class Reconcile(Section):

@@ -222,6 +222,22 @@ call_tags = Table(
 )
 """What clients want their calls to be found under."""
 
+due_responses = Table(
+    "due_responses",
+    metadata,
+    Column("response_id", String(100), primary_key=True),
+    Column("call_id", String(100), nullable=False),
+    Column("team_id", String(40), nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("model", String(200)),
+    Column("started_at", BigInteger, nullable=False),
+    Column("reserved", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+)
+"""Responses in the background whose usage is not known yet, and when upstream is asked for it next. `reserved` is what
+their calls did, by the ids of rules. Times are microseconds."""
+
 COUNTS = ("calls", "refused_calls", "failed_calls", "estimated_calls", "unknown_calls", "unpriced_calls")
 
 usage_days = Table(

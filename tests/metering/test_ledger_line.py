@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.call import CallRecord, Usage
+from gateway.call import CallRecord, Due, Usage
 from gateway.metering.ledger_line import decode, encode
 from gateway.store.tables import USAGE, calls
 from tests.metering.ledger import RECORD, record
@@ -42,12 +42,19 @@ def test_a_line_says_all_that_the_record_does() -> None:
         "usage": list(msgspec.structs.astuple(RECORD.usage)) if RECORD.usage else None,
         "tags": {"project": "ü"},
         "more": 0,
+        "due": None,
     }
+
+
+def test_the_line_of_a_call_whose_usage_is_due_says_what_it_waits_for() -> None:
+    due = Due("resp_1", {"team_engines/budget/total": 10_023})
+    assert decode(encode(record("req_1", usage=None, usage_source="due", due=due))).due == due
+    assert decode(encode(record("late_resp_1", due=due))).due is None  # it waits for nothing
 
 
 def test_a_line_has_a_member_for_every_column_and_for_every_kind_of_usage() -> None:
     line = decode(encode(RECORD))
-    assert sorted([*MEMBERS, "usage", "tags", "more"]) == sorted(msgspec.structs.asdict(line))
+    assert sorted([*MEMBERS, "usage", "tags", "more", "due"]) == sorted(msgspec.structs.asdict(line))
     assert Usage.__struct_fields__ == USAGE
     assert line.usage is not None
     assert len(line.usage) == len(USAGE)

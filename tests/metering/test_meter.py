@@ -55,6 +55,7 @@ class Call:
     sample: Sample | None = None
     asked: Sized | None = None
     late: object = None
+    due_id: str | None = "resp_1"
 
 
 def meter(prices: Mapping[str, Price | None] | None = None) -> Meter:
@@ -116,6 +117,8 @@ def test_a_batch_is_unknown_since_upstream_runs_it_later_and_tells_nobody() -> N
 def test_what_a_response_in_the_background_used_is_due() -> None:
     for outcome in ("done", "cut", "client_left"):
         assert meter().measure(Call(route=RESPONSES, is_background=True, outcome=outcome)) == DUE
+        nameless = Call(route=RESPONSES, is_background=True, outcome=outcome, due_id=None)
+        assert meter().measure(nameless) == UNKNOWN  # nobody will be told
     told_at_once = Call(route=RESPONSES, is_background=True, usage=USAGE)
     assert meter().measure(told_at_once)[1] == "reported"
     told_at_once.late = USAGE  # and so by everyone who asks again

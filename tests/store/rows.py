@@ -59,6 +59,16 @@ ROWS: dict[str, dict[str, Any]] = {
         "sent_bytes": 1,
     },
     "call_tags": {"call_id": "req_1", "name": "project", "value": "ü", "started_at": 1},
+    "due_responses": {
+        "response_id": "resp_1",
+        "call_id": "req_1",
+        "team_id": "team_1",
+        "key_id": "key_1",
+        "started_at": 1,
+        "reserved": {"team_1/budget/total": 5},
+        "attempts": 0,
+        "due_at": 1,
+    },
     "usage_days": {
         "day": 1,
         "team_id": "team_1",

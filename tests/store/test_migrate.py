@@ -112,9 +112,10 @@ def in_words(index: ReflectedIndex) -> str:
 @pytest.mark.parametrize(
     ("to", "lost"),
     [
-        ("0001", {"spend", "spend_batches", "alerts", "calls", "call_tags", "usage_days"}),
-        ("0002", {"calls", "call_tags", "usage_days"}),
-        ("0003", set()),
+        ("0001", {"spend", "spend_batches", "alerts", "calls", "call_tags", "due_responses", "usage_days"}),
+        ("0002", {"calls", "call_tags", "due_responses", "usage_days"}),
+        ("0003", {"due_responses"}),
+        ("0004", {"due_responses"}),
     ],
 )
 async def test_nothing_is_lost_on_the_way_down_and_up_again_but_what_came_later(

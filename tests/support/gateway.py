@@ -19,6 +19,7 @@ from gateway.access.ownership import Owner
 from gateway.app import GatewayApp, bind_admin, bind_metrics, build_app, prepare
 from gateway.call import CallRecord
 from gateway.http.server import DrainingServer, server_config
+from gateway.metering.ledger import Ledger
 from gateway.settings import Settings
 from tests.support.stores import fresh_sqlite_url
 
@@ -108,6 +109,14 @@ class RunningGateway:
         """What SIGTERM does."""
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._server.handle_exit, 15, None)
+
+
+def write_ledger(gateway: RunningGateway) -> None:
+    """Have all calls that `gateway` has recorded in the database. Blocks the calling thread."""
+    ledgers = (getattr(observe, "__self__", None) for observe in gateway.app.proxy._observers)
+    ledger = next(each for each in ledgers if isinstance(each, Ledger))
+    assert gateway.loop is not None
+    asyncio.run_coroutine_threadsafe(ledger.drain(), gateway.loop).result(5)
 
 
 def settings_for(base_url: str, **sections: Any) -> Settings:

@@ -1,0 +1,130 @@
+"""What is due is a row from its call's record to its usage's, and is asked for at growing intervals, by one node."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, select
+
+from gateway.call import Due
+from gateway.metering.due import GIVE_UP_AFTER_S, DueResponses
+from gateway.metering.ledger_drain import Drain
+from gateway.metering.ledger_line import encode
+from gateway.metering.ledger_retention import Retention
+from gateway.metering.rollups import Days
+from gateway.store.engine import Store
+from gateway.store.tables import due_responses
+from tests.metering.ledger import NOON_S, record
+
+RESERVED = {"team_engines/budget/total": 10_023}
+
+
+@pytest.fixture
+async def store(store_url: URL) -> AsyncIterator[Store]:
+    made = Store(store_url)
+    yield made
+    await made.close()
+
+
+def due(number: int, **changed: Any) -> bytes:
+    waits = Due(f"resp_{number}", RESERVED)
+    return encode(record(f"req_{number}", usage=None, usage_source="due", cost_microusd=0, due=waits, **changed))
+
+
+def late(number: int) -> bytes:
+    return encode(record(f"late_resp_{number}"))
+
+
+async def waiting(store: Store) -> list[str]:
+    async with store.reading() as connection:
+        return sorted((await connection.execute(select(due_responses.c.response_id))).scalars())
+
+
+async def test_what_is_due_ends_with_the_record_of_its_usage_which_says_what_was_reserved(store: Store) -> None:
+    drain = Drain(store, Days())
+    told: list[tuple[list[str], dict[str, Any]]] = []
+    drain.written = lambda ids, reserved: told.append((list(ids), dict(reserved)))
+    await drain.write([due(1), due(2), encode(record("req_3"))])
+    assert await waiting(store) == ["resp_1", "resp_2"]
+    await drain.write([late(2), late(3)])
+    assert told == [
+        (["req_1", "req_2", "req_3"], {}),
+        (["late_resp_2", "late_resp_3"], {"late_resp_2": RESERVED}),
+    ]
+    assert await waiting(store) == ["resp_1"]
+
+
+async def test_lines_that_come_again_or_together_leave_nothing_due(store: Store) -> None:
+    drain = Drain(store, Days())
+    await drain.write([due(1), late(1), due(2)])
+    assert await waiting(store) == ["resp_2"]
+    await drain.write([due(1), due(2), late(2)])
+    assert await waiting(store) == []
+
+
+async def test_a_record_that_came_before_what_it_is_of_ends_that_when_it_comes_again(store: Store) -> None:
+    drain = Drain(store, Days())
+    assert (await drain.write([late(1)])).new == 1
+    await drain.write([due(1)])
+    assert (await drain.write([late(1)])).new == 0
+    assert await waiting(store) == []
+
+
+async def test_nodes_that_hear_the_same_in_another_order_do_not_keep_each_other(store_url: URL) -> None:
+    stores = [Store(store_url) for _ in range(4)]
+    drains = [Drain(each, Days()) for each in stores]
+    numbers = range(50)
+    await drains[0].write([due(number) for number in numbers])
+    orders = (numbers, numbers[::-1], numbers, numbers[::-1])
+    written = await asyncio.gather(
+        *(drain.write([late(number) for number in order]) for drain, order in zip(drains, orders, strict=True))
+    )
+    assert sum(each.new for each in written) == 50
+    assert await waiting(stores[0]) == []
+    for each in stores:
+        await each.close()
+
+
+async def test_upstream_is_asked_after_a_minute_and_then_after_twice_as_long_up_to_ten(store: Store) -> None:
+    now_s = NOON_S
+    responses = DueResponses(store, now=lambda: now_s)
+    await Drain(store, Days(), due_after_s=60).write([due(1, model="openai/gpt-5.2")])
+    asked_after_s = []
+    for _ in range(6):
+        while not (claimed := await responses.claim()):
+            now_s += 10
+        asked_after_s.append(now_s - NOON_S)
+        assert [(each.response_id, each.key_id, each.model) for each in claimed] == [
+            ("resp_1", "key_ada", "openai/gpt-5.2")
+        ]
+    pauses = [later - sooner for sooner, later in zip([0, *asked_after_s], asked_after_s, strict=False)]
+    assert pauses == [60, 120, 240, 480, 600, 600]
+    assert responses.waiting == 1
+
+
+async def test_what_one_node_asks_for_no_other_one_does(store_url: URL) -> None:
+    stores = [Store(store_url) for _ in range(3)]
+    await Drain(stores[0], Days()).write([due(number) for number in range(25)])
+    nodes = [DueResponses(each, now=lambda: NOON_S + 60) for each in stores]
+    claimed = [each.response_id for some in await asyncio.gather(*(node.claim() for node in nodes)) for each in some]
+    assert len(claimed) == len(set(claimed)) == 25
+    for each in stores:
+        await each.close()
+
+
+async def test_it_is_given_up_after_a_day_if_it_was_asked_for_often_enough(store: Store) -> None:
+    now_s = NOON_S + GIVE_UP_AFTER_S
+    responses = DueResponses(store, now=lambda: now_s)
+    await Drain(store, Days()).write([due(1)])
+    is_last = []
+    for _ in range(9):
+        is_last += [each.is_last for each in await responses.claim()]
+        now_s += 600
+    assert is_last == [False] * 7 + [True] * 2
+
+
+async def test_what_nobody_ever_asked_for_is_forgotten_at_last(store: Store) -> None:
+    await Drain(store, Days()).write([due(1), due(2, started_at_s=NOON_S + 86_400)])
+    await Retention(store, Days(), calls_days=0, sums_days=0, now=lambda: NOON_S + 400.5 * 86_400).prune()
+    assert await waiting(store) == ["resp_2"]
