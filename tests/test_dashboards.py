@@ -77,6 +77,8 @@ async def _traffic(folder: Path) -> str:
             limits=LIMITS,
             redis={"url": shared_server("valkey").url},
             prices={"file": str(folder / "prices.yaml")},
+            alerts={"webhook_url": f"{upstream.url}/hook", "webhook_secret": "a-secret-for-webhooks"},
+            traces={"endpoint": f"{upstream.url}/traces", "sample_ratio": 0.0},
         ) as gateway:
             secret = await asyncio.to_thread(_key_with_budget, gateway)
             async with httpx2.AsyncClient(headers={"authorization": f"Bearer {secret}"}, trust_env=False) as client:
@@ -192,6 +194,32 @@ def test_a_dashboard_asks_for_what_is_there(path: Path, known: Labels) -> None:
     queries = list(queries_of(dashboard(path)))
     assert len(queries) >= 10
     assert {query: found for query in queries if (found := mistakes_in(query, known))} == {}
+
+
+def test_whoever_an_alert_calls_finds_on_a_dashboard_what_it_is_about() -> None:
+    assert {name for rule in RULES for name in _METRIC.findall(rule["expr"])} - shown() == set()
+
+
+def test_everything_that_a_gateway_measures_of_itself_is_on_a_dashboard(page: str) -> None:
+    families = [family for family in text_string_to_metric_families(page) if family.name.startswith("gmi_gateway_")]
+    assert len(families) > 30
+    assert [family.name for family in families if shown().isdisjoint(each.name for each in family.samples)] == []
+
+
+def shown() -> set[str]:
+    """The metrics that dashboards ask for."""
+    return {name for path in DASHBOARDS for query in queries_of(dashboard(path)) for name in _METRIC.findall(query)}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_no_panel_covers_another(path: Path) -> None:
+    cells = [cell for panel in dashboard(path)["panels"] for cell in _cells(**panel["gridPos"])]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+def _cells(x: int, y: int, w: int, h: int) -> list[tuple[int, int]]:
+    return [(column, row) for column in range(x, x + w) for row in range(y, y + h)]
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
