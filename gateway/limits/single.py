@@ -187,5 +187,8 @@ async def _connected(connection: "AbstractConnection") -> "AbstractConnection":
 
 
 async def _ask(connection: "AbstractConnection", *command: Argument) -> Any:
-    await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+    try:
+        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+    except AttributeError as error:  # asyncio's own loop, before Python 3.13.6: github.com/python/cpython/issues/136234
+        raise ConnectionResetError("the connection broke off as it was written to") from error
     return await connection.read_response(disable_decoding=True)
