@@ -32,7 +32,7 @@ from gateway.http.requests import (
     stream_body,
     too_large,
 )
-from gateway.http.routes import ROUTES, Match, RouteTable
+from gateway.http.routes import MAKES_RESPONSES, Match, RouteTable
 from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
@@ -100,9 +100,6 @@ class Proxy:
         self.note_late: Callable[[CallRecord], None] | None = None
         """Is told whenever a reply says what a response in the background has used; it may say so often."""
         self._routes = RouteTable()
-        self._responses = next(
-            route for route in ROUTES if route.reply is Reply.USAGE and route.makes is Makes.RESPONSE
-        )
         self.repeated = RepeatedHeads()
         self._ids = CallIds()
         self._trusted_proxies = compile_networks(settings.server.trusted_proxies)
@@ -413,7 +410,7 @@ class Proxy:
         for observe in self._observers:
             observe(record, call.detail)
         if call.late is not None and self.note_late is not None:
-            late = late_record(record, call.late, call.owner, self._responses, self._allowance.meter)
+            late = late_record(record, call.late, call.owner, MAKES_RESPONSES, self._allowance.meter)
             if late is not None:
                 self.note_late(late)
         call.wire.let_go()
