@@ -209,7 +209,10 @@ calls = Table(
     Index("ix_calls_team_id_started_at", "team_id", "started_at"),
     Index("ix_calls_key_id_started_at", "key_id", "started_at"),
 )
-"""The ledger: a row a call. Usage is null where it is unknown; the cost, where that or the price is."""
+"""The ledger: a row a call. Usage is null where it is unknown; the cost, where that or the price is.
+
+`error` of a call over a limit names that too: `gateway.metering.refused_by` knows how.
+"""
 
 call_tags = Table(
     "call_tags",
