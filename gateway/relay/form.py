@@ -12,7 +12,7 @@ _IS_MODEL = re.compile(
 )
 _LONGEST_HEAD = 8 * 1024
 _LONGEST_VALUE = 1024
-_BREAK = b"\r\n"
+_MOST_PARTS = 1000
 
 
 class FormModel:
@@ -21,15 +21,17 @@ class FormModel:
     None where the form has no such field, or fields that contradict each other, or is no form.
     """
 
-    __slots__ = ("_delimiter", "_found", "_held", "_is_model", "_look")
+    __slots__ = ("_at", "_delimiter", "_found", "_held", "_in_head", "_is_model", "_parts")
 
     def __init__(self, content_type: bytes) -> None:
         boundary = _BOUNDARY.search(content_type)
         self._delimiter = b"" if boundary is None else b"\r\n--" + boundary[1].rstrip(b" ")
         self._found: set[bytes] = set()
-        self._held = _BREAK  # the first delimiter may begin the body, and then no line break comes before it
-        self._is_model = False
-        self._look = self._look_for_part
+        self._held = b"\r\n"  # the first delimiter may begin the body, and then no line break comes before it
+        self._at = 0
+        """Where in `_held` what is not understood yet begins: the head of a part, or what it holds."""
+        self._in_head = self._is_model = False
+        self._parts = 0
 
     def __repr__(self) -> str:
         return f"FormModel({self.name!r}, {len(self._held)} bytes held)"
@@ -44,48 +46,50 @@ class FormModel:
 
     def feed(self, piece: bytes) -> None:
         """The next bytes of the body."""
-        if self._delimiter:
-            self._held += piece
-            while self._look():
-                pass
+        if not self._delimiter:
+            return
+        self._held += piece
+        while self._read_head() if self._in_head else self._read_content():
+            pass
+        self._held = self._held[self._at :]
+        self._at = 0
 
-    def _look_for_part(self) -> bool:
-        """Skip to the next part. False: more bytes are needed, here and below."""
-        at = self._held.find(self._delimiter)
-        size = at if at >= 0 else len(self._held) - len(self._delimiter)
+    def _read_content(self) -> bool:
+        """Go on to the next part. False: more bytes are needed, or no more are; here and below."""
+        end = self._held.find(self._delimiter, self._at)
+        size = (end if end >= 0 else len(self._held) - len(self._delimiter)) - self._at
         if self._is_model and size > _LONGEST_VALUE:
-            self._give_up()
-            return False
-        if at < 0:
+            return self._give_up()
+        if end < 0:
             if not self._is_model:
-                self._held = self._held[1 - len(self._delimiter) :]
+                self._at = max(len(self._held) - len(self._delimiter) + 1, self._at)
             return False
         if self._is_model:
-            self._found.add(self._held[:at])
-        self._held = self._held[at + len(self._delimiter) :]
-        self._look = self._look_for_head
-        return True
+            self._found.add(self._held[self._at : end])
+        self._at = end + len(self._delimiter)
+        self._in_head = True
+        self._parts += 1
+        return self._parts <= _MOST_PARTS or self._give_up()
 
-    def _look_for_head(self) -> bool:
+    def _read_head(self) -> bool:
         """Read the head of a part, from the byte after the delimiter on; `--` there is the end of the form."""
-        if self._held.startswith(b"--"):
-            self._stop()
-            return False
-        end = self._held.find(b"\r\n\r\n")
-        if (len(self._held) if end < 0 else end) > _LONGEST_HEAD:
-            self._give_up()
-            return False
+        if self._held.startswith(b"--", self._at):
+            return self._stop()
+        end = self._held.find(b"\r\n\r\n", self._at)
+        if (len(self._held) if end < 0 else end) - self._at > _LONGEST_HEAD:
+            return self._give_up()
         if end < 0:
             return False
-        self._is_model = _IS_MODEL.search(self._held, 0, end) is not None
-        self._held = self._held[end + 4 :]
-        self._look = self._look_for_part
+        self._is_model = _IS_MODEL.search(self._held, self._at, end) is not None
+        self._at = end + 4
+        self._in_head = False
         return True
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> bool:
         """Servers differ on such a form, or there may be a second name in what is not held: nothing is said."""
         self._found.clear()
-        self._stop()
+        return self._stop()
 
-    def _stop(self) -> None:
-        self._delimiter = self._held = b""
+    def _stop(self) -> bool:
+        self._delimiter, self._at = b"", len(self._held)
+        return False

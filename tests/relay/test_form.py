@@ -59,6 +59,7 @@ def test_a_file_before_the_model_is_passed_over(size: int) -> None:
         part("model", 2000 * b"m") + END,
         FILE + b'\r\nContent-Disposition: form-data; name="model"\r\n\r\ncheap\r\n' + END,
         END + part("model", b"after the end"),
+        part("model", b"cheap") + part("n", b"1") * 2000 + END,
     ],
 )
 def test_where_no_one_model_is_named_nothing_is_said(body: bytes, size: int) -> None:
@@ -86,3 +87,12 @@ def test_little_is_held_of_a_file() -> None:
     for _ in range(100):
         form.feed(bytes(10_000))
     assert len(form._held) < 100
+
+
+def test_a_form_of_too_many_parts_is_not_read_on() -> None:
+    form, piece = FormModel(b"multipart/form-data; boundary=x"), b"\r\n--x\r\n\r\n" * 25_000
+    form.feed(piece)
+    form.feed(piece)
+    assert form.name is None
+    assert form._delimiter == b""
+    assert form._held == b""
