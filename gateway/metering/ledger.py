@@ -25,8 +25,6 @@ from gateway.metering.refusals import Refusals
 from gateway.metering.refused_by import joined
 from gateway.store.journal import Journal
 
-BATCH_BYTES = 192 * 1024
-"""Some six hundred calls, for which a transaction costs little more than for one; two milliseconds for the loop."""
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """What waits in memory while the journal cannot be written: some 25,000 calls."""
 
@@ -133,10 +131,11 @@ class Ledger:
             if to_the_end or self._refusals.is_over(self._now()):
                 self._keep_counted()
             self._put_held_back()
-            while (batch := self._journal.batch(BATCH_BYTES)) is not None:
+            most_bytes = self._writer.batch_bytes
+            while (batch := self._journal.batch(most_bytes)) is not None:
                 await self._write(batch.lines)
                 self._journal.acknowledge(batch)
-                if not to_the_end and sum(map(len, batch.lines)) < BATCH_BYTES // 2 and self._journal.pending_bytes:
+                if not to_the_end and sum(map(len, batch.lines)) < most_bytes // 2 and self._journal.pending_bytes:
                     self.waiting_since_s = self._now()
                     self._noted.set()
                     return

@@ -22,6 +22,9 @@ from gateway.store.engine import Store
 from gateway.store.failures import sqlstate
 from gateway.store.tables import USAGE, call_tags, calls
 
+_BATCH_BYTES = {"sqlite": 24 * 1024, "postgresql": 192 * 1024}
+"""Some 80 calls, or 600. SQLite is written by a thread of this process, for which calls wait where that has one
+processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
 _UNKNOWN = (None,) * len(USAGE)
@@ -51,6 +54,8 @@ class Drain:
         self.written: Callable[[Iterable[str], Mapping[str, Mapping[str, int]]], None] | None = None
         """Is told the ids of records that are new, once they are in the database, and what calls had reserved of whose
         usage they tell."""
+        self.batch_bytes = _BATCH_BYTES[store.dialect]
+        """How many bytes of lines are best written at a time."""
         self._store = store
         self._due_after_s = due_after_s
         self._days = days
