@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import gc
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from gateway.http.metrics import metrics_app, metrics_router
 from gateway.http.openapi import add_mirrored_routes
 from gateway.http.ops import ops_router
 from gateway.http.pages import OwnPages
-from gateway.http.proxy import Observer, Proxy, target_base
+from gateway.http.proxy import Proxy, target_base
 from gateway.http.routes import ROUTE_GROUPS, is_mirrored
 from gateway.http.server import DrainingServer, server_config
 from gateway.http.side_server import SideServer
@@ -41,6 +41,7 @@ from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
 from gateway.relay.relay import Relay
+from gateway.relay.settlement import Settlement, each
 from gateway.settings import Admin, Settings
 from gateway.settings.shapes import host_and_port
 from gateway.settings.telemetry import Metrics
@@ -163,14 +164,9 @@ def build_app(
         way.base_path,
         bounds.allowance,
     )
-    app.proxy.add_observer(calls.observe)
-    app.proxy.add_observer(_use_noter(doorkeepers.last_used))
-    app.proxy.add_observer(books.ledger.note)
-    app.proxy.note_late = books.late.note
-    books.late.follow(calls.observe_late)
-    books.late.follow(bounds.allowance.note_late)
+    _follow_calls(app.proxy.settlement, calls, doorkeepers.last_used, books, bounds)
     if log_call is not None:
-        app.proxy.add_observer(log_call)
+        app.proxy.settlement.add_observer(each(log_call))
     traces_at_work = _trace(app.proxy, traces)
     app.include_router(ops_router(lambda: app.is_leaving))
     if settings.metrics.enabled and settings.metrics.listen is None:
@@ -185,11 +181,22 @@ def _trace(proxy: Proxy, traces: Tracing | None) -> contextlib.AbstractAsyncCont
     if traces is None:
         return contextlib.nullcontext()
     proxy.begin_trace = traces.begin
-    proxy.add_observer(traces.observe)
+    proxy.settlement.add_observer(each(traces.observe))
     return traces.at_work()
 
 
-def _use_noter(last_used: LastUsed) -> Observer:
+def _follow_calls(
+    settlement: Settlement, calls: CallMetrics, last_used: LastUsed, books: Books, bounds: Bounds
+) -> None:
+    settlement.add_observer(each(calls.observe))
+    settlement.add_observer(each(_use_noter(last_used)))
+    settlement.add_observer(books.ledger.note)
+    settlement.note_late = books.late.note
+    books.late.follow(calls.observe_late)
+    books.late.follow(bounds.allowance.note_late)
+
+
+def _use_noter(last_used: LastUsed) -> Callable[[CallRecord, str], None]:
     def note(record: CallRecord, _: str) -> None:
         if record.principal is not None:
             last_used.note(record.principal.key_id, int(record.started_at_s))

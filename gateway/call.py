@@ -247,3 +247,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     """None where traces are off."""
     due: Due | None = None
     """Of a call whose usage another record will tell; and of that record, if it is known what the call reserved."""
+
+
+Recorded = tuple[CallRecord, str]
+"""A call's record, and a detail of how it ended for the log, without any secret."""

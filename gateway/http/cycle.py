@@ -91,6 +91,8 @@ class GatewayCycle(RequestResponseCycle):
         self.holds_end = False
         """What ends the reply waits for `let_go`."""
         self._held: tuple[bytes, ...] | None = None
+        self._is_whole = False
+        """All of the reply is there; `response_complete` says that it was sent."""
         self.segment: bytes | None = None
         """The whole request, if it came in one piece that may hold nothing else."""
         self.is_ordinary = keep_alive and not expects_100 and scope["method"] != "HEAD"
@@ -130,12 +132,12 @@ class GatewayCycle(RequestResponseCycle):
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete:
+        if not self.disconnected and not self._is_whole:
             if self.more_body:
                 self.flow.resume_reading()
             await self.message_event.wait()
             self.message_event.clear()
-        if self.disconnected or self.response_complete:
+        if self.disconnected or self._is_whole:
             return {"type": "http.disconnect"}
         pieces, self._pieces, self._unread_bytes = self._pieces, [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -147,7 +149,7 @@ class GatewayCycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        if message["type"] == "http.response.body" and self.response_started and not self.response_complete:
+        if message["type"] == "http.response.body" and self.response_started and not self._is_whole:
             body, more = message.get("body", b""), message.get("more_body", False)
             if self.chunked_encoding and more and body and not self._head and len(body) < _JOINED_BYTES:
                 self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))  # what a stream mostly is
@@ -260,7 +262,7 @@ class GatewayCycle(RequestResponseCycle):
         """`parts` are the last bytes of the reply."""
         if self.expected_content_length:
             raise RuntimeError("the response is shorter than its Content-Length")
-        self.response_complete = True
+        self._is_whole = True
         self.segment = None
         self.message_event.set()
         self._held = parts
@@ -270,8 +272,9 @@ class GatewayCycle(RequestResponseCycle):
     def let_go(self) -> None:
         """As `gateway.relay.live.Wire`."""
         parts, self._held = self._held, None
-        if parts is None:
+        if parts is None or self.disconnected or self.transport.is_closing():
             return
+        self.response_complete = True
         self._write(parts)
         if not self.keep_alive:
             self.transport.close()

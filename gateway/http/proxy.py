@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
-from gateway.call import Body, CallRecord, Dialect, Makes, Principal, Reply, TraceContext
+from gateway.call import Body, Dialect, Makes, Principal, Reply, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.ended_keys import EndedKeys
@@ -39,13 +39,13 @@ from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace
 from gateway.relay.client import Send
 from gateway.relay.form import FormModel
 from gateway.relay.headers import RequestHeaders
-from gateway.relay.late_record import late_record
 from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
 from gateway.relay.mask import without_keys
 from gateway.relay.objects import WITH_ITEMS
 from gateway.relay.receipt import receipt
 from gateway.relay.relay import Relay
+from gateway.relay.settlement import Settlement
 from gateway.relay.stated import stated_output
 from gateway.relay.tags import tags_of_body
 from gateway.relay.tool_models import tool_models
@@ -56,9 +56,6 @@ from gateway.upstream.transport import UpstreamRequest
 if TYPE_CHECKING:
     from gateway.http.cycle import GatewayCycle
     from gateway.http.protocol import GatewayProtocol
-
-Observer = Callable[[CallRecord, str], None]
-"""Is told of every call once; the second argument is a detail for the log, without any secret."""
 
 _T = TypeVar("_T")
 
@@ -96,9 +93,7 @@ class Proxy:
         self._headers = headers
         self._objects = relay.objects
         self._base_path = base_path
-        self._observers: tuple[Observer, ...] = ()
-        self.note_late: Callable[[CallRecord], None] | None = None
-        """Is told whenever a reply says what a response in the background has used; it may say so often."""
+        self.settlement = Settlement(allowance, MAKES_RESPONSES)
         self._routes = RouteTable()
         self.repeated = RepeatedHeads()
         self._ids = CallIds()
@@ -115,16 +110,17 @@ class Proxy:
         allowance.room.on_look = EndedKeys(directory, self.open_calls).look
         self.draining = False
 
-    def add_observer(self, observer: Observer) -> None:
-        """Tell `observer` too, from the next call on."""
-        self._observers += (observer,)
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is under way, or not settled yet."""
+        return bool(self.open_calls) or self.settlement.is_behind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
         connection: GatewayProtocol = scope["connection"]
         call = LiveCall(self._ids.next(), scope["method"], scope["cycle"])
         call.task = asyncio.current_task(connection.loop)
-        call.on_end, call.wire.holds_end = self._settle, True
+        call.on_end, call.wire.holds_end = self.settlement.end, True
         if self.begin_trace is not None:
             # A head that came before has no place in a trace.
             call.trace = self.begin_trace(scope["headers"] if scope["repeated"] is None else ())
@@ -148,8 +144,7 @@ class Proxy:
             connection.unwatch(call.client_left)
             self.open_calls.discard(call)
             if call.on_end is not None:
-                self._settle(call)
-            call.wire.let_go()
+                self.settlement.end(call)
             del scope["cycle"]  # which holds the scope: no garbage collector need find them, and stall other calls
 
     async def _answer(self, call: LiveCall, scope: Scope, receive: Receive, send: Send) -> None:
@@ -400,20 +395,6 @@ class Proxy:
         else:
             call.end("failed")
             raise asyncio.CancelledError
-
-    def _settle(self, call: LiveCall) -> None:
-        """Once a call, before its client has all of the reply: whoever saw a call end finds it in the ledger."""
-        call.on_end = None
-        record = call.record(self._allowance.meter.measure(call))
-        if call.asked is not None:
-            self._allowance.settle(call, record)
-        for observe in self._observers:
-            observe(record, call.detail)
-        if call.late is not None and self.note_late is not None:
-            late = late_record(record, call.late, call.owner, MAKES_RESPONSES, self._allowance.meter)
-            if late is not None:
-                self.note_late(late)
-        call.wire.let_go()
 
 
 _BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."

@@ -64,10 +64,10 @@ class DrainingServer(uvicorn.Server):
             _log.info("stopping: %d calls open, for %g s at most; a second signal ends them now", count, self._drain_s)
         else:
             _log.info("stopping: no call is open")
-        await self._wait(lambda: proxy.open_calls, self._drain_s)
+        await self._wait(lambda: proxy.is_busy, self._drain_s)
         for call in tuple(proxy.open_calls):
             call.cut(Draining("This gateway is shutting down and cannot finish this call; send it again."))
-        await self._wait(lambda: proxy.open_calls, _CUT_GRACE_S)
+        await self._wait(lambda: proxy.is_busy, _CUT_GRACE_S)
         await super().shutdown(sockets)
 
     async def _leave(self, listeners: list[socket.socket]) -> None:

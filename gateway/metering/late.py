@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from gateway.call import CallRecord, Due, Usage
+from gateway.call import CallRecord, Due, Recorded, Usage
 from gateway.metering.usage import data_of_events, usage_of_reply
 
 PREFIX = "late_"
@@ -92,7 +92,7 @@ class LateScanner:
 class LateRecords:
     """Hands records to the ledger, by `note_in_ledger`, and those that are new there to its followers."""
 
-    def __init__(self, note_in_ledger: Callable[[CallRecord], None]) -> None:
+    def __init__(self, note_in_ledger: Callable[[Iterable[Recorded]], None]) -> None:
         self._note_in_ledger = note_in_ledger
         self._followers: tuple[Callable[[CallRecord], None], ...] = ()
         self._waiting: OrderedDict[str, CallRecord] = OrderedDict()
@@ -106,7 +106,7 @@ class LateRecords:
         self._waiting[record.id] = record
         if len(self._waiting) > MOST_WAITING:
             self._waiting.popitem(last=False)
-        self._note_in_ledger(record)
+        self._note_in_ledger([(record, "")])
 
     def written(self, ids: Iterable[str], reserved: Mapping[str, Mapping[str, int]] = _NOTHING) -> None:
         """The ledger has not had the records of these ids before; `reserved` was what they tell of, by these ids."""

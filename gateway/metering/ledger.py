@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway.call import CallRecord, Principal
+from gateway.call import CallRecord, Principal, Recorded
 from gateway.errors import StoreUnavailable
 from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_line import encode
@@ -105,21 +105,24 @@ class Ledger:
             self._lose(len(self._held), "the gateway ends while neither disk nor database takes them")
         self._journal.close()
 
-    def note(self, record: CallRecord, detail: str = "") -> None:
-        """Keep what is known of a call, if it was by a known key and on a route; never raises, never waits."""
-        principal = record.principal
-        if principal is None or record.route is None:
-            return
-        try:
-            if record.outcome != "refused":
-                self._keep(encode(record))
-            else:
-                self._note_refused(record, principal, detail)
-        except Exception:  # a bug here must not end calls
-            if not self.lost:
-                _log.exception("A call cannot be written to the ledger on a bug, and its record is lost.")
-            self.lost += 1
-        self._wake()
+    def note(self, recorded: Iterable[Recorded]) -> None:
+        """Keep what is known of calls, of those by a known key and on a route; never raises, never waits."""
+        lines: list[bytes] = []
+        for record, detail in recorded:
+            if record.principal is None or record.route is None:
+                continue
+            try:
+                if record.outcome != "refused":
+                    lines.append(encode(record))
+                else:
+                    lines += self._lines_of_refused(record, record.principal, detail)
+            except Exception:  # a bug here must not end calls
+                if not self.lost:
+                    _log.exception("A call cannot be written to the ledger on a bug, and its record is lost.")
+                self.lost += 1
+        if lines or self._refusals:
+            self._keep(lines)
+            self._wake()
 
     async def drain(self, *, to_the_end: bool = True) -> None:
         """Write all that waits to the database. Raises `StoreUnavailable` or OSError.
@@ -129,7 +132,7 @@ class Ledger:
         """
         async with self._turn:
             if to_the_end or self._refusals.is_over(self._now()):
-                self._keep_counted()
+                self._keep(self._counted())
             self._put_held_back()
             most_bytes = self._writer.batch_bytes
             while (batch := self._journal.batch(most_bytes)) is not None:
@@ -153,24 +156,26 @@ class Ledger:
         self.drained += written.new
         self.lost += written.lost
 
-    def _note_refused(self, record: CallRecord, principal: Principal, detail: str) -> None:
-        """In a line of its own, or counted."""
-        if self._refusals.is_over(self._now()):
-            self._keep_counted()
+    def _lines_of_refused(self, record: CallRecord, principal: Principal, detail: str) -> list[bytes]:
+        """One of its own, or none where it is counted; and what was counted before, if that time is over."""
+        lines = self._counted() if self._refusals.is_over(self._now()) else []
         limit = self._limit_of(detail) if record.status == _TOO_MANY else None
         if self._refusals.is_single(record, principal, limit):
-            self._keep(encode(_refused_by(limit, record)))
+            lines.append(encode(_refused_by(limit, record)))
+        return lines
 
-    def _keep_counted(self) -> None:
-        for each in self._refusals.ended(self._now()):
-            self._keep(encode(_refused_by(each.limit, each.record), each.more))
+    def _counted(self) -> list[bytes]:
+        return [encode(_refused_by(each.limit, each.record), each.more) for each in self._refusals.ended(self._now())]
 
-    def _keep(self, line: bytes) -> None:
+    def _keep(self, lines: list[bytes]) -> None:
         """In the journal, or in memory."""
+        if not lines:
+            return
         try:
-            self._journal.append(line)
+            self._journal.append(b"".join(lines))
         except StoreUnavailable as error:
-            self._hold(line, error.detail)
+            for line in lines:
+                self._hold(line, error.detail)
 
     def _wake(self) -> None:
         if self.waiting_since_s is None:

@@ -78,7 +78,7 @@ Measured = tuple[Usage | None, UsageSource, int | None]
 
 NOTHING: Measured = (None, "none", 0)
 _DUE: Measured = (None, "due", 0)
-_UNKNOWN: Measured = (None, "unknown", None)
+UNKNOWN: Measured = (None, "unknown", None)
 
 
 class Meter:
@@ -100,10 +100,10 @@ class Meter:
         if route is None or call.sent_at is None or call.is_free or call.upstream_error in NEVER_SENT:
             return NOTHING
         if route.reply is not Reply.USAGE:
-            return _UNKNOWN if route.method == "POST" and route.pattern in _UNMETERED else NOTHING
+            return UNKNOWN if route.method == "POST" and route.pattern in _UNMETERED else NOTHING
         if call.is_background:
-            return _UNKNOWN if call.due_id is None else _DUE
-        return _UNKNOWN if call.outcome == "done" else self._estimated(call, route)
+            return UNKNOWN if call.due_id is None else _DUE
+        return UNKNOWN if call.outcome == "done" else self._estimated(call, route)
 
     def cost_of(self, model: str | None, usage: Usage) -> int | None:
         """Micro-dollars; None for a model that has no price for such usage."""
@@ -123,7 +123,7 @@ class Meter:
     def _estimated(self, call: Ended, route: Route) -> Measured:
         """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""
         if not call.body or not (answers_in_text(route) or route.group == "embeddings"):
-            return _UNKNOWN
+            return UNKNOWN
         input_tokens, _ = self.estimator.estimate(_team_id(call), call.model or "", _prompt_bytes(call), 0)
         output_tokens = _delivered(call) if answers_in_text(route) else 0
         usage = Usage(input_tokens, output_tokens, input_tokens + output_tokens)

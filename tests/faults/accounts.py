@@ -82,7 +82,7 @@ async def accounts_of(gateways: Sequence[RunningGateway], people: Sequence[Made]
 
 async def _written(gateway: RunningGateway) -> None:
     """Have all that waits written to the database, and told to Redis."""
-    owners = (getattr(observe, "__self__", None) for observe in gateway.app.proxy._observers)
+    owners = (getattr(observe, "__self__", None) for observe in gateway.app.proxy.settlement._observers)
     ledger = next(owner for owner in owners if isinstance(owner, Ledger))
     limiter = gateway.app.proxy._allowance.limiter
     assert gateway.loop is not None

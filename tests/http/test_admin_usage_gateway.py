@@ -37,7 +37,7 @@ async def called(gateway: RunningGateway, *bodies: dict[str, object]) -> list[An
         for number, body in enumerate(bodies)
     ]
     await gateway.recorded(len(bodies))
-    owners = (getattr(observe, "__self__", None) for observe in gateway.app.proxy._observers)
+    owners = (getattr(observe, "__self__", None) for observe in gateway.app.proxy.settlement._observers)
     ledger = next(owner for owner in owners if isinstance(owner, Ledger))
     assert gateway.loop is not None
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ledger.drain(), gateway.loop))

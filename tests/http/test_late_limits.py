@@ -55,7 +55,7 @@ class Node:
         self.admin = Client(gateway.url, gateway.admin_secret)
         self._told: asyncio.Queue[CallRecord] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        records = getattr(gateway.app.proxy.note_late, "__self__", None)
+        records = getattr(gateway.app.proxy.settlement.note_late, "__self__", None)
         assert isinstance(records, LateRecords)
 
         def tell(record: CallRecord) -> None:

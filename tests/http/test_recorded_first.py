@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.relay.live import LiveCall
 from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, ask, connected, post, request
 from tests.support.gateway import running_gateway
 from tests.support.wire import Reset, Stall, Step, WireUpstream, reply, sse
@@ -60,3 +61,30 @@ async def test_calls_that_follow_each_other_on_a_connection_are_recorded_in_thei
                     assert (await client.answer()).status == 200
                     assert len(gateway.records) >= count
             assert len(await gateway.recorded(5)) == 5
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_a_client_that_goes_while_its_call_is_settled_disturbs_nobody(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = sse([CHUNK, USAGE, "[DONE]"]) if stream else PLAIN
+    async with WireUpstream(script) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            settlement = gateway.app.proxy.settlement
+            end = settlement.end
+
+            def end_after_loss(call: LiveCall) -> None:
+                settlement.end, call.on_end = end, None  # type: ignore[method-assign]
+                for connection in gateway._server.server_state.connections:
+                    connection.transport.abort()
+                assert gateway.loop is not None
+                gateway.loop.call_later(0.01, end, call)
+
+            settlement.end = end_after_loss  # type: ignore[method-assign]
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, {"model": "m", "stream": stream}))
+                assert b"[DONE]" not in await client.ended()
+            served = await ask(gateway.port, post(CHAT, {"model": "m", "stream": stream}))
+            assert served.end == "complete"
+            assert len(await gateway.recorded(2)) == 2
+    assert caplog.text == ""

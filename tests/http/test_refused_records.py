@@ -28,7 +28,7 @@ def refused(
 ) -> tuple[CallRecord, str]:
     """The record of one refused call, and the detail that goes with it."""
     seen: list[tuple[CallRecord, str]] = []
-    gateway.ask(lambda: gateway.app.proxy.add_observer(lambda record, detail: seen.append((record, detail))))
+    gateway.ask(lambda: gateway.app.proxy.settlement.add_observer(seen.extend))
     headers |= {} if secret is None else {"Authorization": f"Bearer {secret}"}
     httpx2.post(f"{gateway.url}{path}", json={"model": model}, headers=headers, trust_env=False)
     return seen[0]

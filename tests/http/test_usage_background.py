@@ -37,7 +37,7 @@ class Nodes:
         self.one, self.other = one, other
         self.counted: list[CallRecord] = []
         for node in (one, other):
-            records = getattr(node.app.proxy.note_late, "__self__", None)
+            records = getattr(node.app.proxy.settlement.note_late, "__self__", None)
             assert isinstance(records, LateRecords)
             records.follow(self.counted.append)
 
@@ -138,7 +138,7 @@ async def test_a_client_that_leaves_before_the_end_of_the_stream_it_asked_for_le
     counted: list[CallRecord] = []
     async with WireUpstream(queued, stream, queued) as upstream:
         with running_gateway(f"{upstream.url}/v1") as gateway:
-            records = getattr(gateway.app.proxy.note_late, "__self__", None)
+            records = getattr(gateway.app.proxy.settlement.note_late, "__self__", None)
             assert isinstance(records, LateRecords)
             records.follow(counted.append)
             await ask(gateway.port, post("/v1/responses", BODY))

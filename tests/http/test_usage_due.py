@@ -85,7 +85,7 @@ class Node:
         self.counted: list[CallRecord] = []
         self._new: asyncio.Queue[CallRecord] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        records = getattr(gateway.app.proxy.note_late, "__self__", None)
+        records = getattr(gateway.app.proxy.settlement.note_late, "__self__", None)
         assert isinstance(records, LateRecords)
 
         def tell(record: CallRecord) -> None:

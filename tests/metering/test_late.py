@@ -77,7 +77,7 @@ RECORD = CallRecord(
 def test_only_what_is_new_in_the_ledger_counts() -> None:
     noted: list[str] = []
     followed: list[str] = []
-    records = LateRecords(lambda record: noted.append(record.id))
+    records = LateRecords(lambda recorded: noted.extend(record.id for record, _ in recorded))
     records.follow(lambda record: followed.append(record.id))
     for _ in range(2):
         records.note(RECORD)

@@ -39,7 +39,7 @@ async def ledger(store: Store, tmp_path: Path) -> AsyncIterator[Ledger]:
 
 
 async def test_a_call_becomes_a_row_with_all_that_is_known_of_it(store: Store, ledger: Ledger) -> None:
-    ledger.note(record("req_1", queue_s=1.5))
+    ledger.note([(record("req_1", queue_s=1.5), "")])
     await ledger.drain()
     (row,) = (await rows(store)).values()
     usage = dict.fromkeys(Usage.__struct_fields__, 0)
@@ -74,21 +74,21 @@ async def test_a_call_becomes_a_row_with_all_that_is_known_of_it(store: Store, l
 
 
 async def test_records_come_into_the_database_by_themselves(store: Store, ledger: Ledger) -> None:
-    ledger.note(record("req_1"))
+    ledger.note([(record("req_1"), "")])
     async with asyncio.timeout(5):
         while not await rows(store):  # noqa: ASYNC110 - nobody tells when another task has written
             await asyncio.sleep(0.02)
 
 
 async def test_calls_by_nobody_and_to_nowhere_are_not_kept(store: Store, ledger: Ledger) -> None:
-    ledger.note(record("req_1", principal=None))
-    ledger.note(record("req_2", route=None))
+    ledger.note([(record("req_1", principal=None), "")])
+    ledger.note([(record("req_2", route=None), "")])
     await ledger.drain()
     assert (await rows(store), ledger.lost) == ({}, 0)
 
 
 async def test_what_is_unknown_is_null_and_no_0(store: Store, ledger: Ledger) -> None:
-    ledger.note(record("req_1", usage=None, usage_source="unknown", cost_microusd=None))
+    ledger.note([(record("req_1", usage=None, usage_source="unknown", cost_microusd=None), "")])
     await ledger.drain()
     (row,) = (await rows(store)).values()
     assert (row["input_tokens"], row["cost_microusd"]) == (None, None)
@@ -97,11 +97,11 @@ async def test_what_is_unknown_is_null_and_no_0(store: Store, ledger: Ledger) ->
 async def test_sums_by_day_are_added_up_in_the_time_zone_of_the_ledger(store: Store, tmp_path: Path) -> None:
     last_minute_s = NOON_S + 10 * 3600 + 3540  # 23:59 in Berlin
     async with opened(store, tmp_path, zone=BERLIN) as ledger:
-        ledger.note(record("req_1", started_at_s=last_minute_s))
-        ledger.note(record("req_2", started_at_s=last_minute_s, usage_source="estimated", cost_microusd=None))
-        ledger.note(record("req_3", started_at_s=last_minute_s + 60, outcome="cut"))
-        ledger.note(record("req_4", outcome="refused", usage=None, usage_source="none", cost_microusd=0))
-        ledger.note(record("req_5", usage=None, usage_source="unknown", cost_microusd=None))
+        ledger.note([(record("req_1", started_at_s=last_minute_s), "")])
+        ledger.note([(record("req_2", started_at_s=last_minute_s, usage_source="estimated", cost_microusd=None), "")])
+        ledger.note([(record("req_3", started_at_s=last_minute_s + 60, outcome="cut"), "")])
+        ledger.note([(record("req_4", outcome="refused", usage=None, usage_source="none", cost_microusd=0), "")])
+        ledger.note([(record("req_5", usage=None, usage_source="unknown", cost_microusd=None), "")])
         await ledger.drain()
     tokens = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7, "cached_tokens": 3}
     assert await day_rows(store) == [
@@ -208,7 +208,7 @@ async def test_no_number_that_upstream_makes_up_keeps_others_from_being_counted(
 
 async def test_whatever_was_made_up_can_be_written(store: Store, ledger: Ledger) -> None:
     odd = 'a\0b\\u0000"\n\u2028ü' + "x" * 5_000
-    ledger.note(record("req_1", model=odd, error=odd, upstream_request_id=odd, tags={odd: odd}))
+    ledger.note([(record("req_1", model=odd, error=odd, upstream_request_id=odd, tags={odd: odd}), "")])
     await ledger.drain()
     (row,) = (await rows(store)).values()
     assert row["model"] == odd[:200].replace("\0", "")
@@ -217,8 +217,8 @@ async def test_whatever_was_made_up_can_be_written(store: Store, ledger: Ledger)
 
 async def test_what_the_ledger_has_deleted_is_not_counted_once_more(store: Store, tmp_path: Path) -> None:
     async with opened(store, tmp_path, kept_days=7) as ledger:
-        ledger.note(record("req_1", started_at_s=NOON_S - 8 * 86_400))
-        ledger.note(record("req_2", started_at_s=NOON_S - 6 * 86_400))
+        ledger.note([(record("req_1", started_at_s=NOON_S - 8 * 86_400), "")])
+        ledger.note([(record("req_2", started_at_s=NOON_S - 6 * 86_400), "")])
         await ledger.drain()
         assert (sorted(await rows(store)), ledger.lost) == (["req_2"], 1)
 
@@ -241,7 +241,7 @@ async def test_the_lines_that_another_process_left_are_written_once(store: Store
 
 async def test_at_the_end_all_is_written_and_no_file_is_left(store: Store, tmp_path: Path) -> None:
     async with opened(store, tmp_path / "state") as ledger:
-        ledger.note(record("req_1"))
+        ledger.note([(record("req_1"), "")])
     assert list(await rows(store)) == ["req_1"]
     assert list((tmp_path / "state").iterdir()) == []
 
@@ -253,7 +253,7 @@ async def test_while_the_database_is_away_the_journal_keeps_it_and_says_so_once(
     async with opened(store, tmp_path / "state") as ledger:
         await rename(store, "calls", "gone")
         for number in range(3):
-            ledger.note(record(f"req_{number}"))
+            ledger.note([(record(f"req_{number}"), "")])
             assert not await ledger._could_drain()
         assert ledger.pending_bytes > 0
         assert families(ledger)["ledger_backlog_age_seconds"][()] == 5
@@ -279,7 +279,7 @@ async def test_a_full_disk_costs_nothing_while_memory_has_room(
     with monkeypatch.context() as full:
         full.setattr(os, "write", no_space)
         for number in range(3):
-            ledger.note(record(f"req_{number}"))
+            ledger.note([(record(f"req_{number}"), "")])
         assert families(ledger)["ledger_journal_up"] == {(): 0.0}
     assert ledger.held_bytes > 0
     await ledger.drain()
@@ -295,7 +295,7 @@ async def test_a_database_elsewhere_takes_what_a_full_disk_does_not(
     if store.dialect == "sqlite":
         return  # it is on the same disk
     monkeypatch.setattr(os, "write", no_space)
-    ledger.note(record("req_1"))
+    ledger.note([(record("req_1"), "")])
     await ledger.drain()
     assert (list(await rows(store)), ledger.held_bytes) == (["req_1"], 0)
 
@@ -306,7 +306,7 @@ async def test_what_neither_disk_nor_memory_takes_is_lost_and_counted(
     size = len(encode(record("req_0")))
     async with opened(store, tmp_path, max_bytes=2 * size, max_held_bytes=3 * size) as ledger:
         for number in range(9):
-            ledger.note(record(f"req_{number}"))
+            ledger.note([(record(f"req_{number}"), "")])
         assert families(ledger)["ledger_lost_records"] == {(): 4}
         await ledger.drain()
         assert families(ledger)["ledger_records"] == {(): 5}
@@ -316,7 +316,7 @@ async def test_what_neither_disk_nor_memory_takes_is_lost_and_counted(
 
 async def test_a_bug_is_logged_once_and_no_call_s_business(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3):
-        ledger.note(record(f"req_{number}", started_at_s=float("nan")))
+        ledger.note([(record(f"req_{number}", started_at_s=float("nan")), "")])
     assert ledger.lost == 3
     assert caplog.text.count("on a bug") == 1
 
@@ -329,7 +329,7 @@ async def test_a_journal_that_cannot_be_made_keeps_the_gateway_from_starting(sto
 
 async def test_a_drain_that_fails_says_what_it_is(store: Store, ledger: Ledger) -> None:
     await rename(store, "calls", "gone")
-    ledger.note(record("req_1"))
+    ledger.note([(record("req_1"), "")])
     with pytest.raises(StoreUnavailable):
         await ledger.drain()
     await rename(store, "gone", "calls")

@@ -46,7 +46,7 @@ def refused(number: int, **changed: Any) -> CallRecord:
 async def test_of_many_refused_calls_of_a_key_some_are_kept_and_all_counted(store: Store, tmp_path: Path) -> None:
     async with opened(store, tmp_path) as ledger:
         for number in range(1_000):
-            ledger.note(refused(number, tags={"a": "b"}))
+            ledger.note([(refused(number, tags={"a": "b"}), "")])
         await ledger.drain()
         await ledger.drain()
         assert (len(await rows(store)), ledger.lost) == (MOST_A_SECOND + 1, 0)
@@ -61,11 +61,11 @@ async def test_each_key_and_each_second_has_its_own(store: Store, tmp_path: Path
     other = Principal("eve", "others", "key_eve", "team_others")
     async with opened(store, tmp_path, now=clock) as ledger:
         for number in range(30):
-            ledger.note(refused(number))
-        ledger.note(refused(100, principal=other))
+            ledger.note([(refused(number), "")])
+        ledger.note([(refused(100, principal=other), "")])
         clock.now_s += 1
         for number in range(200, 230):
-            ledger.note(refused(number))
+            ledger.note([(refused(number), "")])
         await ledger.drain()
     found = await rows(store)
     assert len(found) == 2 * (MOST_A_SECOND + 1) + 1
@@ -76,7 +76,7 @@ async def test_no_second_begins_but_what_was_counted_comes_into_the_database(sto
     clock = Clock()
     async with opened(store, tmp_path, now=clock) as ledger:
         for number in range(30):
-            ledger.note(refused(number))
+            ledger.note([(refused(number), "")])
         await ledger.drain(to_the_end=False)
         assert await counted(store) == MOST_A_SECOND
         assert ledger.waiting_since_s is not None, "so it is looked at again"
@@ -88,7 +88,7 @@ async def test_no_second_begins_but_what_was_counted_comes_into_the_database(sto
 async def test_calls_that_were_not_refused_are_kept_however_many(store: Store, tmp_path: Path) -> None:
     async with opened(store, tmp_path) as ledger:
         for number in range(50):
-            ledger.note(record(f"req_{number}", outcome="failed"))
+            ledger.note([(record(f"req_{number}", outcome="failed"), "")])
         await ledger.drain()
     assert len(await rows(store)) == 50
 
@@ -99,7 +99,7 @@ async def test_refused_calls_are_counted_by_route_and_model_and_day(store: Store
     async with opened(store, tmp_path, now=lambda: evening_s) as ledger:
         for number in range(100):
             route = embeddings if number % 2 else CHAT
-            ledger.note(refused(number, route=route, started_at_s=evening_s + (number >= 50)))
+            ledger.note([(refused(number, route=route, started_at_s=evening_s + (number >= 50)), "")])
         await ledger.drain()
     found = {(row["day"], row["route"]): row["refused_calls"] for row in await day_rows(store)}
     assert found == {(day, path): 25 for day in (DAY, DAY + 1) for path in (CHAT.path, embeddings.path)}
@@ -108,7 +108,7 @@ async def test_refused_calls_are_counted_by_route_and_model_and_day(store: Store
 async def test_models_that_a_client_makes_up_are_counted_as_none(store: Store, tmp_path: Path) -> None:
     async with opened(store, tmp_path) as ledger:
         for number in range(1_000):
-            ledger.note(refused(number, model=f"model-{number}"))
+            ledger.note([(refused(number, model=f"model-{number}"), "")])
         await ledger.drain()
     by_model = {row["model"]: row["refused_calls"] for row in await day_rows(store)}
     assert len(by_model) == 2 * MOST_A_SECOND + 1
@@ -122,8 +122,8 @@ async def test_the_limit_that_refused_calls_is_kept_of_single_ones_and_of_those_
     async with opened(store, tmp_path, limit_of=lambda detail: detail or None) as ledger:
         for number in range(40):
             detail = "key/requests/minute" if number % 2 else "team/budget/day"
-            ledger.note(refused(number, error="rate_limit_exceeded"), detail)
-        ledger.note(refused(40, status=403, error="model_not_allowed"), "not a limit")
+            ledger.note([(refused(number, error="rate_limit_exceeded"), detail)])
+        ledger.note([(refused(40, status=403, error="model_not_allowed"), "not a limit")])
         await ledger.drain()
     found = await LedgerQueries(store, Days()).calls(
         CallsQuery(since_us=0, until_us=int(NOON_S * 2e6), errors=("rate_limit_exceeded",))
@@ -143,7 +143,7 @@ async def test_the_limit_that_refused_calls_is_kept_of_single_ones_and_of_those_
 )
 async def test_no_part_of_an_error_is_taken_for_its_code(store: Store, tmp_path: Path, code: str) -> None:
     async with opened(store, tmp_path, limit_of=lambda _: "key/parallel") as ledger:
-        ledger.note(refused(1, error="rate_limit_exceeded"))
+        ledger.note([(refused(1, error="rate_limit_exceeded"), "")])
         await ledger.drain()
     query = CallsQuery(since_us=0, until_us=int(NOON_S * 2e6), errors=(code,))
     assert (await LedgerQueries(store, Days()).calls(query)).calls == ()
@@ -152,6 +152,6 @@ async def test_no_part_of_an_error_is_taken_for_its_code(store: Store, tmp_path:
 async def test_a_counting_line_that_comes_again_changes_nothing(store: Store, tmp_path: Path) -> None:
     async with opened(store, tmp_path) as ledger:
         for _ in range(2):
-            ledger._keep(encode(refused(1), 99))
+            ledger._keep([encode(refused(1), 99)])
             await ledger.drain()
     assert await counted(store) == 100

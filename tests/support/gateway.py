@@ -20,6 +20,7 @@ from gateway.app import GatewayApp, bind_admin, bind_metrics, build_app, prepare
 from gateway.call import CallRecord
 from gateway.http.server import DrainingServer, server_config
 from gateway.metering.ledger import Ledger
+from gateway.relay.settlement import each
 from gateway.settings import Settings
 from tests.support.stores import fresh_sqlite_url
 
@@ -113,7 +114,7 @@ class RunningGateway:
 
 def write_ledger(gateway: RunningGateway) -> None:
     """Have all calls that `gateway` has recorded in the database. Blocks the calling thread."""
-    ledgers = (getattr(observe, "__self__", None) for observe in gateway.app.proxy._observers)
+    ledgers = (getattr(observe, "__self__", None) for observe in gateway.app.proxy.settlement._observers)
     ledger = next(each for each in ledgers if isinstance(each, Ledger))
     assert gateway.loop is not None
     asyncio.run_coroutine_threadsafe(ledger.drain(), gateway.loop).result(5)
@@ -148,7 +149,7 @@ def _running(settings: Settings) -> Iterator[RunningGateway]:
     server = _Server(server_config(app, settings.server), settings.server)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     running = RunningGateway(app, listener.getsockname()[1], server)
-    app.proxy.add_observer(running.observe)
+    app.proxy.settlement.add_observer(each(running.observe))
 
     async def main() -> None:
         running.admin_secret = await prepare(settings)

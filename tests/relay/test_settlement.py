@@ -1,0 +1,134 @@
+"""Settling calls that have ended: together, each once, before their clients have the last of their replies."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.call import Principal, Recorded, Usage
+from gateway.http.routes import MAKES_RESPONSES
+from gateway.limits.memory import MemoryLimiter
+from gateway.limits.plan import Planner, Policy
+from gateway.metering.estimate import Estimator
+from gateway.metering.meter import Meter
+from gateway.metering.prices import load_prices
+from gateway.relay.allowance import Allowance
+from gateway.relay.live import LiveCall
+from gateway.relay.settlement import Settlement
+from gateway.terms import Limits, Quota
+
+MODEL = "openai/gpt-5.2"
+ADA = Principal("ada", "engines", "key_ada", "team_engines", quota=Quota("team_engines", "key_ada"))
+
+
+class Wire:
+    """A client's connection; `told` grows by its name when the end of its reply is let go."""
+
+    holds_end = True
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self.name = name
+        self.told = told
+
+    def respond_now(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, length: bytes | None) -> bool:
+        raise AssertionError((status, headers, body, length))
+
+    def write_now(self, piece: bytes) -> bool:
+        raise AssertionError(piece)
+
+    def let_go(self) -> None:
+        self.told.append(self.name)
+
+    def abort(self) -> None:
+        raise AssertionError
+
+
+class World:
+    """A settlement that is watched, and a limit of one call at a time."""
+
+    def __init__(self) -> None:
+        planner = Planner(Policy(key=Limits(parallel=1)))
+        self.allowance = Allowance(planner, MemoryLimiter(), Meter(load_prices(None), Estimator()))
+        self.settlement = Settlement(self.allowance, MAKES_RESPONSES)
+        self.told: list[str] = []
+        """The ids of each batch of records, and the names of replies that were let go, in their order."""
+        self.settlement.add_observer(self._observe)
+
+    def _observe(self, recorded: Sequence[Recorded]) -> None:
+        self.told.append(" ".join(record.id for record, _ in recorded))
+
+    def call(self, name: str) -> LiveCall:
+        call = LiveCall(name.encode(), "POST", Wire(f"reply {name}", self.told))
+        call.principal, call.model, call.route, call.status = ADA, MODEL, MAKES_RESPONSES, 200
+        call.usage, call.sent_at, call.on_end = Usage(1, 1, 2), call.started_at, self.settlement.end
+        return call
+
+
+async def one_turn() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_calls_that_end_in_one_turn_are_told_together_and_then_answered() -> None:
+    world = World()
+    for name in ("a", "b"):
+        world.call(name).end("done")
+    assert (world.settlement.is_behind, world.told) == (True, [])
+    await one_turn()
+    assert world.told == ["a b", "reply a", "reply b"]
+    assert world.settlement.is_behind is False
+    world.call("c").end("done")
+    await one_turn()
+    assert world.told[3:] == ["c", "reply c"]
+
+
+async def test_a_call_is_settled_once_however_often_it_ends() -> None:
+    world = World()
+    call = world.call("a")
+    call.end("done")
+    call.end("failed")
+    await one_turn()
+    await one_turn()
+    assert world.told == ["a", "reply a"]
+
+
+async def test_what_a_call_held_is_free_when_its_client_has_the_last_of_its_reply() -> None:
+    world = World()
+    call = world.call("a")
+    asked = call.asked = world.allowance.ask(ADA, MODEL, b"{}", 1)
+    assert asked is not None
+    await world.allowance.admit(call, asked)
+    call.end("done")
+    await one_turn()
+    assert world.told == ["a", "reply a"]
+    await world.allowance.admit(world.call("b"), asked)
+
+
+async def test_a_bug_with_one_call_keeps_neither_its_reply_nor_the_others_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    measure = world.allowance.meter.measure
+    odd = world.call("odd")
+
+    def fail_for_one(call: LiveCall) -> object:
+        return measure(call) if call is not odd else 1 // 0
+
+    monkeypatch.setattr(world.allowance.meter, "measure", fail_for_one)
+    for call in (odd, world.call("b")):
+        call.end("done")
+    await one_turn()
+    assert world.told == ["odd b", "reply odd", "reply b"]
+    assert "what call odd used could not be measured" in caplog.text
+
+
+async def test_an_observer_that_fails_keeps_nothing_from_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+
+    def fail(recorded: Sequence[Recorded]) -> None:
+        raise ZeroDivisionError(recorded)
+
+    world.settlement._observers = (fail, *world.settlement._observers)
+    world.call("a").end("done")
+    await one_turn()
+    assert world.told == ["a", "reply a"]
+    assert "1 calls could not be told of" in caplog.text
