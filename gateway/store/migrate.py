@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import drivers
+from gateway.store import drivers, fresh
 from gateway.store.failures import asking, is_busy, reaching, reason, sqlstate
 from gateway.store.url import is_sqlite
 
@@ -164,6 +164,9 @@ def _explained() -> Iterator[None]:
 
 def _upgrade(connection: Connection) -> None:
     if _known_revision(connection) == head():
+        return
+    if fresh.is_empty(connection):
+        fresh.create(connection, head())
         return
     from alembic import command  # noqa: PLC0415 - takes longer to load than all the rest of the store
 

@@ -1,6 +1,8 @@
 """The schema is made once, however many start at a time; it is what the tables say, and can be taken back."""
 
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -80,17 +82,44 @@ async def test_migrations_make_what_the_tables_say(store_url: URL) -> None:
         assert await connection.run_sync(differences) == []
 
 
-async def test_keys_and_indexes_are_those_of_the_tables_by_name_and_condition(empty_store_url: URL) -> None:
+async def test_an_empty_database_gets_at_once_what_all_migrations_make(empty_store_url: URL) -> None:
     await migrate(empty_store_url)
     async with writing(empty_store_url) as connection:
-        migrated = await connection.run_sync(details)
+        at_once = await connection.run_sync(everything)
     await downgrade(empty_store_url, BASE)
     async with writing(empty_store_url) as connection:
-        await connection.run_sync(tables.metadata.create_all)
-        assert migrated == await connection.run_sync(details)
+        # What is left after it makes the database one that is migrated step by step.
+        assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == ["alembic_version"]
+    await migrate(empty_store_url)
+    async with writing(empty_store_url) as connection:
+        assert await connection.run_sync(everything) == at_once
 
 
-def details(connection: Connection) -> dict[str, Any]:
+def test_a_first_start_loads_no_alembic(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys; from gateway.store.migrate import migrate; from gateway.store.url import parse;"
+        f"asyncio.run(migrate(parse('sqlite:///{tmp_path}/gateway.db'))); print('alembic' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
+def everything(connection: Connection) -> dict[str, Any]:
+    """The schema, what is in it, and what watches over it."""
+    names = inspect(connection).get_table_names()
+    watched = {
+        "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
+        "postgresql": "SELECT tgname, pg_get_triggerdef(oid), pg_get_functiondef(tgfoid) FROM pg_trigger"
+        " WHERE NOT tgisinternal ORDER BY tgname",
+    }[connection.dialect.name]
+    return {
+        "details": details(connection, names),
+        "rows": {name: connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in names},
+        "triggers": connection.exec_driver_sql(watched).all(),
+    }
+
+
+def details(connection: Connection, names: Iterable[str]) -> dict[str, Any]:
     of = inspect(connection)
     return {
         name: (
@@ -100,7 +129,7 @@ def details(connection: Connection) -> dict[str, Any]:
             sorted(map(in_words, of.get_indexes(name))),
             [(column["name"], str(column["type"]), column["nullable"]) for column in of.get_columns(name)],
         )
-        for name in tables.metadata.tables
+        for name in names
     }
 
 
