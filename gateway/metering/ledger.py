@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -30,6 +30,11 @@ MAX_HELD_BYTES = 8 * 1024 * 1024
 
 _GATHER_S = 0.5
 """How long records are gathered before they are written to the database."""
+_RESTS, _LONGEST_REST_S = 4, 0.02
+"""After a batch the background task rests so many times as long as that took: one burst for all that was gathered would
+keep calls waiting that come meanwhile."""
+_BEHIND_BYTES = 1024 * 1024
+"""With so much to write, about three thousand calls, it takes no rest."""
 _ADOPT_EVERY_S = 2.0
 _RETRY_S = 1.0
 _CLOSE_S = 5.0
@@ -55,6 +60,7 @@ class Ledger:
         max_held_bytes: int = MAX_HELD_BYTES,
         limit_of: Callable[[str], str | None] = lambda _: None,
         now: Callable[[], float] = time.time,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`kept_days`: when the ledger deletes calls; 0: never. `limit_of`: what limit the detail of a 429 names."""
         self._journal = journal
@@ -62,6 +68,7 @@ class Ledger:
         self._kept_days = kept_days
         self._max_held_bytes = max_held_bytes
         self._now = now
+        self._rest = rest
         self._limit_of = limit_of
         self._refusals = Refusals()
         self._held: list[bytes] = []
@@ -136,12 +143,16 @@ class Ledger:
             self._put_held_back()
             most_bytes = self._writer.batch_bytes
             while (batch := self._journal.batch(most_bytes)) is not None:
+                began_s = time.perf_counter()
                 await self._write(batch.lines)
                 self._journal.acknowledge(batch)
-                if not to_the_end and sum(map(len, batch.lines)) < most_bytes // 2 and self._journal.pending_bytes:
+                left_bytes = 0 if to_the_end else self._journal.pending_bytes
+                if left_bytes and sum(map(len, batch.lines)) < most_bytes // 2:
                     self.waiting_since_s = self._now()
                     self._noted.set()
                     return
+                if 0 < left_bytes < _BEHIND_BYTES:
+                    await self._rest(min(_RESTS * (time.perf_counter() - began_s), _LONGEST_REST_S))
             while self._held:
                 some = self._held[:200]
                 await self._write(some)

@@ -80,6 +80,34 @@ async def test_records_come_into_the_database_by_themselves(store: Store, ledger
             await asyncio.sleep(0.02)
 
 
+async def test_between_batches_it_rests_unless_it_is_behind_or_to_come_to_an_end(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    line_bytes = len(encode(record("req_00")))
+    async with opened(store, tmp_path, rest=rest) as ledger:
+        ledger._writer.batch_bytes = 2 * line_bytes
+
+        async def drained(*, to_the_end: bool) -> list[float]:
+            rests.clear()
+            ledger.note([(record(f"req_{number:02}"), "") for number in range(6)])
+            await ledger.drain(to_the_end=to_the_end)
+            return rests
+
+        assert await drained(to_the_end=True) == []
+        resting = await drained(to_the_end=False)
+        assert len(resting) == 2
+        assert 0 < min(resting) <= max(resting) <= 0.02
+        monkeypatch.setattr("gateway.metering.ledger._BEHIND_BYTES", 3 * line_bytes)
+        assert len(await drained(to_the_end=False)) == 1
+        monkeypatch.setattr("gateway.metering.ledger._BEHIND_BYTES", 0)
+        assert await drained(to_the_end=False) == []
+
+
 async def test_calls_by_nobody_and_to_nowhere_are_not_kept(store: Store, ledger: Ledger) -> None:
     ledger.note([(record("req_1", principal=None), "")])
     ledger.note([(record("req_2", route=None), "")])
