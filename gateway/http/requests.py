@@ -27,7 +27,7 @@ class ClientLeft(Exception):
 class Head:
     """The few headers that decide what happens to a request."""
 
-    __slots__ = ("authorization", "content_encoding", "content_length", "fields", "headers", "tags")
+    __slots__ = ("_tags", "authorization", "content_encoding", "content_length", "fields", "headers")
 
     def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
         self.headers = headers
@@ -40,7 +40,15 @@ class Head:
         self.content_encoding = fields.get(b"content-encoding")
         length = fields.get(b"content-length")
         self.content_length = None if length is None else int(length)
-        self.tags = read_tags(fields[TAGS]) if TAGS in fields else NO_TAGS
+        self._tags: Mapping[str, str] | None = None if TAGS in fields else NO_TAGS
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Raises `BadRequest`: ask once it is known whose call it is, so that the refusal is theirs."""
+        if self._tags is None:
+            _refuse_twice(TAGS, self.headers)
+            self._tags = read_tags(self.fields[TAGS])
+        return self._tags
 
 
 def _check_framing(fields: Mapping[bytes, bytes], http_version: str) -> None:
@@ -54,9 +62,13 @@ def _check_framing(fields: Mapping[bytes, bytes], http_version: str) -> None:
 
 def _refuse_ambiguous(headers: list[tuple[bytes, bytes]]) -> None:
     """Of the headers that decide something there must be one: whoever reads on might take the other."""
-    for name in (b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", TAGS):
-        if sum(1 for key, _ in headers if key == name) > 1:
-            raise BadRequest(f"The header {name.decode()} came more than once; send it once.")
+    for name in (b"authorization", b"content-encoding", b"content-length", b"content-type", b"host"):
+        _refuse_twice(name, headers)
+
+
+def _refuse_twice(name: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    if sum(1 for key, _ in headers if key == name) > 1:
+        raise BadRequest(f"The header {name.decode()} came more than once; send it once.")
 
 
 def check_media_type(head: Head) -> None:

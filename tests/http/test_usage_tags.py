@@ -33,9 +33,13 @@ async def test_tags_that_cannot_be_read_are_400_and_nothing_is_sent(headers: lis
     async with WireUpstream(OK) as upstream:
         with running_gateway(f"{upstream.url}/v1") as gateway:
             answer = await ask(gateway.port, request("GET", "/v1/models", headers=[AUTHORIZATION, *headers]))
-    assert answer.status == 400
+            stranger = await ask(gateway.port, request("GET", "/v1/models", headers=headers))
+            records = await gateway.recorded(2)
+    assert (answer.status, stranger.status) == (400, 401)
     assert "x-gateway-tags" in answer.error["message"]
     assert not upstream.requests
+    # The refusal is in the ledger, as one of whoever made the call.
+    assert [record.principal and record.principal.key for record in records] == ["ada", None]
 
 
 async def test_tags_are_taken_from_the_body_only_where_settings_say_so() -> None:
