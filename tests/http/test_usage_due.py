@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import URL, select
 
 from gateway.call import CallRecord
 from gateway.metering.late import LateRecords
 from gateway.simulator import running_simulator
 from gateway.store.engine import Store
 from gateway.store.tables import calls, due_responses
-from tests.faults.face import Answer, ask, request
+from tests.faults.face import TRANSPORTS, Answer, ask, request
 from tests.http.admin_server import Client, made
 from tests.limits.household import new_id
 from tests.limits.servers import shared_server
 from tests.support.gateway import UPSTREAM_KEY, RunningGateway, running_gateway, write_ledger
-from tests.support.stores import empty_sqlite_url, fresh_sqlite_url
+from tests.support.stores import fresh_sqlite_url
 from tests.support.wire import WireRequest, WireUpstream, reply, reset
 
 BUDGET = 1_000_000
@@ -120,11 +120,11 @@ class Node:
 class World:
     """One upstream and one database, on which gateways start and stop."""
 
-    def __init__(self, folder: Path, base_url: str) -> None:
+    def __init__(self, folder: Path, base_url: str, url: URL | None = None) -> None:
         (folder / "prices.yaml").write_text(PRICES)
         self._base_url = base_url
         self._folder = folder
-        self._url = f"sqlite:///{fresh_sqlite_url(folder).database}"
+        self._url = url or fresh_sqlite_url(folder)
         self._secret: str | None = None
         self.sections: dict[str, Any] = {}
 
@@ -133,7 +133,7 @@ class World:
         sections = {
             "keys": [],
             "prices": {"file": str(self._folder / "prices.yaml")},
-            "database": {"url": self._url},
+            "database": {"url": self._url.render_as_string(hide_password=False)},
             "ledger": ledger,
             **self.sections,
         }
@@ -154,7 +154,7 @@ class World:
         return [row["response_id"] for row in await self._read(select(due_responses))]
 
     async def _read(self, query: Any) -> list[dict[str, Any]]:
-        store = Store(empty_sqlite_url(self._folder))
+        store = Store(self._url)
         try:
             async with store.reading() as connection:
                 return [dict(row) for row in (await connection.execute(query)).mappings()]
@@ -163,9 +163,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, upstream: Upstream) -> AsyncIterator[World]:
+async def world(folder: Path, upstream: Upstream, url: URL | None = None) -> AsyncIterator[World]:
     async with WireUpstream(upstream.answer) as wire:
-        yield World(folder, f"{wire.url}/v1")
+        yield World(folder, f"{wire.url}/v1", url)
 
 
 def key_of(node: Node) -> dict[str, Any]:
@@ -194,9 +194,11 @@ async def test_what_nobody_asks_for_is_in_the_sums_and_its_budgets_are_settled(t
     assert await here.due() == []
 
 
-async def test_upstream_is_asked_as_the_account_and_by_no_client(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_upstream_is_asked_as_the_account_and_by_no_client(tmp_path: Path, transport: str) -> None:
     upstream = Upstream()
     async with world(tmp_path, upstream) as here:
+        here.sections = {"upstream": {"transport": transport}}
         with here.node(**SOON) as node:
             response_id = await node.make(key_of(node)["secret"])
             await node.heard()
@@ -221,10 +223,10 @@ async def test_what_a_client_asked_for_first_is_counted_once_and_not_asked_for_a
     assert len(upstream.requests) == 1
 
 
-async def test_what_two_nodes_and_a_client_hear_at_once_is_counted_once(tmp_path: Path) -> None:
+async def test_what_two_nodes_and_a_client_hear_at_once_is_counted_once(tmp_path: Path, store_url: URL) -> None:
     upstream = Upstream()
     upstream.gate.clear()
-    async with world(tmp_path, upstream) as here:
+    async with world(tmp_path, upstream, store_url) as here:
         with here.node(**SOON) as one, here.node(**SOON) as other:
             key = key_of(one)
             made_ids = [await one.make(key["secret"]) for _ in range(5)]
@@ -242,10 +244,10 @@ async def test_what_two_nodes_and_a_client_hear_at_once_is_counted_once(tmp_path
 
 @pytest.mark.parametrize("has_redis", [False, True], ids=["memory", "redis"])
 async def test_what_a_gateway_that_is_gone_has_made_the_next_one_asks_for_and_settles(
-    tmp_path: Path, *, has_redis: bool
+    tmp_path: Path, store_url: URL, *, has_redis: bool
 ) -> None:
     upstream = Upstream((200, {**QUEUED, "status": "in_progress"}))
-    async with world(tmp_path, upstream) as here:
+    async with world(tmp_path, upstream, store_url) as here:
         here.sections = {"redis": {"url": shared_server("redis").url}} if has_redis else {}
         with here.node(**SOON) as node:
             key = key_of(node)
@@ -260,9 +262,9 @@ async def test_what_a_gateway_that_is_gone_has_made_the_next_one_asks_for_and_se
     assert left["key/budget"] == left["team/budget"] == BUDGET - COST
 
 
-async def test_another_node_asks_for_what_one_that_is_gone_has_made(tmp_path: Path) -> None:
+async def test_another_node_asks_for_what_one_that_is_gone_has_made(tmp_path: Path, store_url: URL) -> None:
     upstream = Upstream((200, QUEUED))
-    async with world(tmp_path, upstream) as here:
+    async with world(tmp_path, upstream, store_url) as here:
         with here.node(**SOON) as other:
             key = key_of(other)
             with here.node(**SOON) as one:
