@@ -7,7 +7,6 @@ FastAPI's own stack is not in the way: it costs as much as the rest of the call 
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Iterable, MutableMapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
 from gateway.call import Body, Dialect, Makes, Principal, Reply, TraceContext
-from gateway.errors import Draining, GatewayError, InternalError, UnknownRoute, UpgradeRequired
+from gateway.errors import Draining, GatewayError, InternalError
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.ended_keys import EndedKeys
 from gateway.http.errors import send_error
@@ -28,11 +27,13 @@ from gateway.http.requests import (
     Scope,
     check_length,
     check_media_type,
+    is_form,
     read_body,
     stream_body,
     too_large,
 )
 from gateway.http.routes import MAKES_RESPONSES, Match, RouteTable
+from gateway.http.unknown import no_route
 from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
@@ -68,11 +69,8 @@ _ONCE = frozenset((b"content-encoding", b"idempotency-key"))
 _NOT_REMEMBERED = _ONCE | TRACE_HEADERS
 """And a head with a place in a trace is unlike all others."""
 _NOTHING: frozenset[bytes] = frozenset()
-_FORM = re.compile(rb"multipart/form-data[ \t]*(?:;|$)", re.IGNORECASE)
 _LONGEST_NAME = 200
 """What is kept of a name that a client chose, such as a model's, for logs and metrics."""
-_LIKE_A_SECRET = re.compile(r"(?=[^/]*[0-9%])[^/]{16,}")
-"""A segment of a path that the API does not have: it may be a key in the wrong place, whatever its form."""
 
 
 class Proxy:
@@ -232,15 +230,7 @@ class Proxy:
         match = self._routes.match(call.method, raw_path)
         if match is not None:
             return match
-        if call.method == "GET" and raw_path in (b"/v1/responses", b"/responses") and scope["upgrade"] == b"websocket":
-            raise UpgradeRequired(
-                "WebSocket mode is not offered by this gateway; send POST /v1/responses with stream: true instead."
-            )
-        shown = raw_path[:_LONGEST_NAME].decode("ascii", "replace")
-        raise UnknownRoute(
-            f"Invalid URL ({call.method} {shown}). Check the method and the base URL of your client: it ends in /v1.",
-            detail=f"{call.method} {without_keys(_LIKE_A_SECRET.sub('***', shown))}{self._by(scope)}",
-        )
+        raise no_route(call.method, raw_path, scope["upgrade"], self._by(scope))
 
     def _by(self, scope: Scope) -> str:
         """For the log, of a call that goes nowhere: the key that it came with, if that is known anyway."""
@@ -252,7 +242,7 @@ class Proxy:
     async def _request(
         self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
     ) -> UpstreamRequest:
-        if match.route.body is Body.RAW and _is_form(head):
+        if match.route.body is Body.RAW and is_form(head):
             return self._raw_request(call, match, head, scope, receive)
         body = await self._body(call, match, head, scope, receive)
         if match.route.body is Body.NONE:
@@ -404,11 +394,6 @@ def _known(value: _T | None) -> _T:
     if value is None:
         raise InternalError(_BUG)
     return value
-
-
-def _is_form(head: Head) -> bool:
-    """Whether a body that is not held is one in which no id of an object can stand."""
-    return _FORM.match(head.fields.get(b"content-type", b"")) is not None
 
 
 def target_base(base_url_path: str) -> bytes:

@@ -15,6 +15,7 @@ _DECODED_INLINE_BYTES = 4 * 1024
 """A larger compressed body is decoded in a thread: it may hold a thousand times as much, and others must not wait."""
 
 _JSON = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE)
+_FORM = re.compile(rb"multipart/form-data[ \t]*(?:;|$)", re.IGNORECASE)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -76,6 +77,11 @@ def check_media_type(head: Head) -> None:
     media_type = head.fields.get(b"content-type")
     if media_type is not None and media_type != b"application/json" and not _JSON.fullmatch(media_type):
         raise UnsupportedMediaType("The body of this route is JSON in UTF-8; send Content-Type: application/json.")
+
+
+def is_form(head: Head) -> bool:
+    """Whether a body that is not held is one in which no id of an object can stand."""
+    return _FORM.match(head.fields.get(b"content-type", b"")) is not None
 
 
 def check_length(head: Head, max_bytes: int) -> None:
