@@ -6,6 +6,7 @@ chunks, and an event stream no `Connection: close`, which some clients take for 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import socket
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 if TYPE_CHECKING:
-    import asyncio
     import logging
 
     from uvicorn.protocols.http.flow_control import FlowControl
@@ -65,7 +65,6 @@ class GatewayCycle(RequestResponseCycle):
         transport: asyncio.Transport,
         flow: FlowControl,
         logger: logging.Logger,
-        message_event: asyncio.Event,
         on_response: Callable[[], None],
         *,
         expects_100: bool,
@@ -76,7 +75,6 @@ class GatewayCycle(RequestResponseCycle):
         self.transport = transport
         self.flow = flow
         self.logger = logger
-        self.message_event = message_event
         self.on_response = on_response
         self.disconnected = False
         self.keep_alive = keep_alive
@@ -86,6 +84,12 @@ class GatewayCycle(RequestResponseCycle):
         self.response_complete = False
         self.chunked_encoding = None
         self.expected_content_length = 0
+        self.task: asyncio.Task[None] | None = None
+        """What answers the request, if it is one of the mirrored surface."""
+        self._has_news = False
+        """Since `receive` was asked last, more of the request came, or the reply or the connection has ended."""
+        self._news: asyncio.Event | None = None
+        """Made for whoever waits for some, which few do."""
         self._pieces: list[bytes] = []
         self._unread_bytes = 0
         self.holds_end = False
@@ -98,6 +102,17 @@ class GatewayCycle(RequestResponseCycle):
         self.is_ordinary = keep_alive and not expects_100 and scope["method"] != "HEAD"
         """Nothing about the request makes its reply's head another than what is asked for."""
 
+    @property
+    def message_event(self) -> GatewayCycle:  # type: ignore[override]
+        """For uvicorn, which calls its `set` when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """Say that there are news."""
+        self._has_news = True
+        if self._news is not None:
+            self._news.set()
+
     def be_last(self) -> None:
         """End the connection after this reply, which says so if it has not begun and is no event stream."""
         self.keep_alive = self.is_ordinary = False
@@ -106,7 +121,7 @@ class GatewayCycle(RequestResponseCycle):
         """The request's whole body is there."""
         self._pieces.append(body)
         self.more_body = False
-        self.message_event.set()
+        self._has_news = True
 
     def whole_body(self) -> bytes | None:
         """The request's body, if it came whole and in one piece; `receive` does not give it again then."""
@@ -125,7 +140,7 @@ class GatewayCycle(RequestResponseCycle):
         self._unread_bytes += len(piece)
         if self._unread_bytes > _HIGH_WATER_BYTES:
             self.flow.pause_reading()
-        self.message_event.set()
+        self.set()
 
     async def receive(self) -> Any:
         """ASGI's `receive`. A body that came in one piece is handed on uncopied."""
@@ -135,13 +150,20 @@ class GatewayCycle(RequestResponseCycle):
         if not self.disconnected and not self._is_whole:
             if self.more_body:
                 self.flow.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
+            await self._wait_for_news()
         if self.disconnected or self._is_whole:
             return {"type": "http.disconnect"}
         pieces, self._pieces, self._unread_bytes = self._pieces, [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def _wait_for_news(self) -> None:
+        if not self._has_news:
+            self._news = self._news or asyncio.Event()
+            await self._news.wait()
+        self._has_news = False
+        if self._news is not None:
+            self._news.clear()
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`: returns silently once the client is gone."""
@@ -264,7 +286,9 @@ class GatewayCycle(RequestResponseCycle):
             raise RuntimeError("the response is shorter than its Content-Length")
         self._is_whole = True
         self.segment = None
-        self.message_event.set()
+        self._has_news = True
+        if self._news is not None:
+            self._news.set()
         self._held = parts
         if not self.holds_end:
             self.let_go()

@@ -6,7 +6,6 @@ call-back for a client that leaves. The parsing and the ASGI cycle stay uvicorn'
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -22,6 +21,7 @@ from gateway.http.routes import is_mirrored
 from gateway.relay.live import CallIds
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
 
     from uvicorn._types import ASGI3Application
@@ -267,9 +267,10 @@ class GatewayProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """As uvicorn's; a call of the mirrored surface goes straight to the endpoint, which sees to errors itself."""
         if self._endpoint is not None and is_mirrored(cycle.scope["raw_path"]):
+            # Taken out by the endpoint itself: a callback would be one more turn of the loop.
             task = self.loop.create_task(self._endpoint(cycle.scope, cycle.receive, cycle.send))
+            cycle.task = task  # type: ignore[attr-defined]
             self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -279,7 +280,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport,
             self.flow,
             self.logger,
-            asyncio.Event(),
             self.on_response_complete,
             expects_100=expects_100,
             keep_alive=keep_alive,
@@ -311,7 +311,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_request = False
         if not self.cycle.response_complete:
             self.cycle.more_body = False
-            self.cycle.message_event.set()
+            self.cycle.set()
 
     def _is_head_too_large(self) -> bool:
         if self._head_bytes <= self._limits.max_head_bytes and self._starts_in_head:
@@ -343,7 +343,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self._has_cycle() and not self.cycle.response_complete:
             self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self.cycle.set()
             self.refusal = error
         self.transport.write(raw_error_reply(error, _ids.next()))
         self.transport.close()

@@ -117,7 +117,7 @@ class Proxy:
         """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
         connection: GatewayProtocol = scope["connection"]
         call = LiveCall(self._ids.next(), scope["method"], scope["cycle"])
-        call.task = asyncio.current_task(connection.loop)
+        call.task = scope["cycle"].task
         call.on_end, call.wire.holds_end = self.settlement.end, True
         if self.begin_trace is not None:
             # A head that came before has no place in a trace.
@@ -140,6 +140,7 @@ class Proxy:
             await self._refuse(call, InternalError(_BUG, detail=repr(type(error))), send)
         finally:
             connection.unwatch(call.client_left)
+            connection.tasks.discard(call.task)
             self.open_calls.discard(call)
             if call.on_end is not None:
                 self.settlement.end(call)

@@ -121,12 +121,15 @@ class Planner:
         charges, token_rules = compiled.binding(ask.model)
         endpoint: tuple[Charge, ...] = ()
         if ask.endpoint is not None:
-            endpoint = _charges(self._of_endpoint(ask.endpoint), ask.tokens)
+            binding = self._endpoints.get(ask.endpoint) or self._of_endpoint(ask.endpoint)
+            if binding.tokens or binding.ones:
+                endpoint = _charges(binding, ask.tokens)
         if ask.tokens is not None:
             # Less than one unit would pass a limit that is used up.
             tokens, cost = max(ask.tokens, 1), max(ask.cost_microusd, 1)
             charges += tuple([Charge(rule, tokens) for rule in token_rules])
-            charges += tuple([Charge(rule, cost) for rule in self._budgets(compiled, now_s)])
+            if budgets := self._budgets(compiled, now_s):
+                charges += tuple([Charge(rule, cost) for rule in budgets])
         return Demand(call_id, quota.team_id, charges, endpoint)
 
     def binds(self, quota: Quota, endpoint: str) -> bool:

@@ -73,7 +73,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, OrderedDict[Waiter, None]] = OrderedDict()
-        self._count = 0
+        self.count = 0
+        """How many wait; `len` is the same, and takes a call."""
         self.held_bytes = 0
         """What all that wait keep in memory."""
         self._held_bytes: dict[str, int] = {}
@@ -83,10 +84,10 @@ class Turns:
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
-        return f"Turns({self._count} of {len(self._queues)} keys)"
+        return f"Turns({self.count} of {len(self._queues)} keys)"
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __contains__(self, waiter: Waiter) -> bool:
         return waiter in self._queues.get(waiter.whose, ())
@@ -115,10 +116,10 @@ class Turns:
     def join(self, waiter: Waiter) -> None:
         """Stand behind all others of its key."""
         self._queues.setdefault(waiter.whose, OrderedDict())[waiter] = None
-        self._count += 1
+        self.count += 1
         self._hold(waiter.whose, waiter.held_bytes)
         heapq.heappush(self._deadlines, (waiter.deadline_us, next(self._numbers), waiter))
-        if len(self._deadlines) > 2 * self._count + _STALE_DEADLINES:
+        if len(self._deadlines) > 2 * self.count + _STALE_DEADLINES:
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
             heapq.heapify(self._deadlines)
 
@@ -128,7 +129,7 @@ class Turns:
             return
         queue = self._queues[waiter.whose]
         del queue[waiter]
-        self._count -= 1
+        self.count -= 1
         self._hold(waiter.whose, -waiter.held_bytes)
         self._await(waiter, frozenset())
         if not queue:

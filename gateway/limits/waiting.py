@@ -120,7 +120,7 @@ class WaitingRoom:
 
     def released(self, demand: Demand | None = None) -> None:
         """A call has settled, or was cancelled: whoever waits for what it had, is tried. None: all are. Never waits."""
-        if self._turns:
+        if self._turns.count:
             freed = list(self._turns.heads() if demand is None else self._turns.awaiting(demand))
             self._free(freed)
             if freed:

@@ -100,26 +100,7 @@ _PROMPT = re.compile(rb'[ \t\n\r,]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|\[[^\]]*+\])'
 
 def peek(body: bytes) -> Peek:
     """Read the policy members of `body`; raises `BadRequest` unless it is one unambiguous JSON object."""
-    values = _read(_policy_members(_decode(body), POLICY_KEYS))
-    value = values.get
-    return Peek(
-        len(body),
-        value("model"),
-        value("stream", False),
-        value("stream_options", False),
-        value("background", False),
-        value("previous_response_id"),
-        value("conversation"),
-        value("store"),
-        value("audio", False),
-        value("prompt_cache_key"),
-        value("max_tokens"),
-        value("max_completion_tokens"),
-        value("max_output_tokens"),
-        value("n", 1),
-        value("best_of", 1),
-        value("prompt", 1),
-    )
+    return Peek(len(body), **_read(_policy_members(_decode(body), POLICY_KEYS)))
 
 
 def replace_model(body: bytes, name: str) -> bytes:
@@ -253,11 +234,13 @@ def _fold(key: str) -> str:
 
 
 def _read(found: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    """By the name that `Peek` has for it."""
     values = {}
     name = ""
     try:
         for name, raw in found.items():
-            values[name] = _READERS[name](raw)
+            field, read = _READERS[name]
+            values[field] = read(raw)
     except RecursionError as error:
         raise BadRequest(_TOO_DEEP, param=name) from error
     except ValueError as error:
@@ -338,21 +321,22 @@ def _prompts(raw: msgspec.Raw) -> int:
     return max(count, 1)
 
 
-_READERS: dict[str, Callable[[msgspec.Raw], Any]] = {
-    "model": _text,
-    "stream": _stream,
-    "stream_options": _include_usage,
-    "background": _background,
-    "previous_response_id": _text_or_null,
-    "conversation": _conversation_id,
-    "store": _store,
-    "audio": _is_there,
-    "prompt_cache_key": _text_if_any,
-    "n": _answers,
-    "best_of": _answers,
-    "prompt": _prompts,
-    **dict.fromkeys(_BOUNDS, _number),
+_READERS: dict[str, tuple[str, Callable[[msgspec.Raw], Any]]] = {
+    "model": ("model", _text),
+    "stream": ("stream", _stream),
+    "stream_options": ("include_usage", _include_usage),
+    "background": ("background", _background),
+    "previous_response_id": ("previous_response_id", _text_or_null),
+    "conversation": ("conversation", _conversation_id),
+    "store": ("store", _store),
+    "audio": ("audio", _is_there),
+    "prompt_cache_key": ("prompt_cache_key", _text_if_any),
+    "n": ("n", _answers),
+    "best_of": ("best_of", _answers),
+    "prompt": ("prompts", _prompts),
+    **{name: (name, _number) for name in _BOUNDS},
 }
+"""By member: the field of `Peek` that it becomes, and how."""
 
 POLICY_KEYS = frozenset(_READERS)
 """The members that decide what a call may do, whom it belongs to and what it costs."""
