@@ -15,6 +15,7 @@ _REMEMBERED = 4096
 _LONGEST_REMEMBERED = 256
 """Answers about longer names are not kept: whoever calls chooses the names, and would choose how much is kept."""
 _LONGEST_SHOWN = 100
+_MOST_SHOWN = 10
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -47,12 +48,15 @@ def allows_address(grants: tuple[Grants, ...], address: str | None) -> bool:
 
 
 def check_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> None:
-    """As `allows_model`; raises `ModelNotAllowed`, whose message holds the first of `names`."""
+    """As `allows_model`; raises `ModelNotAllowed`, whose message holds the first of `names` and what is allowed.
+
+    The route that lists models may be refused to the same key, so that the message is all that it has.
+    """
     if not allows_model(grants, names):
         model = f"the model {names[0][:_LONGEST_SHOWN]!r}" if names else "a model that the gateway cannot read"
         raise ModelNotAllowed(
-            f"This API key may not use {model}. GET /v1/models lists those that it may use; ask whoever runs this"
-            " gateway for others.",
+            f"This API key may not use {model}. It may use {_allowed_models(grants)}; ask whoever runs this gateway for"
+            " others.",
             param="model",
         )
 
@@ -73,6 +77,17 @@ def check_address(grants: tuple[Grants, ...], address: str | None) -> None:
             f"This API key may not be used from {seen}. Call from a network that it is for, or ask whoever runs this "
             "gateway to add yours."
         )
+
+
+def _allowed_models(grants: tuple[Grants, ...]) -> str:
+    """`openai/*, fast`; of two grants that differ, `openai/*, and of these only *-mini`."""
+    lists = dict.fromkeys(grant.models for grant in grants if grant.models is not None)
+    return ", and of these only ".join(map(_first_of, lists)) if all(lists) else "no model"
+
+
+def _first_of(patterns: tuple[str, ...]) -> str:
+    more = len(patterns) - _MOST_SHOWN
+    return ", ".join(patterns[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _allows_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> bool:

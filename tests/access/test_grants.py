@@ -113,6 +113,26 @@ def test_a_refusal_does_not_repeat_a_name_of_any_length() -> None:
     assert len(caught.value.message) < 400
 
 
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([()], "no model"),
+        ([("openai/*", "fast")], "openai/*, fast"),
+        ([tuple(f"m{number}" for number in range(12))], "m0, m1, m2, m3, m4, m5, m6, m7, m8, m9 and 2 more"),
+        ([("openai/*",), ("*-mini", "zai/*")], "openai/*, and of these only *-mini, zai/*"),
+        ([("openai/*",), ("openai/*",)], "openai/*"),
+        ([("openai/*",), ()], "no model"),
+        ([None, ("openai/*",)], "openai/*"),
+    ],
+)
+def test_a_refusal_names_the_models_that_may_be_used(models: list[tuple[str, ...] | None], said: str) -> None:
+    with pytest.raises(ModelNotAllowed) as caught:
+        check_model(tuple(Grants(models=each) for each in models), ("zai/glm",))
+    assert caught.value.message == (
+        f"This API key may not use the model 'zai/glm'. It may use {said}; ask whoever runs this gateway for others."
+    )
+
+
 @given(MODELS, MODELS, NAMES)
 def test_models_are_within_exactly_if_no_name_is_gained(
     inner: tuple[str, ...] | None, outer: tuple[str, ...] | None, name: str
