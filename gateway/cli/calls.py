@@ -12,7 +12,7 @@ from gateway.call import Outcome
 from gateway.cli.api import Refused
 from gateway.cli.asking import LedgerDesk, Names, Which, asks, begin_us, end_us, shown_time
 from gateway.cli.options import read
-from gateway.cli.printing import tags
+from gateway.cli.printing import program, tags
 from gateway.limits.answers import dollars
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def show(
     """Show one call; it is there about a second after its end."""
     found = await desk.ledger.call(call)
     if found is None:
-        raise Refused(f"There is no call {call} {desk.api.place}. See gmi-gateway calls list.")
+        raise Refused(f"There is no call {call} {desk.api.place}. See {program()} calls list.")
     names = await names_of(desk, [found])
     if desk.printer.as_json:
         desk.printer.json(document(found, names))

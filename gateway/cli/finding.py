@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from gateway.cli.api import Api, Refused
+from gateway.cli.printing import program
 
 
 async def team_named(api: Api, text: str) -> str:
@@ -15,7 +16,7 @@ async def team_named(api: Api, text: str) -> str:
         return text
     found = [team for team in await api.listed("/teams", name=text) if team["name"] == text]
     if not found:
-        raise Refused(f"There is no team {text} {api.place}. See gmi-gateway teams list.")
+        raise Refused(f"There is no team {text} {api.place}. See {program()} teams list.")
     return str(found[0]["id"])
 
 
@@ -27,7 +28,7 @@ async def key_named(api: Api, text: str) -> str:
     if len(found) == 1:
         return str(found[0]["id"])
     if not found:
-        raise Refused(f"There is no key {text} {api.place}. See gmi-gateway keys list.")
+        raise Refused(f"There is no key {text} {api.place}. See {program()} keys list.")
     named = ", ".join(f"{key['team']}/{key['name']}" for key in found)
     raise Refused(f"Several keys are called {text}: {named}. Say which, with its team or by its id.")
 

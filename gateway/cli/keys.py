@@ -11,7 +11,7 @@ from gateway.cli import values
 from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed, warn_of_prices
 from gateway.cli.finding import key_named
 from gateway.cli.options import Edits, Terms, read, said
-from gateway.cli.printing import Record, moment, terms_of
+from gateway.cli.printing import Record, moment, program, terms_of
 from gateway.cli.teams import LimitOption
 from gateway.cli.transfer import export, import_
 from gateway.metering import moments
@@ -217,7 +217,7 @@ def _show(desk: Desk, key: Record) -> None:
 
 def _show_issued(desk: Desk, key: Record) -> None:
     lost = f"The secret of {key['team']}/{key['name']} could not be printed and is lost"
-    with printed(f"{lost}. Get another with gmi-gateway keys rotate {key['id']}."):
+    with printed(f"{lost}. Get another with {program()} keys rotate {key['id']}."):
         _show(desk, key)
         if not desk.printer.as_json:
             desk.printer.secret(key["secret"])

@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.api import NoStore, Refused
 from gateway.cli.options import ConfigOption
+from gateway.cli.printing import program
 from gateway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def unusable(settings: "Settings") -> Iterator[None]:
         raise Refused(f"database.url {error}.") from None
     except StoreUnavailable as error:
         detail, name = f" ({error.detail})" if error.detail else "", shown(database_url(settings))
-        raise Refused(f"The database {name} cannot be used{detail}. Run gmi-gateway doctor.") from None
+        raise Refused(f"The database {name} cannot be used{detail}. Run {program()} doctor.") from None
     except SchemaError as error:
         raise Refused(str(error)) from None
 
@@ -49,7 +50,7 @@ def existing(settings: "Settings") -> str:
         place = ("server", "state_dir") if settings.database.url is None else ("database", "url")
         raise NoStore(
             f"There is no database at {file}, where {'.'.join(place)} says. Run this in the folder that the gateway was"
-            f" started in, set {variable_of(place)} as its start printed it, or ask it with --url; gmi-gateway migrate"
+            f" started in, set {variable_of(place)} as its start printed it, or ask it with --url; {program()} migrate"
             " makes a new one."
         )
     return str(file)

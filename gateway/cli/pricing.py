@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.cli.administering import Desk
 from gateway.cli.api import Refused
-from gateway.cli.printing import Record
+from gateway.cli.printing import Record, program
 from gateway.cli.settings import print_finding
 from gateway.doctor.findings import Finding, Mark
 from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
@@ -74,7 +74,7 @@ async def _finding(desk: Desk, record: Record) -> Finding | None:
     try:
         reason = unpriced(record, _priced_names(settings), settings.models.aliases)
     except PricesError as error:
-        return Finding(Mark.WARNING, f"prices cannot be read: {error.problems[0]}", "gmi-gateway check-config")
+        return Finding(Mark.WARNING, f"prices cannot be read: {error.problems[0]}", f"{program()} check-config")
     return None if reason is None else Finding(Mark.WARNING, reason, cure_of(settings))
 
 

@@ -143,13 +143,27 @@ def json_text(value: object, *, indent: int | None = None) -> str:
 
 
 def program() -> str:
-    """This program as whoever called it would call it again: by its path where it is not to be found otherwise."""
+    """This program as whoever called it would call it again: by its path where its name leads elsewhere or nowhere."""
     here = Path(sys.argv[0])
-    if here.name != _NAME or shutil.which(_NAME) is not None:
+    if here.name != _NAME:
+        # `python -m gateway`: installed, it has its script beside that Python.
+        here = Path(sys.executable).with_name(_NAME)
+        if not here.exists():
+            return _NAME
+    if _is_found_as(here):
         return _NAME
     with contextlib.suppress(ValueError):
         here = here.relative_to(Path.cwd())
     return shlex.quote(str(here))
+
+
+def _is_found_as(here: Path) -> bool:
+    """Whether a shell that is told the name runs `here`, and not what another installation has."""
+    found = shutil.which(_NAME)
+    try:
+        return found is not None and here.samefile(found)
+    except OSError:
+        return False
 
 
 def drop_output() -> None:

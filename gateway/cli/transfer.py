@@ -11,7 +11,7 @@ import typer
 
 from gateway.cli.administering import Desk, check_secrets_can_be_shown, printed
 from gateway.cli.options import said
-from gateway.cli.printing import Record, json_text
+from gateway.cli.printing import Record, json_text, program
 
 
 async def export(
@@ -85,7 +85,7 @@ async def import_(
     done: Record = response.json()
     made = ", ".join(_name(key) for key in done["made_keys"] if key["secret"])
     lost = f"The secrets of {made} could not be printed and are lost"
-    with printed(f"{lost}. Get others with gmi-gateway keys rotate TEAM/NAME.") if made else contextlib.nullcontext():
+    with printed(f"{lost}. Get others with {program()} keys rotate TEAM/NAME.") if made else contextlib.nullcontext():
         _show(desk, done)
 
 

@@ -9,13 +9,19 @@ import pytest
 from gateway.cli.printing import program
 
 
+def an_executable(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile("/bin/true", file)
+    file.chmod(0o755)
+    return file
+
+
 @pytest.mark.parametrize(
     ("called_as", "shown"),
     [
         ("{here}/.venv/bin/gmi-gateway", ".venv/bin/gmi-gateway"),
         ("/opt/gateway/bin/gmi-gateway", "/opt/gateway/bin/gmi-gateway"),
         ("/opt/my gateway/bin/gmi-gateway", "'/opt/my gateway/bin/gmi-gateway'"),
-        ("/opt/gateway/__main__.py", "gmi-gateway"),
     ],
 )
 def test_where_the_program_is_not_to_be_found_it_is_shown_with_its_path(
@@ -26,12 +32,31 @@ def test_where_the_program_is_not_to_be_found_it_is_shown_with_its_path(
     assert program() == shown
 
 
+def test_of_a_module_that_python_runs_the_script_beside_that_python_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["/opt/gateway/__main__.py"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert program() == "gmi-gateway"  # there is none
+    an_executable(tmp_path / ".venv" / "bin" / "gmi-gateway")
+    assert program() == ".venv/bin/gmi-gateway"
+
+
+def test_where_its_name_leads_to_another_installation_the_program_is_shown_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_executable(tmp_path / "gmi-gateway")
+    an_executable(tmp_path / ".venv" / "bin" / "gmi-gateway")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / ".venv" / "bin" / "gmi-gateway")])
+    assert program() == ".venv/bin/gmi-gateway"
+
+
 def test_where_the_program_is_to_be_found_it_is_shown_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = tmp_path / "gmi-gateway"
-    shutil.copyfile("/bin/true", there)
-    there.chmod(0o755)
+    there = an_executable(tmp_path / "gmi-gateway")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [str(there)])
     assert program() == "gmi-gateway"
