@@ -18,6 +18,12 @@ KeyOption = Annotated[
 TeamOption = Annotated[str | None, typer.Option("--team", help="Of one team: name or id.", show_default=False)]
 
 _UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_KINDS: dict[str | None, str] = {
+    "requests": "limit of requests",
+    "tokens": "limit of tokens",
+    "parallel": "limit of parallel calls",
+    "budget": "budget",
+}
 _MODES = {
     "local": "Redis is away: this is what is left of this gateway's share.",
     "closed": "Redis is away: no call is admitted.",
@@ -66,7 +72,13 @@ async def reset(
 ) -> None:
     """Make all available again. Of a key: its own limits, not its team's; of a team: not its keys'."""
     whose = await _whose(desk, key, team)
-    _show(desk, await desk.api.post("/limits/reset", {**whose, **said(dimension=dimension)}))
+    told = await desk.api.post("/limits/reset", {**whose, **said(dimension=dimension)})
+    if not told["data"] and not desk.printer.as_json:
+        desk.printer.line(
+            f"This {'key' if team is None else 'team'} has no {_KINDS.get(dimension, 'limits of its own')}."
+        )
+        return
+    _show(desk, told)
 
 
 async def _whose(desk: Desk, key: str | None, team: str | None, endpoint: str | None = None) -> dict[str, Any]:

@@ -91,6 +91,29 @@ def test_a_reset_is_in_the_audit_log(gateway: RunningGateway) -> None:
     assert "limits.reset" in done(call("audit", **at(gateway)))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--key-of ada --dimension budget", "This key has no budget."),
+        ("--key-of ada --dimension tokens", "This key has no limit of tokens."),
+        ("--team engines --dimension parallel", "This team has no limit of parallel calls."),
+        ("--team engines --dimension requests", "This team has no limit of requests."),
+    ],
+)
+def test_a_reset_of_a_limit_that_there_is_not_says_so_and_leaves_no_trace(
+    gateway: RunningGateway, words: str, said: str
+) -> None:
+    assert done(call("limits", "reset", *words.split(), **at(gateway))) == f"{said}\n"
+    assert answer(call("limits", "reset", *words.split(), "--json", **at(gateway)))["data"] == []
+    assert answer(call("audit", "--action", "limits", "--json", **at(gateway))) == []
+
+
+def test_a_reset_of_all_limits_of_a_team_that_has_none_says_so(run: Run) -> None:
+    done(run("teams", "create", "--name", "free"))
+    said = done(run("limits", "reset", "--team", "free", GATEWAY_REDIS_URL=shared_server("valkey").url))
+    assert said == "This team has no limits of its own.\n"
+
+
 @pytest.mark.parametrize("words", [("show", "--key-of", "a", "--team", "b"), ("reset",)])
 def test_one_owner_of_limits_is_named(run: Run, words: tuple[str, ...]) -> None:
     result = run("limits", *words)

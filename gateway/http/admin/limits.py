@@ -57,11 +57,18 @@ class LimitRoutes:
         return await self._reply(self._overview.rules_of_key(_quota(key, team)))
 
     async def reset(self, actor: ActorOf, body: ResetLimits) -> Response:
-        """For admins. A key's own limits and not its team's, or a team's and its models' and not its keys'."""
+        """For admins. A key's own limits and not its team's, or a team's and its models' and not its keys'.
+
+        Where there is no such limit, `data` is empty, and the audit log says nothing.
+        """
         _check_one_is_named(body.key, body.team)
         subject, rules = await self._to_reset(actor, body)
         if body.dimension is not None:
             rules = [rule for rule in rules if rule.dimension == body.dimension]
+        if not rules:
+            # Nothing is done, so there is nothing to leave a trace of.
+            await self._administration.check_admin(actor)
+            return await self._reply(rules)
         before = {standing.rule.id: standing.remaining for standing in await self._overview.standings(rules)}
         used = {rule: before[rule.id] for rule in rules if before[rule.id] < full(rule)}
         # First, so that nothing is reset without a trace; what then fails leaves another.
