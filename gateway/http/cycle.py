@@ -295,10 +295,13 @@ class GatewayCycle(RequestResponseCycle):
 
     def let_go(self) -> None:
         """As `gateway.relay.live.Wire`."""
+        self.holds_end = False
         parts, self._held = self._held, None
-        if parts is None or self.disconnected or self.transport.is_closing():
+        if parts is None:
             return
         self.response_complete = True
+        if self.disconnected or self.transport.is_closing():
+            return
         self._write(parts)
         if not self.keep_alive:
             self.transport.close()

@@ -49,7 +49,7 @@ class Wire(Protocol):
     """What ends the reply waits for `let_go`, so that the call can be settled before its client has all of it."""
 
     def let_go(self) -> None:
-        """Send what ends the reply, if it waits."""
+        """Send what ends the reply, if it waits; what ends it later does not wait any more."""
 
     def abort(self) -> None:
         """Drop the connection: the only honest end of a reply that broke off."""

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.face import CHAT, TRANSPORTS, Client, connected, post
 from tests.faults.process import serving
 from tests.support.gateway import running_gateway
-from tests.support.wire import WireRequest, WireUpstream, chunk
+from tests.support.wire import Fin, WireRequest, WireUpstream, chunk
 
 HEADS = {
     "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -93,6 +93,19 @@ async def test_a_slow_reader_gets_every_byte_at_its_own_pace() -> None:
                     received += await client.chunk()
     assert received == EVENT * (len(received) // len(EVENT))
     assert endless.sent_bytes < len(received) + 2 * HELD_BYTES
+
+
+async def test_a_slow_reader_of_a_stream_that_broke_off_is_told_so_when_it_reads_on() -> None:
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * HELD_BYTES + b'"}}]}\n\n'
+    async with WireUpstream([HEADS["stream"], chunk(event), Fin()]) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with unread(gateway.port, 1) as (client,):
+                assert [record.outcome for record in await gateway.recorded(1)] == ["cut"]
+                client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+                answer = await client.answer(within_s=10)
+    assert answer.end == "complete"
+    assert answer.body.startswith(event)
+    assert b'"error"' in answer.body[len(event) :]
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
