@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gateway.call import CallRecord, Recorded, Route
-from gateway.metering.meter import UNKNOWN
+from gateway.metering.meter import UNKNOWN, Measured
 from gateway.relay.allowance import Allowance
 from gateway.relay.late_record import late_record
 from gateway.relay.live import LiveCall
@@ -24,9 +24,12 @@ _log = logging.getLogger("gateway")
 def each(observe: Callable[[CallRecord, str], None]) -> Observer:
     """`observe`, told of one call after the other."""
 
-    def observe_all(ended: Sequence[Recorded]) -> None:
-        for record, detail in ended:
-            observe(record, detail)
+    def observe_all(recorded: Sequence[Recorded]) -> None:
+        for record, detail in recorded:
+            try:
+                observe(record, detail)
+            except Exception:
+                _log.exception("call %s could not be told of on a bug", record.id)
 
     return observe_all
 
@@ -62,26 +65,28 @@ class Settlement:
 
     def _settle(self) -> None:
         calls, self._ended = self._ended, []
-        try:
-            recorded = [self._measured(call) for call in calls]
-            for call, (record, _) in zip(calls, recorded, strict=True):
-                if call.asked is not None:
-                    self._make_true(call, record)
-            for observe in self._observers:
-                self._tell(observe, recorded)
-            for call, (record, _) in zip(calls, recorded, strict=True):
-                if call.late is not None:
-                    self._tell_late(call, record)
-        finally:
-            for call in calls:
-                call.wire.let_go()
+        settled = [(call, recorded) for call in calls if (recorded := self._measured(call)) is not None]
+        for call, (record, _) in settled:
+            if call.asked is not None:
+                self._make_true(call, record)
+        told = [recorded for _, recorded in settled]
+        for observe in self._observers:
+            self._tell(observe, told)
+        for call, (record, _) in settled:
+            if call.late is not None:
+                self._tell_late(call, record)
+        for call in calls:
+            self._let_go(call)
 
-    def _measured(self, call: LiveCall) -> Recorded:
-        try:
-            return call.record(self._allowance.meter.measure(call)), call.detail
-        except Exception:
-            _log.exception("what call %s used could not be measured on a bug", call.id.decode())
-            return call.record(UNKNOWN), call.detail
+    # A bug with one call is no business of those that ended with it.
+
+    def _measured(self, call: LiveCall) -> Recorded | None:
+        for measure in (self._allowance.meter.measure, _unknown):
+            try:
+                return call.record(measure(call)), call.detail
+            except Exception:
+                _log.exception("call %s could not be measured on a bug", call.id.decode())
+        return None
 
     def _make_true(self, call: LiveCall, record: CallRecord) -> None:
         try:
@@ -98,6 +103,19 @@ class Settlement:
     def _tell_late(self, call: LiveCall, record: CallRecord) -> None:
         if call.late is None or self.note_late is None:
             return
-        late = late_record(record, call.late, call.owner, self._makes_responses, self._allowance.meter)
-        if late is not None:
-            self.note_late(late)
+        try:
+            late = late_record(record, call.late, call.owner, self._makes_responses, self._allowance.meter)
+            if late is not None:
+                self.note_late(late)
+        except Exception:
+            _log.exception("what call %s has heard of another one could not be told on a bug", record.id)
+
+    def _let_go(self, call: LiveCall) -> None:
+        try:
+            call.wire.let_go()
+        except Exception:
+            _log.exception("the end of the reply to call %s could not be sent on a bug", call.id.decode())
+
+
+def _unknown(_: LiveCall) -> Measured:
+    return UNKNOWN

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.call import Principal, Recorded, Usage
+from gateway.call import CallRecord, Principal, Recorded, Usage
 from gateway.http.routes import MAKES_RESPONSES
 from gateway.limits.memory import MemoryLimiter
 from gateway.limits.plan import Planner, Policy
@@ -14,7 +14,7 @@ from gateway.metering.meter import Meter
 from gateway.metering.prices import load_prices
 from gateway.relay.allowance import Allowance
 from gateway.relay.live import LiveCall
-from gateway.relay.settlement import Settlement
+from gateway.relay.settlement import Settlement, each
 from gateway.terms import Limits, Quota
 
 MODEL = "openai/gpt-5.2"
@@ -118,7 +118,35 @@ async def test_a_bug_with_one_call_keeps_neither_its_reply_nor_the_others_back(
         call.end("done")
     await one_turn()
     assert world.told == ["odd b", "reply odd", "reply b"]
-    assert "what call odd used could not be measured" in caplog.text
+    assert "call odd could not be measured" in caplog.text
+
+
+async def test_a_reply_that_cannot_be_let_go_keeps_no_other_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    odd = world.call("odd")
+    monkeypatch.setattr(odd.wire, "let_go", lambda: 1 // 0)
+    for call in (odd, world.call("b")):
+        call.end("done")
+    await one_turn()
+    assert world.told == ["odd b", "reply b"]
+    assert "the end of the reply to call odd could not be sent" in caplog.text
+
+
+async def test_one_record_that_an_observer_fails_on_keeps_it_from_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    world, seen = World(), list[str]()
+
+    def fail_for_one(record: CallRecord, detail: str) -> None:
+        seen.append(record.id)
+        assert record.id != "odd", detail
+
+    world.settlement.add_observer(each(fail_for_one))
+    for name in ("odd", "b"):
+        world.call(name).end("done")
+    await one_turn()
+    assert seen == ["odd", "b"]
+    assert "call odd could not be told of" in caplog.text
 
 
 async def test_an_observer_that_fails_keeps_nothing_from_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
