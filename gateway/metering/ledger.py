@@ -179,14 +179,17 @@ class Ledger:
         return [encode(_refused_by(each.limit, each.record), each.more) for each in self._refusals.ended(self._now())]
 
     def _keep(self, lines: list[bytes]) -> None:
-        """In the journal, or in memory."""
+        """In the journal, or in memory what does not fit there."""
         if not lines:
             return
         try:
             self._journal.append(b"".join(lines))
-        except StoreUnavailable as error:
+        except StoreUnavailable:
             for line in lines:
-                self._hold(line, error.detail)
+                try:
+                    self._journal.append(line)
+                except StoreUnavailable as error:
+                    self._hold(line, error.detail)
 
     def _wake(self) -> None:
         if self.waiting_since_s is None:

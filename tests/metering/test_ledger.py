@@ -342,6 +342,17 @@ async def test_what_neither_disk_nor_memory_takes_is_lost_and_counted(
     assert caplog.text.count("Records of calls are lost") == 1
 
 
+async def test_of_calls_that_end_together_the_journal_takes_as_many_as_it_has_room_for(
+    store: Store, tmp_path: Path
+) -> None:
+    size = len(encode(record("req_0")))
+    async with opened(store, tmp_path, max_bytes=3 * size, max_held_bytes=2 * size) as ledger:
+        ledger.note([(record(f"req_{number}"), "") for number in range(5)])
+        assert (ledger.pending_bytes, ledger.held_bytes, ledger.lost) == (3 * size, 2 * size, 0)
+        await ledger.drain()
+    assert await counted(store) == 5
+
+
 async def test_a_bug_is_logged_once_and_no_call_s_business(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3):
         ledger.note([(record(f"req_{number}", started_at_s=float("nan")), "")])
