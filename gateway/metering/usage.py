@@ -4,7 +4,8 @@ Bytes go in exactly as upstream sent them; only a fact comes out. Knows where us
 (OpenAI API reference): at the top level of a plain reply, of the last chunk of a chat or
 completions stream and of the event that ends a stream of sound, text or images, and in
 `response` of the event that ends a responses stream. Text that merely speaks of usage is
-no usage: only those places are looked at. One of input, output and total that is missing
+no usage: only those places are looked at. Of a count in both spellings the one that is not 0
+is believed, with the details of that spelling. One of input, output and total that is missing
 follows from the others; without any of these there is no usage, but for sound that is told
 by its length. One that makes no sense must follow from both others: half of an account
 would pass for a whole one, so it is none. Other counts that make no sense are left out.
@@ -199,9 +200,13 @@ def _number(value: object) -> float | None:
 
 
 def _counted(tokens: _Tokens) -> Usage | None:
-    input_tokens = tokens.prompt_tokens if tokens.input_tokens is None else tokens.input_tokens
-    output_tokens = tokens.completion_tokens if tokens.output_tokens is None else tokens.output_tokens
-    total_tokens = tokens.total_tokens
+    input_tokens, output_tokens, total_tokens = tokens.input_tokens, tokens.output_tokens, tokens.total_tokens
+    inputs, outputs = tokens.input_tokens_details or tokens.input_token_details, tokens.output_tokens_details
+    # Some servers tell all counts in both spellings, and 0 in the one that the route does not use.
+    if not input_tokens and tokens.prompt_tokens is not None:
+        input_tokens, inputs = tokens.prompt_tokens, tokens.prompt_tokens_details or inputs
+    if not output_tokens and tokens.completion_tokens is not None:
+        output_tokens, outputs = tokens.completion_tokens, tokens.completion_tokens_details or outputs
     if input_tokens is None or output_tokens is None or total_tokens is None:
         if input_tokens is None and output_tokens is None and total_tokens is None:
             return None if tokens.seconds is None else Usage(0, 0, 0, audio_ms=round(tokens.seconds * 1000))
@@ -212,8 +217,8 @@ def _counted(tokens: _Tokens) -> Usage | None:
             output_tokens = max(0, (total_tokens or 0) - input_tokens)
         if total_tokens is None:
             total_tokens = input_tokens + output_tokens
-    inputs = tokens.input_tokens_details or tokens.prompt_tokens_details or tokens.input_token_details or _NO_DETAILS
-    outputs = tokens.output_tokens_details or tokens.completion_tokens_details or _NO_DETAILS
+    inputs = inputs or tokens.prompt_tokens_details or _NO_DETAILS
+    outputs = outputs or tokens.completion_tokens_details or _NO_DETAILS
     return Usage(
         input_tokens,
         output_tokens,

@@ -191,6 +191,14 @@ async def test_a_complete_reply_that_does_not_say_what_it_used_is_unknown(
     assert receipt(answer) == (None, None, None)
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_usage_in_both_spellings_is_that_of_the_one_which_is_not_0(prices: Path, *, is_stream: bool) -> None:
+    told = {"id": "x", "choices": [], "usage": {**USAGE, "input_tokens": 0, "output_tokens": 0}}
+    script = sse([DELTA, told, DONE]) if is_stream else reply(200, JSON, json.dumps(told).encode())
+    _, record = await called(prices, script, body=STREAM if is_stream else BODY)
+    assert (record.usage, record.usage_source, record.cost_microusd) == (Usage(8, 2, 10), "reported", 8 * 2 + 2 * 8)
+
+
 async def test_a_stream_that_never_reports_usage_is_unknown(prices: Path) -> None:
     _, record = await called(prices, sse([DELTA, DONE]), body=STREAM)
     assert (record.outcome, record.usage_source) == ("done", "unknown")

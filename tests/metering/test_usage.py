@@ -49,6 +49,17 @@ OF_OTHERS = {
     "prompt_cache_hit_tokens": 6,
     "reasoning_tokens": 5,
 }
+OF_NEW_API = {
+    "prompt_tokens": 1000,
+    "completion_tokens": 500,
+    "total_tokens": 1500,
+    "prompt_tokens_details": {"cached_tokens": 800},
+    "completion_tokens_details": {"reasoning_tokens": 100},
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "input_tokens_details": None,
+}
+OF_TRANSCRIPTION = Usage(14, 45, 59, audio_input_tokens=14)
 OF_CHAT = Usage(19, 10, 29, 5, 3, 1, 4, 6, 7, 2)
 OF_RESPONSES = Usage(36, 87, 123, 8, 64)
 
@@ -80,7 +91,7 @@ def test_usage_of_a_chat_stream_is_that_of_its_last_chunk_that_has_one(blocks: l
 @pytest.mark.parametrize(
     ("end", "usage", "expected"),
     [
-        ("transcript.text.done", TRANSCRIPTION, Usage(14, 45, 59, audio_input_tokens=14)),
+        ("transcript.text.done", TRANSCRIPTION, OF_TRANSCRIPTION),
         ("speech.audio.done", {"input_tokens": 3, "output_tokens": 9, "total_tokens": 12}, Usage(3, 9, 12)),
         ("image_generation.completed", IMAGES, Usage(50, 4160, 4210, image_input_tokens=40, image_output_tokens=4160)),
         ("image_edit.completed", IMAGES, Usage(50, 4160, 4210, image_input_tokens=40, image_output_tokens=4160)),
@@ -142,7 +153,7 @@ def test_usage_spelled_with_spaces_is_found() -> None:
         ({"object": "chat.completion", "usage": CHAT}, OF_CHAT),
         ({"object": "response", "usage": RESPONSES}, OF_RESPONSES),
         ({"object": "list", "data": [], "usage": {"prompt_tokens": 8, "total_tokens": 8}}, Usage(8, 0, 8)),
-        ({"text": "Hi", "usage": TRANSCRIPTION}, Usage(14, 45, 59, audio_input_tokens=14)),
+        ({"text": "Hi", "usage": TRANSCRIPTION}, OF_TRANSCRIPTION),
         (
             {"created": 1, "data": [], "usage": IMAGES},
             Usage(50, 4160, 4210, image_input_tokens=40, image_output_tokens=4160),
@@ -202,6 +213,31 @@ def test_odd_usage_counts_what_makes_sense_and_is_never_half(odd: object, usage:
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0", b"1E400"])
 def test_numbers_of_any_size_are_no_error(number: bytes) -> None:
     usage_of_reply(b'{"usage":{"prompt_tokens":' + number + b"}}")
+
+
+@pytest.mark.parametrize(
+    ("twice", "usage"),
+    [
+        (OF_NEW_API, Usage(1000, 500, 1500, 800, 100)),
+        ({**OF_NEW_API, "input_tokens_details": {"cached_tokens": 0}}, Usage(1000, 500, 1500, 800, 100)),
+        ({**OF_NEW_API, "input_tokens": "0"}, Usage(1000, 500, 1500, 800, 100)),
+        ({**RESPONSES, "prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": {}}, OF_RESPONSES),
+        ({**TRANSCRIPTION, "prompt_tokens": 0, "prompt_tokens_details": {}}, OF_TRANSCRIPTION),
+        ({**RESPONSES, "prompt_tokens": 36, "completion_tokens": 87}, OF_RESPONSES),
+        ({"input_tokens": 0, "prompt_tokens": 9, "completion_tokens": 0, "output_tokens": 4}, Usage(9, 4, 13)),
+        (
+            {"input_tokens": 5, "input_tokens_details": None, "prompt_tokens_details": {"cached_tokens": 2}},
+            Usage(5, 0, 5, 2),
+        ),
+        ({"input_tokens": 0, "prompt_tokens": 0, "output_tokens": 0, "completion_tokens": 0}, Usage(0, 0, 0)),
+        ({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}, Usage(0, 0, 0)),
+    ],
+)
+def test_of_a_count_in_both_spellings_the_one_that_is_not_0_counts_with_its_details(
+    twice: object, usage: Usage
+) -> None:
+    assert usage_of_reply(json.dumps({"usage": twice}).encode()) == usage
+    assert scan(event({"usage": twice})) == usage
 
 
 def test_usage_of_a_reply_after_a_byte_order_mark_is_found() -> None:
