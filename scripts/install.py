@@ -46,7 +46,7 @@ def is_sound() -> bool:
 
 
 def create() -> None:
-    print(f"Setting up {ENVIRONMENT} (once, about 15 seconds) ...", file=sys.stderr)
+    print(f"Setting up {ENVIRONMENT} (once, about 20 seconds) ...", file=sys.stderr)
     venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=True)
     STAMPS.mkdir()
     (STAMPS / "root").write_text(str(ROOT), encoding="utf-8")
