@@ -5,6 +5,7 @@ is there within a second.
 """
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -164,9 +165,15 @@ def asks_store(command: Command) -> Callable[..., None]:
 
 
 async def _work(command: Command, where: Where, arguments: dict[str, Any]) -> None:
-    from gateway.cli.migration import unusable  # noqa: PLC0415 - a command that was mistyped need not wait for it
+    from gateway.cli.migration import place_of, unusable  # noqa: PLC0415 - a command that was mistyped need not wait
 
     settings = settings_of(where)
+    if settings is not None and os.environ.get("GATEWAY_URL"):
+        # Without --url among its options, it would be read as if its answer were that gateway's.
+        place = place_of(settings)
+        typer.echo(
+            f"This reads the store that the settings here name ({place}), and does not ask GATEWAY_URL.", err=True
+        )
     async with api_of(where, settings) as api, _desk(api, settings, Printer(as_json=where.json)) as desk:
         try:
             with contextlib.nullcontext() if settings is None else unusable(settings):

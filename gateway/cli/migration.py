@@ -36,24 +36,30 @@ def unusable(settings: "Settings") -> Iterator[None]:
         raise Refused(str(error)) from None
 
 
-def existing(settings: "Settings") -> str:
-    """Where the database is that there is already, for people. Raises `Refused`."""
-    from gateway.configuration import variable_of  # noqa: PLC0415 - as above
-    from gateway.store.url import database_url, file_of, is_sqlite, shown  # noqa: PLC0415
+def place_of(settings: "Settings") -> str:
+    """Where the database is, or would be, for people: of SQLite the file, else the URL. Raises `Refused`."""
+    from gateway.store.url import database_url, file_of, is_sqlite, shown  # noqa: PLC0415 - as above
 
     with unusable(settings):
         url = database_url(settings)
-    if not is_sqlite(url):
-        return shown(url)
-    file = file_of(url)
-    if not file.exists():
+    return str(file_of(url)) if is_sqlite(url) else shown(url)
+
+
+def existing(settings: "Settings") -> str:
+    """Where the database is that there is already, for people. Raises `Refused`."""
+    from gateway.configuration import variable_of  # noqa: PLC0415 - as above
+    from gateway.store.url import database_url, file_of, is_sqlite  # noqa: PLC0415
+
+    where = place_of(settings)
+    url = database_url(settings)
+    if is_sqlite(url) and not file_of(url).exists():
         place = ("server", "state_dir") if settings.database.url is None else ("database", "url")
         raise NoStore(
-            f"There is no database at {file}, where {'.'.join(place)} says. Run this in the folder that the gateway was"
-            f" started in, set {variable_of(place)} as its start printed it, or ask it with --url; {program()} migrate"
+            f"There is no database at {where}, where {'.'.join(place)} says. Run this in the folder that the gateway"
+            f" was started in, set {variable_of(place)} as its start printed it, or ask it with --url; {program()} migrate"
             " makes a new one."
         )
-    return str(file)
+    return where
 
 
 async def migrated(settings: "Settings") -> "URL":

@@ -61,6 +61,19 @@ def test_commands_bring_an_old_schema_along_by_themselves(tmp_path: Path) -> Non
     assert answer(call("keys", "list", "--json")) == []
 
 
+@pytest.mark.parametrize("words", ["tail", "usage reconcile export.csv"])
+def test_what_reads_the_store_alone_says_which_that_is_where_a_gateway_is_named(words: str, tmp_path: Path) -> None:
+    where = {"GATEWAY_URL": "http://127.0.0.1:9", "GATEWAY_ADMIN_KEY": "0123456789abcdef"}
+    result = call(*words.split(), **where)
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    store = f"{tmp_path}/data/gateway.db"
+    assert first == f"This reads the store that the settings here name ({store}), and does not ask GATEWAY_URL."
+    assert second.startswith(f"There is no database at {store}, ")
+    assert "GATEWAY_URL" not in call(*words.split()).stderr
+    assert call("calls", "list", **where).stderr.startswith("http://127.0.0.1:9 cannot be reached")
+
+
 @pytest.mark.parametrize("words", ["teams show nobody", "keys show nobody"])
 def test_what_is_not_found_is_said_with_the_store_that_was_looked_in(words: str, tmp_path: Path) -> None:
     fresh_sqlite_url(tmp_path / "data")
