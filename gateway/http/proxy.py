@@ -48,7 +48,7 @@ from gateway.relay.receipt import receipt
 from gateway.relay.relay import Relay
 from gateway.relay.settlement import Settlement
 from gateway.relay.stated import stated_output
-from gateway.relay.tags import tags_of_body
+from gateway.relay.tags import joined, tags_of_body
 from gateway.relay.tool_models import tool_models
 from gateway.settings import Settings
 from gateway.upstream.request_writer import serialise_head
@@ -155,7 +155,7 @@ class Proxy:
         head = Head(scope["headers"], scope["http_version"]) if known is None else known.head
         principal = self._directory.known(head.authorization) or await self._directory.look_up(head.authorization)
         call.principal = principal
-        call.tags = {**head.tags, **principal.tags} if principal.tags else head.tags
+        call.tags = joined(principal.tags, head.tags) if principal.tags else head.tags
         if principal.grants:
             self._check_grants(principal, match, head, scope)
         if match.route.owned:
@@ -324,7 +324,7 @@ class Proxy:
         if principal.grants and not allows_model(principal.grants, ()):
             self._check_tools(principal, body)
         if self._tags_from_body:
-            call.tags = {**tags_of_body(body), **call.tags}
+            call.tags = joined(call.tags, tags_of_body(body))
         call.in_doubt = self._objects.in_doubt(principal, body, seen, items=match.route.group in WITH_ITEMS)
         call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
         if seen.prompt_cache_key and self._headers.namespaces_keys:

@@ -54,6 +54,11 @@ def tags_of_body(body: bytes) -> dict[str, str]:
     return dict(fitting[:MAX_TAGS])
 
 
+def joined(first: Mapping[str, str], then: Mapping[str, str]) -> Mapping[str, str]:
+    """`first`, and those of `then` that are not among them: behind, where too many are cut off."""
+    return {**first, **then, **first} if first and then else first or then
+
+
 def _is_tag(name: Any, value: Any) -> bool:
     return (
         isinstance(name, str)

@@ -1,5 +1,6 @@
 """What calls are found under: their clients' tags, and those of their keys."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 from gateway.simulator import running_simulator
 from tests.faults.face import AUTHORIZATION, CHAT, ask, connected, post, request
 from tests.http.admin_server import Client, made
-from tests.support.gateway import UPSTREAM_KEY, running_gateway
+from tests.support.gateway import UPSTREAM_KEY, running_gateway, write_ledger
 from tests.support.wire import WireUpstream, reply
 
 OK = reply(200, [(b"content-type", b"application/json")], b'{"id":"x"}')
+JSON_TYPE = ("Content-Type", "application/json")
 BODY = {"model": "m", "messages": [], "metadata": {"step": "2", "team": "no"}, "user": "ann"}
 
 
@@ -64,3 +66,24 @@ async def test_a_keys_own_tags_are_on_each_of_its_calls_whatever_its_client_says
         record = (await gateway.recorded(1))[0]
         admin.close()
     assert record.tags == {"project": "apollo", "a": "1"}
+
+
+@pytest.mark.parametrize("headers", [[], [("X-Gateway-Tags", ",".join(f"h{number}=1" for number in range(10)))]])
+async def test_however_many_tags_its_client_sends_a_call_is_found_under_all_of_its_keys_own(
+    headers: list[tuple[str, str]],
+) -> None:
+    own = {f"k{number:02}": "own" for number in range(32)}
+    body = {"model": "m", "messages": [], "metadata": {f"b{number}": "1" for number in range(9)} | {"k00": "other"}}
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], access={"tags_from_body": True}) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            team = made(admin.post("/teams", {"name": "core"}))
+            key = made(admin.post("/keys", {"team": team["id"], "name": "ada", "tags": own}))
+            authorization = ("Authorization", f"Bearer {key['secret']}")
+            sent = request("POST", CHAT, json.dumps(body).encode(), [authorization, JSON_TYPE, *headers])
+            assert (await ask(gateway.port, sent)).status == 200
+            await gateway.recorded(1)
+            await asyncio.to_thread(write_ledger, gateway)
+            found = admin.get("/usage", group_by=",".join(f"tag:{name}" for name in ("k00", "k31"))).json()["data"]
+            admin.close()
+    assert [row["group"] for row in found] == [{"tags": {"k00": "own", "k31": "own"}}]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.relay.tags import MAX_TAGS, read_tags, tags_of_body
+from gateway.relay.tags import MAX_TAGS, joined, read_tags, tags_of_body
 
 TEN = {f"n{number}": str(number) for number in range(10)}
 
@@ -78,3 +78,10 @@ def test_tags_of_a_body_are_bounded_and_safe_whatever_is_in_it(metadata: object,
     tags = tags_of_body(json.dumps({"metadata": metadata, "user": user}).encode())
     assert len(tags) <= MAX_TAGS
     assert all(len(name) <= 64 and len(value) <= 64 and value.isprintable() for name, value in tags.items())
+
+
+@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
+def test_of_two_sets_of_tags_the_first_comes_first_and_stands(first: dict[str, str], then: dict[str, str]) -> None:
+    tags = joined(first, then)
+    assert list(tags.items())[: len(first)] == list(first.items())
+    assert tags == {**then, **first}
