@@ -19,7 +19,7 @@ ModelLimitOption = Annotated[
     typer.Option(
         "--model-limit",
         metavar="MODEL:rpm=N,tpm=N|none",
-        help="A limit of one model within the team; may be repeated.",
+        help="A limit of one model within the team; 'openai/*:none' lifts it. May be repeated.",
         show_default=False,
     ),
 ]

@@ -101,14 +101,15 @@ def model_limit(text: str) -> tuple[str, dict[str, int | None] | None]:
     """Model and limits of `openai/*:rpm=60,tpm=90000`; None for `openai/*:none`."""
     model, colon, limits = text.rpartition(":")
     if not colon or not model:
-        raise ValueError("must be a model, a colon and limits: openai/*:rpm=60,tpm=90000")
+        raise ValueError("must be a model, a colon and limits, or none: 'openai/*:rpm=60,tpm=90000', 'openai/*:none'")
     if limits == "none":
         return model, None
     found = {}
     for limit in limits.split(","):
         name, _, value = limit.partition("=")
         if name not in LIMITS:
-            raise ValueError(f"must have limits out of {', '.join(LIMITS)}: openai/*:rpm=60")
+            known = ", ".join(LIMITS)
+            raise ValueError(f"must have limits out of {known}: 'openai/*:rpm=60'; 'openai/*:none' lifts them")
         found[LIMITS[name]] = count(value)
     return model, found
 

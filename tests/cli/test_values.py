@@ -136,3 +136,9 @@ def test_a_key_file_need_have_no_end() -> None:
 def test_a_key_file_may_end_its_line(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"from-file \r\n")
     assert values.secret(tmp_path / "key") == "from-file"
+
+
+@pytest.mark.parametrize("text", ["none", "openai/*", "openai/*:any", ":none"])
+def test_a_limit_of_a_model_that_means_nothing_is_told_how_one_is_lifted(text: str) -> None:
+    with pytest.raises(ValueError, match=r"'openai/\*:none'"):
+        values.model_limit(text)
