@@ -56,8 +56,8 @@ def existing(settings: "Settings") -> str:
         place = ("server", "state_dir") if settings.database.url is None else ("database", "url")
         raise NoStore(
             f"There is no database at {where}, where {'.'.join(place)} says. Run this in the folder that the gateway"
-            f" was started in, set {variable_of(place)} as its start printed it, or ask it with --url; {program()} migrate"
-            " makes a new one."
+            f" was started in, set {variable_of(place)} as its start printed it, or ask it with --url;"
+            f" {program()} migrate makes a new one."
         )
     return where
 
