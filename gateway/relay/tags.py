@@ -14,16 +14,19 @@ from gateway.errors import BadRequest
 
 HEADER = b"x-gateway-tags"
 MAX_TAGS, MAX_LENGTH = 10, 64
+LARGEST_BYTES = 64 * 1024
+"""What of a body is larger is not read: to build it would hold up other calls."""
 NO_TAGS: Mapping[str, str] = {}
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE = re.compile(r"[A-Za-z0-9._:/@+-]{1,64}")
 _USER = "user"
+_NULL = msgspec.Raw(b"null")
 
 
-class _Body(msgspec.Struct):
-    metadata: Any = None
-    user: Any = None
+class _Body(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw = _NULL
+    user: msgspec.Raw = _NULL
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -48,10 +51,18 @@ def tags_of_body(body: bytes) -> dict[str, str]:
         found = _BODY.decode(body)
     except (ValueError, RecursionError):
         return {}
-    members = found.metadata if isinstance(found.metadata, dict) else {}
-    named = {**members, _USER: found.user}
+    members = _read(found.metadata)
+    named = {**(members if isinstance(members, dict) else {}), _USER: _read(found.user)}
     fitting = [(name, value) for name, value in named.items() if _is_tag(name, value)]
     return dict(fitting[:MAX_TAGS])
+
+
+def _read(member: msgspec.Raw) -> Any:
+    """Its value; None where that is too large to be read, or cannot be."""
+    try:
+        return msgspec.json.decode(member) if memoryview(member).nbytes <= LARGEST_BYTES else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def joined(first: Mapping[str, str], then: Mapping[str, str]) -> Mapping[str, str]:

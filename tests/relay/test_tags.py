@@ -1,6 +1,7 @@
 """Tags of a call: a header that is understood or refused, and what of a body may be one."""
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.relay.tags import MAX_TAGS, joined, read_tags, tags_of_body
+from gateway.relay.tags import LARGEST_BYTES, MAX_TAGS, joined, read_tags, tags_of_body
 
 TEN = {f"n{number}": str(number) for number in range(10)}
 
@@ -66,6 +67,27 @@ def test_a_header_that_cannot_be_read_is_refused_with_what_to_do(header: bytes) 
 )
 def test_of_a_body_what_fits_is_taken(body: object, tags: Mapping[str, str]) -> None:
     assert tags_of_body(json.dumps(body).encode()) == tags
+
+
+def test_metadata_that_would_take_long_to_read_is_not_read() -> None:
+    metadata = {"a": "1", "b": "x" * (LARGEST_BYTES - 19)}
+    assert len(json.dumps(metadata)) == LARGEST_BYTES
+    assert tags_of_body(json.dumps({"metadata": metadata, "user": "ann"}).encode()) == {"a": "1", "user": "ann"}
+    metadata["b"] += "x"
+    assert tags_of_body(json.dumps({"metadata": metadata, "user": "ann"}).encode()) == {"user": "ann"}
+    assert tags_of_body(json.dumps({"metadata": {"a": "1"}, "user": metadata}).encode()) == {"a": "1"}
+
+
+def test_what_a_body_of_any_size_holds_is_not_built() -> None:
+    members = ",".join(f'"a{number:07}":"1"' for number in range(200_000))
+    bodies = [f'{{"metadata":{{{members}}},"user":"ann"}}', f'{{"metadata":null,"user":{{{members}}}}}']
+    for body in map(str.encode, bodies):
+        tracemalloc.start()
+        try:
+            tags_of_body(body)
+            assert tracemalloc.get_traced_memory()[1] < LARGEST_BYTES
+        finally:
+            tracemalloc.stop()
 
 
 anything: st.SearchStrategy[Any] = st.recursive(
