@@ -1,4 +1,4 @@
-"""Read the few members of a JSON request that policy needs, and change two of them in place.
+"""Read the few members of a JSON request that policy needs, and change three of them in place.
 
 Knows the top level of a request body: which policy members are there, that each is
 there once under one spelling, and where its bytes lie. Refuses to know messages,
