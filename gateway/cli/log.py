@@ -11,7 +11,7 @@ from gateway.cli.administering import Desk, administers
 from gateway.cli.api import Refused
 from gateway.cli.finding import key_named
 from gateway.cli.options import read
-from gateway.cli.printing import Record, differences, moment
+from gateway.cli.printing import Record, differences, second
 from gateway.metering import moments
 
 
@@ -45,7 +45,8 @@ async def audit(
     if desk.printer.as_json:
         desk.printer.json(entries)
         return
-    names = {entry["actor"]: await _name(desk, entry["actor"]) for entry in entries}
+    ids = {named for entry in entries for named in (entry["actor"], _team_of(entry))}
+    names = {each: await _name(desk, each) for each in ids}
     headings = ("when", "who", "did", "to", "what", "from")
     rows = [_row(entry, names.__getitem__) for entry in entries]
     desk.printer.rows(headings, rows, prose=("to", "what"), least=("from",))
@@ -56,24 +57,31 @@ def _said(option: str, text: str | None) -> int | None:
     return None if text is None else read(option, lambda said: moments.since(said, now), text)
 
 
-async def _name(desk: Desk, actor: str) -> str:
-    """Of a key; others, and keys that may not be seen, are shown as they are."""
-    if not actor.startswith("key_"):
-        return actor
+def _team_of(entry: Record) -> str:
+    """The id of the team whose key was changed; empty where it was no key that was."""
+    return str(entry["team_id"]) if entry["object_id"].startswith("key_") else ""
+
+
+async def _name(desk: Desk, named: str) -> str:
+    """Of a key or a team; others, and those that may not be seen, are shown as they are."""
+    kind = {"key_": "keys", "team": "teams"}.get(named[:4])
+    if kind is None:
+        return named
     try:
-        key = await desk.api.get(f"/keys/{actor}")
+        found = await desk.api.get(f"/{kind}/{named}")
     except Refused:
-        return actor
-    return f"{key['team']}/{key['name']}"
+        return named
+    return f"{found['team']}/{found['name']}" if kind == "keys" else str(found["name"])
 
 
 def _row(entry: Record, name_of: Callable[[str], str]) -> tuple[str, ...]:
-    subject = entry["after"] or entry["before"] or {}
+    subject, team = entry["after"] or entry["before"] or {}, _team_of(entry)
+    name = subject.get("name", "")
     return (
-        moment(entry["at"]),
+        second(entry["at"]),
         name_of(entry["actor"]),
         entry["action"],
-        f"{subject.get('name', '')} ({entry['object_id']})".lstrip(),
+        f"{f'{name_of(team)}/{name}' if team else name} ({entry['object_id']})".lstrip(),
         differences(entry["before"], entry["after"]),
         entry["address"] or "",
     )

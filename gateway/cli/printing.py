@@ -219,6 +219,11 @@ def moment(at: int | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
+def second(at: int) -> str:
+    """The same of what came in an order that matters: `2027-01-31 18:00:09Z`."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def money(microusd: int) -> str:
     """Micro-dollars as dollars to read: `$500.00`, and below a dollar to four digits that count, `$0.0021`."""
     amount = Decimal(microusd) / 1_000_000
