@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.http.routes import ROUTE_GROUPS
 from tests.cli.conftest import call, done
 from tests.http.admin_server import AdminServer, Client
 
@@ -131,6 +132,12 @@ def test_the_commands_that_the_text_mentions_exist() -> None:
     assert len(mentioned) > 3
     for group, name in mentioned:
         done(call(group, name, "--help"))
+
+
+def test_the_page_names_each_group_of_routes() -> None:
+    listed = re.search(r"groups[^:]*:([^.]*)\.", PAGE)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == ROUTE_GROUPS
 
 
 def test_the_page_shows_no_secret() -> None:
