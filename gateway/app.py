@@ -109,7 +109,7 @@ def build_app(
     transport = make_transport(upstream)
     doorkeepers = Doorkeepers(settings)
     bounds = Bounds(settings, doorkeepers.store)
-    books = Books(settings, doorkeepers.store)
+    books = Books(settings, doorkeepers.store, bounds.allowance.meter)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:

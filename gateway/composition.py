@@ -193,11 +193,11 @@ class Bounds:
 class Books:
     """What it was: the ledger of calls in the store."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, meter: Meter) -> None:
         kept = settings.ledger
         days = Days(ZoneInfo(settings.limits.time_zone))
         journal = Journal(Path(settings.server.state_dir), "usage", max_bytes=kept.max_journal_bytes)
-        drain = Drain(store, days, due_after_s=kept.ask_due_after_s)
+        drain = Drain(store, days, cost_of=meter.cost_of, due_after_s=kept.ask_due_after_s)
         self.due = DueResponses(store, first_after_s=kept.ask_due_after_s)
         self._asks_after_s = kept.ask_due_after_s
         self.ledger = Ledger(journal, drain, kept_days=kept.calls_retention_days, limit_of=limit_of)

@@ -6,7 +6,7 @@ upstream is to be asked next; how, is others' business.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import delete, func, select, update
@@ -48,6 +48,17 @@ async def note(connection: AsyncConnection, dialect: Any, lines: Iterable[Line],
     rows = [_row(line, line.due, int(first_after_s * 1e6)) for line in lines if line.due is not None]
     if rows:
         await connection.execute(insert_into(due_responses, dialect).on_conflict_do_nothing(), rows)
+
+
+async def models(connection: AsyncConnection, lines: Collection[Line]) -> dict[str, str]:
+    """The models that were asked for where these lines tell of what is due, or is so by one of them; by their ids."""
+    made = {PREFIX + line.due.response_id: line.model for line in lines if line.due is not None}
+    wanted = [line.id.removeprefix(PREFIX) for line in lines if line.id.startswith(PREFIX) and line.id not in made]
+    if wanted:
+        table = due_responses.c
+        kept = await connection.execute(select(table.response_id, table.model).where(table.response_id.in_(wanted)))
+        made |= {PREFIX + response_id: model for response_id, model in kept}
+    return {line_id: model for line_id, model in made.items() if model is not None}
 
 
 async def settle(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, _Reserved]:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import structs
 
 from gateway.call import CallRecord, Due, Recorded, Usage
+from gateway.metering.ledger_line import Line
 from gateway.metering.usage import data_of_events, usage_of_reply
 
 PREFIX = "late_"
@@ -90,7 +91,7 @@ class LateScanner:
 
 
 class LateRecords:
-    """Hands records to the ledger, by `note_in_ledger`, and those that are new there to its followers."""
+    """Hands records to the ledger, by `note_in_ledger`, and to its followers those that are new there, as kept."""
 
     def __init__(self, note_in_ledger: Callable[[Iterable[Recorded]], None]) -> None:
         self._note_in_ledger = note_in_ledger
@@ -108,12 +109,13 @@ class LateRecords:
             self._waiting.popitem(last=False)
         self._note_in_ledger([(record, "")])
 
-    def written(self, ids: Iterable[str], reserved: Mapping[str, Mapping[str, int]] = _NOTHING) -> None:
-        """The ledger has not had the records of these ids before; `reserved` was what they tell of, by these ids."""
-        for each in ids:
-            record = self._waiting.pop(each, None) if each.startswith(PREFIX) else None
+    def written(self, new: Iterable[Line], reserved: Mapping[str, Mapping[str, int]] = _NOTHING) -> None:
+        """The ledger has these lines, which it had not before; `reserved` was what they tell of, by their ids."""
+        for line in new:
+            record = self._waiting.pop(line.id, None) if line.id.startswith(PREFIX) else None
             if record is not None:
-                if each in reserved:
-                    record = structs.replace(record, due=Due(each.removeprefix(PREFIX), reserved[each]))
+                record = structs.replace(record, model=line.model, cost_microusd=line.cost_microusd)
+                if line.id in reserved:
+                    record = structs.replace(record, due=Due(line.id.removeprefix(PREFIX), reserved[line.id]))
                 for follow in self._followers:
                     follow(record)

@@ -1,7 +1,8 @@
 """From lines of the journal to rows of the ledger: each call once, however often its line comes.
 
 A batch is one transaction of a few statements. Which of its calls are new is told by the INSERT, or asked where not all
-are, and only those are added to the sums.
+are, and only those are added to the sums. What a response in the background used is a call of the model that was asked
+for, whatever name its reply bore.
 """
 
 import logging
@@ -13,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.call import Usage
 from gateway.errors import StoreUnavailable
 from gateway.metering import due, rollups
 from gateway.metering.bulk import BulkInsert
@@ -27,7 +29,7 @@ _BATCH_BYTES = {"sqlite": 24 * 1024, "postgresql": 192 * 1024}
 processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
-_UNKNOWN = (None,) * len(USAGE)
+_UNKNOWN, _NOTHING = (None,) * len(USAGE), (0,) * len(USAGE)
 _members = msgspec.structs.astuple
 _NO_COLUMNS = ("usage", "tags", "more", "due")
 """The last members of a line, which are no columns of `calls` by themselves."""
@@ -37,6 +39,9 @@ _NEW_CALLS = BulkInsert(calls, lambda statement: statement.on_conflict_do_nothin
 _TAGS = BulkInsert(call_tags, lambda statement: statement.on_conflict_do_nothing())
 
 _log = logging.getLogger("gateway")
+
+
+CostOf = Callable[[str, Usage], int | None]
 
 
 class Written(NamedTuple):
@@ -49,15 +54,20 @@ class Written(NamedTuple):
 class Drain:
     """Writes lines into `store`, whose days are `days`."""
 
-    def __init__(self, store: Store, days: Days, *, due_after_s: float = due.FIRST_S) -> None:
-        """`due_after_s`: when upstream is first asked for a response whose usage is due."""
-        self.written: Callable[[Iterable[str], Mapping[str, Mapping[str, int]]], None] | None = None
-        """Is told the ids of records that are new, once they are in the database, and what calls had reserved of whose
-        usage they tell."""
+    def __init__(
+        self, store: Store, days: Days, *, cost_of: CostOf = lambda *_: None, due_after_s: float = due.FIRST_S
+    ) -> None:
+        """`cost_of`: micro-dollars of a model's usage, None without a price. `due_after_s`: when upstream is first
+        asked for a response whose usage is due.
+        """
+        self.written: Callable[[Iterable[Line], Mapping[str, Mapping[str, int]]], None] | None = None
+        """Is told the lines that are new, as the database has them by then, and what calls had reserved of whose
+        usage they tell, by their ids."""
         self.batch_bytes = _BATCH_BYTES[store.dialect]
         """How many bytes of lines are best written at a time."""
         self._store = store
         self._due_after_s = due_after_s
+        self._cost_of = cost_of
         self._days = days
 
     async def write(self, raw: Sequence[bytes], *, kept_since_us: int = 0) -> Written:
@@ -106,6 +116,9 @@ class Drain:
     async def _write(self, lines: dict[str, Line]) -> int:
         """The number of those that are new."""
         async with self._store.writing() as connection:
+            for line_id, model in (await due.models(connection, lines.values())).items():
+                if line_id in lines:
+                    lines[line_id] = _of_model(lines[line_id], model, self._cost_of)
             new = await self._insert(connection, lines)
             if new:
                 await _add_tags(connection, self._store.dialect, new)
@@ -113,7 +126,7 @@ class Drain:
                 await due.note(connection, self._store.dialect, new, self._due_after_s)
             reserved = await due.settle(connection, lines)
         if self.written is not None:
-            self.written([line.id for line in new], reserved)
+            self.written(new, reserved)
         return len(new)
 
     async def _insert(self, connection: AsyncConnection, lines: dict[str, Line]) -> list[Line]:
@@ -155,6 +168,14 @@ def _is_of_a_line(error: Exception) -> bool:
 
 def _log_lost(line: Line, error: Exception) -> None:
     _log.error("The ledger's database refuses the record of call %s, which is lost.", line.id, exc_info=error)
+
+
+def _of_model(line: Line, model: str, cost_of: CostOf) -> Line:
+    """The same under the name that was asked for: upstream may name a snapshot of it, which has no price."""
+    if line.model == model:
+        return line
+    cost = None if line.usage is None else cost_of(model, Usage(*(*line.usage, *_NOTHING)[: len(USAGE)]))
+    return msgspec.structs.replace(line, model=model, cost_microusd=cost)
 
 
 def _row(line: Line) -> tuple[Any, ...]:

@@ -87,7 +87,7 @@ class DueAsker(Chore):
         self._due.answers[answer] += 1
         if late is not None or answer in ("gone", "given_up"):
             late = late or Late(claimed.response_id, None, None)
-            late = late._replace(model=late.model or claimed.model)
+            late = late._replace(model=claimed.model or late.model)
             self._note_late(record_of(late, maker, time.time(), self._route, self._meter))
         return answer
 

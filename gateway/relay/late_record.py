@@ -13,6 +13,8 @@ def late_record(told: CallRecord, late: Late, owner: Owner | None, route: Route,
     """What `late` says, as a call of whoever made the response by `route`; `told` is the call that heard of it."""
     if told.principal is None:
         return None
+    if told.route is route:  # the call that made it asked for a model by name; its reply may name a snapshot of that
+        late = late._replace(model=told.model or late.model)
     return record_of(late, _maker(told.principal, owner), told.started_at_s, route, meter)
 
 

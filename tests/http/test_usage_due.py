@@ -223,6 +223,27 @@ async def test_what_a_client_asked_for_first_is_counted_once_and_not_asked_for_a
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("who", ["nobody", "a client", "a client of another node"])
+async def test_the_model_that_was_asked_for_is_what_counts_whatever_snapshot_the_reply_names(
+    tmp_path: Path, store_url: URL, who: str
+) -> None:
+    async with world(tmp_path, Upstream((200, {**FINISHED, "model": "m-2026-10-01"})), store_url) as here:
+        with here.node(**(SOON if who == "nobody" else NOT_SOON)) as maker, here.node(**NOT_SOON) as other:
+            key = key_of(maker)
+            node = other if who == "a client of another node" else maker
+            response_id = await maker.make(key["secret"])
+            if who != "nobody":
+                await node.call(key["secret"], "GET", f"/{response_id}")
+            late = await node.heard()
+            sums, left = node.sums(), node.left(key)
+        rows = await here.usage()
+    assert (late.model, late.cost_microusd) == ("m", COST)
+    assert (rows["reported"]["model"], rows["reported"]["cost_microusd"]) == ("m", COST)
+    assert (sums["cost_microusd"], sums["unpriced_calls"]) == (COST, 0)
+    if who != "a client of another node":  # whose limits are its own without Redis
+        assert left["key/budget"] == left["team/budget"] == BUDGET - COST
+
+
 async def test_what_two_nodes_and_a_client_hear_at_once_is_counted_once(tmp_path: Path, store_url: URL) -> None:
     upstream = Upstream()
     upstream.gate.clear()

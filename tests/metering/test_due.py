@@ -10,12 +10,12 @@ from sqlalchemy import URL, select
 from gateway.call import Due
 from gateway.metering.due import GIVE_UP_AFTER_S, DueResponses
 from gateway.metering.ledger_drain import Drain
-from gateway.metering.ledger_line import encode
+from gateway.metering.ledger_line import Line, encode
 from gateway.metering.ledger_retention import Retention
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from gateway.store.tables import due_responses
-from tests.metering.ledger import NOON_S, record
+from tests.metering.ledger import NOON_S, day_rows, record, rows
 
 RESERVED = {"team_engines/budget/total": 10_023}
 
@@ -32,8 +32,8 @@ def due(number: int, **changed: Any) -> bytes:
     return encode(record(f"req_{number}", usage=None, usage_source="due", cost_microusd=0, due=waits, **changed))
 
 
-def late(number: int) -> bytes:
-    return encode(record(f"late_resp_{number}"))
+def late(number: int, **changed: Any) -> bytes:
+    return encode(record(f"late_resp_{number}", **changed))
 
 
 async def waiting(store: Store) -> list[str]:
@@ -44,7 +44,7 @@ async def waiting(store: Store) -> list[str]:
 async def test_what_is_due_ends_with_the_record_of_its_usage_which_says_what_was_reserved(store: Store) -> None:
     drain = Drain(store, Days())
     told: list[tuple[list[str], dict[str, Any]]] = []
-    drain.written = lambda ids, reserved: told.append((list(ids), dict(reserved)))
+    drain.written = lambda new, reserved: told.append(([line.id for line in new], dict(reserved)))
     await drain.write([due(1), due(2), encode(record("req_3"))])
     assert await waiting(store) == ["resp_1", "resp_2"]
     await drain.write([late(2), late(3)])
@@ -53,6 +53,23 @@ async def test_what_is_due_ends_with_the_record_of_its_usage_which_says_what_was
         (["late_resp_2", "late_resp_3"], {"late_resp_2": RESERVED}),
     ]
     assert await waiting(store) == ["resp_1"]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["together", "later"])
+async def test_usage_is_kept_and_priced_under_the_model_that_was_asked_for(store: Store, first: int) -> None:
+    drain = Drain(store, Days(), cost_of=lambda model, usage: usage.total_tokens if model == "m" else None)
+    told: list[Line] = []
+    drain.written = lambda new, _: told.extend(new)
+    of_snapshot = {"model": "m-2026-10-01", "cost_microusd": None}
+    lines = [due(1, model="m"), late(1, **of_snapshot), late(2, **of_snapshot), due(3, model=None), late(3, model="n")]
+    await drain.write(lines[:first])
+    await drain.write(lines)
+    kept = {"late_resp_1": ("m", 7), "late_resp_2": ("m-2026-10-01", None), "late_resp_3": ("n", 12)}
+    assert {line.id: (line.model, line.cost_microusd) for line in told if line.id in kept} == kept
+    found = await rows(store)
+    assert {each: (found[each]["model"], found[each]["cost_microusd"]) for each in kept} == kept
+    sums = {row["model"]: (row["cost_microusd"], row["unpriced_calls"]) for row in await day_rows(store)}
+    assert sums == {"": (0, 0), "m": (7, 0), "m-2026-10-01": (0, 1), "n": (12, 0)}
 
 
 async def test_lines_that_come_again_or_together_leave_nothing_due(store: Store) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.call import CallRecord, Usage
 from gateway.metering.late import MOST_WAITING, Late, LateRecords, LateScanner, late_usage
+from gateway.metering.ledger_line import Line, decode, encode
+from tests.metering.ledger import record
 
 RESPONSE: dict[str, Any] = {
     "id": "resp_1",
@@ -74,6 +76,10 @@ RECORD = CallRecord(
 )
 
 
+def lines_of(*ids: str) -> list[Line]:
+    return [decode(encode(record(each, model=None, cost_microusd=None))) for each in ids]
+
+
 def test_only_what_is_new_in_the_ledger_counts() -> None:
     noted: list[str] = []
     followed: list[str] = []
@@ -82,9 +88,19 @@ def test_only_what_is_new_in_the_ledger_counts() -> None:
     for _ in range(2):
         records.note(RECORD)
     assert (noted, followed) == (["late_resp_1"] * 2, [])
-    records.written(["req_1", "late_resp_1", "late_of_another_process"])
-    records.written(["late_resp_1"])
+    records.written(lines_of("req_1", "late_resp_1", "late_of_another_process"))
+    records.written(lines_of("late_resp_1"))
     assert followed == ["late_resp_1"]
+
+
+def test_what_counts_is_what_the_ledger_has_written() -> None:
+    followed: list[CallRecord] = []
+    records = LateRecords(lambda _: None)
+    records.follow(followed.append)
+    records.note(RECORD)
+    (line,) = lines_of(RECORD.id)
+    records.written([msgspec.structs.replace(line, model="m", cost_microusd=7)])
+    assert followed == [msgspec.structs.replace(RECORD, model="m", cost_microusd=7)]
 
 
 def test_what_waits_is_bounded() -> None:
@@ -94,5 +110,5 @@ def test_what_waits_is_bounded() -> None:
     ids = [f"late_resp_{number}" for number in range(MOST_WAITING + 500)]
     for each in ids:
         records.note(msgspec.structs.replace(RECORD, id=each))
-    records.written(ids)
+    records.written(lines_of(*ids))
     assert followed == ids[-MOST_WAITING:]
