@@ -24,8 +24,9 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     """What policy needs to know of one JSON request body.
 
     `include_usage` says whether the client itself asked for it. `prompt_bytes` is the size of the whole body.
-    `background` is true only for the JSON value `true`: image routes use that name for a colour. `store` is
-    None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked for.
+    `background` is whether some server may read it as true: all but `false` and null, also what is a colour for image
+    routes. `store` is None where it is not said; only `false` is False. `audio` says whether a spoken answer is asked
+    for.
 
     Numbers are read as the most generous server would read them, since what is read too small is reserved too small:
     `8.0` and `"8"` are 8. What is none above 0 counts as not said. Bounds in tokens are None then. `n` and `best_of`
@@ -253,7 +254,7 @@ def _stream(raw: msgspec.Raw) -> bool:
 
 
 def _background(raw: msgspec.Raw) -> bool:
-    return _starts(raw, b"true")
+    return _store(raw) is True
 
 
 def _include_usage(raw: msgspec.Raw) -> bool:

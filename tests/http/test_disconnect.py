@@ -251,7 +251,7 @@ async def _noticed(gateway: RunningGateway) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_background_that_is_no_json_true_is_cancelled_like_any_other(transport: str) -> None:
+async def test_a_background_that_is_a_colour_is_cancelled_like_any_other(transport: str) -> None:
     async with leaving(transport, [Stall()]) as (upstream, gateway, client):
         client.send(post("/v1/images/generations", {"background": "transparent"}))
         await upstream.received(1)

@@ -130,6 +130,31 @@ FINISHED = {**MADE, "status": "completed", "usage": {"input_tokens": 3, "output_
 JSON = [(b"content-type", b"application/json")]
 
 
+@pytest.mark.parametrize("said", [True, "true", 1, "1", "yes", 1.0, {}])
+async def test_what_some_server_may_read_as_in_the_background_is_waited_for(said: object) -> None:
+    counted: list[CallRecord] = []
+    async with WireUpstream(*(reply(200, JSON, json.dumps(each).encode()) for each in (MADE, FINISHED))) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            records = getattr(gateway.app.proxy.settlement.note_late, "__self__", None)
+            assert isinstance(records, LateRecords)
+            records.follow(counted.append)
+            await ask(gateway.port, post("/v1/responses", {**BODY, "background": said}))
+            await ask(gateway.port, request("GET", "/v1/responses/resp_1"))
+            record = (await gateway.recorded(2))[0]
+    assert (record.usage_source, record.usage) == ("due", None)
+    assert [(each.id, each.usage) for each in counted] == [("late_resp_1", Usage(3, 4, 7))]
+
+
+@pytest.mark.parametrize("said", [False, None, "true", "false", 0])
+async def test_what_upstream_has_answered_at_once_is_counted_at_once(said: object) -> None:
+    finished = reply(200, JSON, json.dumps({**FINISHED, "background": False}).encode())
+    async with WireUpstream(finished) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            await ask(gateway.port, post("/v1/responses", {**BODY, "background": said}))
+            record = (await gateway.recorded(1))[0]
+    assert (record.usage_source, record.usage) == ("reported", Usage(3, 4, 7))
+
+
 async def test_a_client_that_leaves_before_the_end_of_the_stream_it_asked_for_leaves_nothing_uncounted() -> None:
     rest = asyncio.Event()
     said, finished = (sse([each]) for each in (TEXT, {"type": "response.completed", "response": FINISHED}))

@@ -137,8 +137,15 @@ def test_prompts_are_counted(prompt: object, count: int, indent: int | None) -> 
     assert peek(json.dumps({"prompt": prompt}, indent=indent).encode()).prompts == count
 
 
-def test_an_image_route_may_use_background_for_a_colour() -> None:
-    assert peek(b'{"background":"transparent"}').background is False
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        *((text, True) for text in ("true", '"true"', "1", "0", '"false"', '"transparent"', "[]", "{}")),
+        *((text, False) for text in ("false", "null")),
+    ],
+)
+def test_a_background_that_some_server_may_read_as_true_is_one(value: str, *, read: bool) -> None:
+    assert peek(f'{{"background": {value} }}'.encode()).background is read
 
 
 @pytest.mark.parametrize("key", KEYS)
