@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from gateway.limits.rules import Decision, Demand, Rule, Standing
 
+ENDS_KNOWN_S = 0.01
+"""So long after a client has the last byte of a call every node knows of its end: word of it waits for company."""
+
 
 @runtime_checkable
 class Limiter(Protocol):
@@ -20,8 +23,11 @@ class Limiter(Protocol):
         A call id that was admitted and has not ended yet gets the same admission again and is charged nothing more.
         """
 
-    async def admit(self, demand: Demand) -> Decision:
+    async def admit(self, demand: Demand, *, asks_again: bool = False) -> Decision:
         """Decide, if need be by asking a server.
+
+        `asks_again`: whoever asks does so again after `ENDS_KNOWN_S` where a slot is all that is missing. Otherwise
+        that is done here, once: a call may just have ended on another node.
 
         Raises:
             gateway.errors.StoreUnavailable: The server is away, and settings say that nobody is admitted then.

@@ -73,7 +73,7 @@ class MemoryLimiter:
             return None
         return self._decide(demand, now_us)
 
-    async def admit(self, demand: Demand) -> Decision:
+    async def admit(self, demand: Demand, *, asks_again: bool = False) -> Decision:  # noqa: ARG002 - its word is final
         """As `Limiter.admit`. A budget whose earlier spending cannot be read begins with none, until it can."""
         while (decision := self.admit_now(demand)) is None:
             await self._read(charge.rule for charge in (*demand.charges, *demand.endpoint))

@@ -45,6 +45,13 @@ def is_in_vain(refused: Waits, left_us: int) -> bool:
     )
 
 
+def lacks_slots_alone(demand: Demand, decision: Decision) -> bool:
+    """Whether a call that was refused would have been admitted but for limits on calls at once."""
+    if decision.binding is None or decision.binding.dimension != "parallel":
+        return False
+    return all(rule.dimension == "parallel" for rule in waits_of(demand, decision))
+
+
 def refusal(demand: Demand, standings: Iterable[Standing]) -> Decision | None:
     """What a limiter whose rules stand like that would say to `demand`; None: it would be admitted."""
     told = tuple(standings)

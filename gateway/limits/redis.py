@@ -15,10 +15,12 @@ from typing import Literal
 import msgspec
 
 from gateway.errors import StoreUnavailable
+from gateway.limits import outlook
 from gateway.limits.batch import ADMITTED, REFUSED, UNCOUNTED, Answer, End, cancelled
 from gateway.limits.batching import Lane
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
+from gateway.limits.limiter import ENDS_KNOWN_S
 from gateway.limits.memory import Spent
 from gateway.limits.nodes import Nodes
 from gateway.limits.redis_keys import Cell, Cells, Part
@@ -106,25 +108,17 @@ class RedisLimiter:
             return denied
         return None
 
-    async def admit(self, demand: Demand) -> Decision:
+    async def admit(self, demand: Demand, *, asks_again: bool = False) -> Decision:
         """As `Limiter.admit`. A budget whose earlier spending cannot be read begins with none, until it can."""
-        decision = self.admit_now(demand)
-        if decision is not None:
+        if (decision := self.admit_now(demand)) is not None:
             return decision
         parts = self._cells.parts(demand, by_tag=self._server.is_cluster)
         self._sweeper.tags.update([part.tag for part in parts])
-        answers: list[Answer] = []
-        for part in parts:
-            before = parts[: len(answers)]
-            answer = await self._ask(part, before)
-            if answer is None:
-                return await self._without(demand, parts, before)
-            answers.append(answer)
-            if answer[0] != ADMITTED:
-                self._take_back(before)
-                answers += await self._look_at(parts[len(answers) :])
-                return self._refused(demand, parts, answers, len(before))
-        return self._admitted(demand, parts, answers)
+        decision = await self._decide(demand, parts)
+        if decision is not None and not asks_again and outlook.lacks_slots_alone(demand, decision):
+            await asyncio.sleep(ENDS_KNOWN_S)
+            decision = await self._decide(demand, parts)
+        return await self._without(demand, parts) if decision is None else decision
 
     def settle(self, demand: Demand, actual: Mapping[str, int]) -> None:
         """As `Limiter.settle`."""
@@ -199,6 +193,22 @@ class RedisLimiter:
 
     # How calls are decided.
 
+    async def _decide(self, demand: Demand, parts: tuple[Part, ...]) -> Decision | None:
+        """None: Redis does not answer."""
+        answers: list[Answer] = []
+        for part in parts:
+            before = parts[: len(answers)]
+            answer = await self._ask(part, before)
+            if answer is None:
+                self._take_back(before)
+                return None
+            answers.append(answer)
+            if answer[0] != ADMITTED:
+                self._take_back(before)
+                answers += await self._look_at(parts[len(answers) :])
+                return self._refused(demand, parts, answers, len(before))
+        return self._admitted(demand, parts, answers)
+
     async def _ask(self, part: Part, before: Sequence[Part]) -> Answer | None:
         lane = self._lane(part.tag)
         self._spending.begin(lane, part)
@@ -270,8 +280,7 @@ class RedisLimiter:
 
     # While Redis is away.
 
-    async def _without(self, demand: Demand, parts: tuple[Part, ...], asked: Sequence[Part]) -> Decision:
-        self._take_back(asked)
+    async def _without(self, demand: Demand, parts: tuple[Part, ...]) -> Decision:
         self.figures.without += 1
         if self._on_failure == "closed":
             raise _unavailable()
@@ -366,8 +375,7 @@ class RedisLimiter:
 
     def _by_lane(self, rules: Sequence[Rule]) -> list[tuple[Lane, list[Cell]]]:
         lanes: dict[Lane, list[Cell]] = {}
-        for rule in rules:
-            cell = self._cells.of(rule)
+        for cell in map(self._cells.of, rules):
             lanes.setdefault(self._lane(cell.tag), []).append(cell)
         return list(lanes.items())
 

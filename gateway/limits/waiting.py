@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from gateway.limits import outlook
 from gateway.limits.gcra import PARALLEL_RETRY_US
-from gateway.limits.limiter import Limiter
+from gateway.limits.limiter import ENDS_KNOWN_S, Limiter
 from gateway.limits.memory import Clock, steady_clock
 from gateway.limits.rules import Decision, Demand
 from gateway.limits.turns import Turns, Waiter, Word
@@ -105,12 +105,17 @@ class WaitingRoom:
         deadline_us = since_us + round(max_wait_s * 1_000_000)
         rule = self._turns.in_the_way(demand, whose) if self._turns and max_wait_s > 0 else None
         if rule is None:
-            decision = self._limiter.admit_now(demand) or await self._limiter.admit(demand)
+            decision = self._limiter.admit_now(demand)
+            was_asked = decision is None
+            if decision is None:
+                decision = await self._limiter.admit(demand, asks_again=max_wait_s > 0)
             if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full(whose, held_bytes):
                 return decision, 0.0
             waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us, held_bytes=held_bytes)
             if not self._can_wait(waiter, decision):
                 return decision, 0.0
+            if was_asked and outlook.lacks_slots_alone(demand, decision):
+                waiter.ready_us = min(waiter.ready_us, self._clock() + round(ENDS_KNOWN_S * 1_000_000))
             decision = await self._stay(waiter, was_tried=True)
         else:
             waiter = Waiter(demand, whose, rule, deadline_us=deadline_us, held_bytes=held_bytes)
@@ -183,7 +188,7 @@ class WaitingRoom:
                 return await self._told(waiter)
             if isinstance(word, Decision):
                 return word
-            decision = await self._limiter.admit(waiter.demand)
+            decision = await self._limiter.admit(waiter.demand, asks_again=True)
             waiter.word = asyncio.get_running_loop().create_future()
             waiter.is_asking = False
             is_over = self._is_over(waiter, decision)

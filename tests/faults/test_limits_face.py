@@ -168,6 +168,17 @@ async def test_clients_that_call_until_all_are_through_are_never_more_than_10_up
     assert refused > 0
 
 
+async def test_a_client_that_calls_one_at_a_time_is_within_a_limit_of_one_on_whichever_node(tmp_path: Path) -> None:
+    counter = Counter()
+    counter.go.set()
+    async with two_nodes(tmp_path, counter) as (_, running):
+        key = await Admin(running[0].port).make_key(limits={"parallel": 1})
+        async with connected(running[0].port) as one, connected(running[1].port) as other:
+            for client in (one, other) * 25:
+                client.send(stream_with(key.secret))
+                assert (await client.answer()).status == 200
+
+
 # Nodes that are killed
 
 

@@ -27,11 +27,11 @@ class AskedLimiter:
         del demand
         return None
 
-    async def admit(self, demand: Demand) -> Decision:
+    async def admit(self, demand: Demand, *, asks_again: bool = False) -> Decision:
         await asyncio.sleep(0)
         if self.is_away:
             raise StoreUnavailable("The limiter is away.")
-        decision = await self._inner.admit(demand)
+        decision = await self._inner.admit(demand, asks_again=asks_again)
         try:
             await asyncio.sleep(0)
             await self.answering.wait()

@@ -35,6 +35,17 @@ async def test_a_call_that_may_not_wait_is_refused_at_once(queue: Queue, house: 
     assert (decision.admitted, decision.retry_after_us, waited_s) == (False, SECOND, 0.0)
 
 
+async def test_a_slot_that_another_node_gave_back_just_now_is_had_at_once(bench: MemoryBench) -> None:
+    queue = Queue(AskedLimiter(bench.limiter), bench)
+    slots = queue.house.slots(1)
+    elsewhere = await queue.house.admit({slots: 1})
+    first, second = [await queue.come(name, {slots: 1}) for name in ("a1", "a2")]
+    bench.limiter.settle(elsewhere, {})
+    await queue.advance(10_000)
+    assert (first.result()[0].admitted, second.done()) == (True, False)
+    await queue.leave("a2")
+
+
 @pytest.mark.parametrize("dimension", ["requests", "tokens"])
 async def test_a_call_waits_until_its_rate_has_gained_enough(queue: Queue, house: Household, dimension: str) -> None:
     rule = house.rate(60, burst=1) if dimension == "requests" else house.rate(600, "tokens", burst=10)
