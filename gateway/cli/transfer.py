@@ -4,12 +4,14 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.cli.administering import Desk, check_secrets_can_be_shown, printed
+from gateway.cli.api import Refused
 from gateway.cli.options import said
 from gateway.cli.printing import Record, json_text, program
 
@@ -67,42 +69,100 @@ async def import_(
         str, typer.Argument(metavar="FILE", help="YAML or JSON as `keys export` prints it; - for standard input.")
     ],
     *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="NEW",
+            help="New file for the answer as JSON, with the new secrets, which are then not printed: its owner's alone"
+            " (0600). A dry run makes none.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
     """Make or change teams and keys until they are as a file says; new secrets are printed, this once.
 
     A new key with a secret_sha256 in the file keeps the secret that has it, which only an admin may ask for.
     """
-    check_secrets_can_be_shown()
-    content = _standard_input() if file == "-" else _content(Path(file))
+    if output is None or dry_run:
+        check_secrets_can_be_shown()
+        done = await _import(desk, _content(file), is_dry=dry_run)
+        with printed(_lost(done, "printed")) if _secrets(done) else contextlib.nullcontext():
+            _show(desk, done)
+            return
+    done = await _import_into(output, desk, _content(file))
+    if not desk.printer.as_json and sys.stdout is not None:
+        _show(desk, done, kept_in=output)
+
+
+async def _import_into(output: Path, desk: Desk, content: bytes) -> Record:
+    """What was done, written to a file that is made before anything is. Raises `Refused`, BadParameter."""
+    with _new_private(output) as descriptor:
+        done = await _import(desk, content, is_dry=False)
+        left = f"{json_text(done, indent=2)}\n".encode()
+        try:
+            while left:
+                left = left[os.write(descriptor, left) :]
+        except OSError as error:
+            lost = f" {_lost(done, 'written')}" if _secrets(done) else ""
+            raise Refused(f"{output} cannot be written: {error.strerror}.{lost}") from None
+    return done
+
+
+async def _import(desk: Desk, content: bytes, *, is_dry: bool) -> Record:
     response = await desk.api.ask(
         "POST",
         "/import",
-        params={"dry_run": str(dry_run).lower()},
+        params={"dry_run": str(is_dry).lower()},
         content=content,
         headers={"content-type": "application/yaml"},
     )
     done: Record = response.json()
-    made = ", ".join(_name(key) for key in done["made_keys"] if key["secret"])
-    lost = f"The secrets of {made} could not be printed and are lost"
-    with printed(f"{lost}. Get others with {program()} keys rotate TEAM/NAME.") if made else contextlib.nullcontext():
-        _show(desk, done)
+    return done
 
 
-def _standard_input() -> bytes:
-    if sys.stdin is None:
-        raise typer.BadParameter("cannot be read: standard input is closed", param_hint="FILE")
-    return sys.stdin.buffer.read()
+def _secrets(done: Record) -> list[tuple[str, str]]:
+    """The new secrets, and whose they are."""
+    return [(_name(key), key["secret"]) for key in done["made_keys"] if key["secret"]]
 
 
-def _content(file: Path) -> bytes:
+def _lost(done: Record, what: str) -> str:
+    whose = ", ".join(name for name, _ in _secrets(done))
+    cure = f"Get others with {program()} keys rotate TEAM/NAME"
+    return f"The secrets of {whose} could not be {what} and are lost. {cure}."
+
+
+@contextlib.contextmanager
+def _new_private(file: Path) -> Iterator[int]:
+    """A file for its owner alone, gone again where what is to fill it fails. Raises BadParameter if there is one."""
     try:
-        return file.read_bytes()
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise typer.BadParameter(f"{file} is there already, and may hold secrets", param_hint="--output") from None
+    except OSError as error:
+        raise typer.BadParameter(f"cannot be written: {error.strerror}", param_hint="--output") from None
+    try:
+        yield descriptor
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _content(file: str) -> bytes:
+    """What it holds; `-` is standard input. Raises BadParameter."""
+    if file == "-" and sys.stdin is None:
+        raise typer.BadParameter("cannot be read: standard input is closed", param_hint="FILE")
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"cannot be read: {error.strerror}", param_hint="FILE") from None
 
 
-def _show(desk: Desk, done: Record) -> None:
+def _show(desk: Desk, done: Record, *, kept_in: Path | None = None) -> None:
+    """`kept_in`: a file that has the secrets, which are then not shown."""
     if desk.printer.as_json:
         desk.printer.json(done)
         return
@@ -114,7 +174,10 @@ def _show(desk: Desk, done: Record) -> None:
     ]
     if rows:
         desk.printer.rows(("what", "name", "was"), rows)
-    desk.printer.secrets((_name(key), key["secret"]) for key in done["made_keys"] if key["secret"])
+    if kept_in is None:
+        desk.printer.secrets(_secrets(done))
+    elif _secrets(done):
+        desk.printer.line(f"The secrets are in {kept_in}, and nowhere else.")
     dry = " This was a dry run: nothing was done." if done["dry_run"] else ""
     desk.printer.line(f"{len(rows)} made or changed, {done['unchanged']} as the file says already.{dry}")
 

@@ -1,8 +1,10 @@
 """What becomes of a command whose output cannot be written, or whose words cannot be read."""
 
+import json
 import os
 import pty
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ from typing import IO
 import pytest
 
 from tests.cli.conftest import Run, answer, done, plain
+from tests.http.admin_server import AdminServer
 
 pytestmark = pytest.mark.usefixtures("run")
 
@@ -26,10 +29,11 @@ def process(
     *words: str | bytes,
     output: IO[bytes] | int = subprocess.PIPE,
     closed: str = "",
+    before: str = "",
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
-    """`gmi-gateway` on a real standard output; `closed` is a shell's redirection that closes a stream."""
-    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "gateway", *words]
+    """`gmi-gateway` on a real standard output. The shell does `before`; `closed`, a redirection, closes a stream."""
+    command = ["sh", "-c", f'{before} exec "$@" {closed}', "sh", sys.executable, "-m", "gateway", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
     return subprocess.run(
         command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, timeout=30, check=False
@@ -94,6 +98,55 @@ def test_secrets_of_an_import_that_could_not_be_printed_are_told_with_the_cure(w
     with Path("/dev/full").open("wb") as full:
         result = process("keys", "import", "in.yaml", *words.split(), output=full)
     assert result.stderr == "Cannot go on: No space left on device.\n"
+
+
+@pytest.mark.parametrize("words", ["", "--json"])
+def test_secrets_of_an_import_into_a_file_are_its_owners_alone_and_not_printed(run: Run, words: str) -> None:
+    Path("in.yaml").write_text("teams:\n- name: engines\n  keys:\n  - name: ada\n")
+    into = ["keys", "import", "in.yaml", "--output", "made.json", *words.split()]
+    assert "dry run" in done(run("keys", "import", "in.yaml", "--output", "made.json", "--dry-run"))
+    assert not Path("made.json").exists()
+    said = done(run(*into))
+    assert SECRET.search(said) is None
+    assert said == "" if words else "\nThe secrets are in made.json, and nowhere else.\n" in said
+    assert stat.S_IMODE(Path("made.json").stat().st_mode) == 0o600
+    (key,) = json.loads(Path("made.json").read_text("utf-8"))["made_keys"]
+    assert SECRET.fullmatch(key["secret"])
+
+
+def test_an_import_into_a_file_that_is_there_does_nothing_and_leaves_it(run: Run) -> None:
+    Path("in.yaml").write_text("teams:\n- name: engines\n")
+    for name in ("in.yaml", "nowhere/made.json"):
+        result = run("keys", "import", "in.yaml", "--output", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+    assert "--output: in.yaml is there already" in plain(run("keys", "import", "in.yaml", "-o", "in.yaml").stderr)
+    assert Path("in.yaml").read_text() == "teams:\n- name: engines\n"
+    assert answer(run("teams", "list", "--json")) == []
+
+
+def test_an_import_that_is_refused_leaves_no_file(run: Run) -> None:
+    Path("in.yaml").write_text("teams: 1\n")
+    assert run("keys", "import", "in.yaml", "--output", "made.json").exit_code == 1
+    assert not Path("made.json").exists()
+
+
+def test_secrets_that_a_full_disk_did_not_take_are_told_with_the_cure(server: AdminServer) -> None:
+    Path("in.yaml").write_text("teams:\n- name: engines\n  keys:\n  - name: ada\n")
+    words = ("keys", "import", "in.yaml", "--output", "made.json", "--url", server.url)
+    result = process(*words, before="ulimit -f 0;", environ={"GATEWAY_ADMIN_KEY": server.secret})
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "made.json cannot be written: File too large. The secrets of engines/ada could not be written and are lost. "
+        "Get others with gmi-gateway keys rotate TEAM/NAME.\n"
+    )
+    assert not Path("made.json").exists()
+
+
+def test_an_import_into_a_file_needs_no_standard_output() -> None:
+    Path("in.yaml").write_text("teams:\n- name: engines\n  keys:\n  - name: ada\n")
+    result = process("keys", "import", "in.yaml", "--output", "made.json", closed=">&-")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert SECRET.search(Path("made.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("words", ["keys create --team engines --name ada", "keys import in.yaml", "keys rotate lead"])
