@@ -262,6 +262,17 @@ def test_without_a_key_the_simulator_is_announced_and_upstream_left_alone() -> N
     assert found[-1].text == "no upstream key: `serve` runs against the simulator"
 
 
+def test_without_a_key_beside_a_gateway_that_runs_nothing_is_said_of_what_that_has() -> None:
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        found = findings({}, gateway.port)
+    assert found[-1] == Finding(
+        Mark.WARNING,
+        "no upstream key in this shell's settings",
+        "what the running gateway has cannot be seen from here",
+    )
+    assert "simulator" not in str(found)
+
+
 def test_what_was_hardly_meant_is_a_warning() -> None:
     with upstream() as server:
         environ = account(server.server_port, GATEWAY_KEY="x", GMI_BASE_URL=f"http://localhost:{server.server_port}")

@@ -14,8 +14,11 @@ from gateway.cli.options import ConfigOption, HostOption, PortOption
 
 if TYPE_CHECKING:
     from gateway.doctor.findings import Finding
+    from gateway.settings import Settings
 
 _LIBRARIES = ("fastapi", "uvicorn", "httptools", "httpx2", "msgspec", "pydantic")
+_PATIENCE_S = 1.0
+"""How long to wait for what listens where the gateway would: it is on this machine."""
 
 
 def check_config(config: ConfigOption = None) -> None:
@@ -23,7 +26,6 @@ def check_config(config: ConfigOption = None) -> None:
     # Here and below: it takes longer to import than a command has to say that it was mistyped.
     from gateway.cli.settings import load_or_exit, prices_or_exit  # noqa: PLC0415
     from gateway.configuration import changes  # noqa: PLC0415
-    from gateway.doctor.findings import KEYS_PAGE  # noqa: PLC0415
 
     loaded = load_or_exit(config, {}, code=1)
     prices = prices_or_exit(loaded.settings, code=1)
@@ -32,7 +34,7 @@ def check_config(config: ConfigOption = None) -> None:
         typer.echo(f"  {change}")
     typer.echo(f"Prices: {prices.priced or 'none, so that no call draws on a budget'}.")
     if loaded.settings.upstream.api_key is None:
-        typer.echo(f"No upstream key: `serve` runs against the simulator. Make a key at {KEYS_PAGE}.")
+        typer.echo(_without_key(loaded.settings))
 
 
 def doctor(config: ConfigOption = None, host: HostOption = None, port: PortOption = None) -> None:
@@ -56,6 +58,15 @@ def version() -> None:
     typer.echo(f"python {platform.python_version()}")
     for library in _LIBRARIES:
         typer.echo(f"{library} {version_of(library)}")
+
+
+def _without_key(settings: "Settings") -> str:
+    from gateway.doctor.findings import KEYS_PAGE  # noqa: PLC0415 - as above
+    from gateway.doctor.running import NO_KEY_HERE, UNSEEN, is_running  # noqa: PLC0415
+
+    if is_running(settings.server, _PATIENCE_S):
+        return f"{NO_KEY_HERE[0].upper()}{NO_KEY_HERE[1:]}; {UNSEEN}."
+    return f"No upstream key: `serve` runs against the simulator. Make a key at {KEYS_PAGE}."
 
 
 def _findings(config: Path | None, overrides: Mapping[str, Any]) -> "Iterator[Finding]":

@@ -19,7 +19,7 @@ from gateway.cli.settings import print_finding
 from gateway.configuration import is_loopback
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
 from gateway.doctor.inventory import Inventory
-from gateway.doctor.port import local_url
+from gateway.doctor.running import local_url
 from gateway.metering.prices import PriceList
 from gateway.settings import Settings
 from gateway.store.url import database_url, file_of, is_sqlite, shown

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
+from gateway.doctor.running import NO_KEY_HERE, UNSEEN
 from gateway.limits.redis_options import MEANS
 from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
 from gateway.settings import Settings, Upstream
@@ -22,7 +23,8 @@ _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeout_s: float = 5.0) -> Iterator[Finding]:
     """All findings for valid settings, in the order in which one would put them right.
 
-    Without a key there is no upstream to look at, since the simulator stands in for it. `now` is this machine's
+    Without a key there is no upstream to look at: the simulator stands in for it, or a gateway runs already and has
+    one that is not seen here. `now` is this machine's
     time, with its zone. Each server gets `timeout_s` to take the connection, and again to answer.
     """
     settings = loaded.settings
@@ -37,11 +39,10 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     # The gateway, which the ports are opened with, takes a second to import, and all commands import this module.
     from gateway.doctor.port import examine_ports  # noqa: PLC0415
 
-    yield from examine_ports(settings, timeout_s)
+    has_one = yield from examine_ports(settings, timeout_s)
     yield from _stores(settings, now, timeout_s)
     if settings.upstream.api_key is None:
-        cure = f"set GMI_API_KEY; make a key at {KEYS_PAGE}"
-        yield Finding(Mark.WARNING, "no upstream key: `serve` runs against the simulator", cure)
+        yield _no_key(has_one=has_one)
         return
     yield from _ignored_proxy(settings.upstream, environ)
     # As with the gateway: the HTTP client takes 50 ms.
@@ -54,6 +55,13 @@ def doubts(found: Iterable[Doubt]) -> Iterator[Finding]:
     """What was hardly meant, as warnings."""
     for doubt in found:
         yield Finding(Mark.WARNING, doubt.text, doubt.cure)
+
+
+def _no_key(*, has_one: bool) -> Finding:
+    if has_one:
+        return Finding(Mark.WARNING, NO_KEY_HERE, UNSEEN)
+    cure = f"set GMI_API_KEY; make a key at {KEYS_PAGE}"
+    return Finding(Mark.WARNING, "no upstream key: `serve` runs against the simulator", cure)
 
 
 def _stores(settings: Settings, now: datetime, timeout_s: float) -> Iterator[Finding]:

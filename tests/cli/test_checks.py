@@ -10,6 +10,7 @@ import pytest
 from gateway import __version__
 from tests.cli.conftest import call
 from tests.cli.process import CANARY, OWN_KEY, ROOT, run, serving, until_curl
+from tests.support.gateway import running_gateway
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -50,6 +51,13 @@ def test_check_config_without_any_settings_says_that_the_simulator_would_run() -
     assert result.exit_code == 0
     assert result.stdout.startswith("The settings are valid (no file, so defaults and environment).\nPrices: none")
     assert "\nNo upstream key: " in result.stdout
+
+
+def test_check_config_beside_a_gateway_that_runs_says_nothing_of_what_that_has() -> None:
+    with running_gateway("http://127.0.0.1:9/v1") as gateway:
+        result = call("check-config", GATEWAY_SERVER_PORT=str(gateway.port))
+    said = "No upstream key in this shell's settings; what the running gateway has cannot be seen from here."
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, said)
 
 
 def test_check_config_warns_of_what_was_hardly_meant_and_passes() -> None:
