@@ -90,6 +90,13 @@ class LateScanner:
             self.found = late_usage(bytes(event.response)) or self.found
 
 
+def late_usage_of_stream(body: bytes) -> Late | None:
+    """What a whole event stream says; None if it says nothing. Never raises."""
+    scanner = LateScanner()
+    scanner.feed(body)
+    return scanner.found
+
+
 class LateRecords:
     """Hands records to the ledger, by `note_in_ledger`, and to its followers those that are new there, as kept."""
 

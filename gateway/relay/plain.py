@@ -12,13 +12,15 @@ from time import perf_counter
 
 from gateway.call import Outcome, Reply, Usage
 from gateway.errors import GatewayError
-from gateway.metering.late import late_usage
+from gateway.metering.late import late_usage, late_usage_of_stream
 from gateway.metering.meter import Meter
 from gateway.metering.usage import usage_of_reply
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import KEY_REFUSED, as_gateway_error, error_code, kind_of
+from gateway.relay.headers import is_event_stream
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import MaskedStream, SecretMask
+from gateway.relay.new_ids import NewIds
 from gateway.relay.reported import Reported
 from gateway.upstream.transport import TransportError, UpstreamReply
 
@@ -135,15 +137,26 @@ class PlainRelay:
                     _log.warning("a reply that names a new object is over %d bytes: nobody will see it", max_bytes)
                 return body
         self._is_whole = True
-        text = body
+        text, is_stream = body, False
+        if b"content-encoding" in self._fields:
+            text = await (self._reported or Reported(self._fields)).text_of(body)
+            is_stream = is_event_stream({b"content-type": self._fields.get(b"content-type", b"")})
         if self._reported is not None:
-            text = await self._reported.text_of(body) if self._reported.is_coded else body
             self._note_usage(self._reported.usage_of(text))
         if self._new_ids is not None:
-            self._new_ids.read(text)
-            if self._call.may_tell_late:
-                self._call.late = late_usage(text)
+            self._note_made(self._new_ids, text, is_stream=is_stream)
         return body
+
+    def _note_made(self, new_ids: NewIds, text: bytes, *, is_stream: bool) -> None:
+        """What all of the reply says of new objects. An event stream comes here only where it was compressed."""
+        if is_stream:
+            new_ids.feed(text)
+            late = late_usage_of_stream
+        else:
+            new_ids.read(text)
+            late = late_usage
+        if self._call.may_tell_late:
+            self._call.late = late(text)
 
     async def _joined(self, first: bytes, max_bytes: int) -> bytes:
         body = bytearray(first)

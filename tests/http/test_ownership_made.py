@@ -1,5 +1,6 @@
 """What a call makes is its team's before the client knows of it."""
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -132,6 +133,23 @@ async def test_containers_and_spoken_answers_are_those_of_who_made_them() -> Non
                 assert is_refused(await asked(gateway, EVE, "POST", "responses", json=body))
                 assert (await asked(gateway, BOB, "POST", "responses", json=body)).status_code == 200
             assert is_refused(await asked(gateway, ADA, "GET", "chat/completions/chatcmpl-1")), "it was not stored"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "made"),
+    [
+        ("conversations", b"application/json", b'{"id":"made_1"}'),
+        ("responses", b"application/json", b'{"id":"made_1"}'),
+        ("responses", b"text/event-stream", b'data: {"type":"response.created","response":{"id":"made_1"}}\n\n'),
+    ],
+)
+async def test_what_a_compressed_reply_names_is_its_teams_too(path: str, kind: bytes, made: bytes) -> None:
+    compressed = reply(200, [(b"content-type", kind), (b"content-encoding", b"gzip")], gzip.compress(made))
+    async with WireUpstream(compressed) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=KEYS) as gateway:
+            assert (await asked(gateway, ADA, "POST", path, json={"model": "m"})).content == made
+            assert not is_refused(await asked(gateway, BOB, "GET", f"{path}/made_1"))
+            assert is_refused(await asked(gateway, EVE, "GET", f"{path}/made_1"))
 
 
 # What cannot be noted does not get out

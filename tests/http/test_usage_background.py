@@ -1,6 +1,7 @@
 """Responses that are made in the background are counted once, whoever asks for them, how often, and on which node."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,6 +154,29 @@ async def test_what_upstream_has_answered_at_once_is_counted_at_once(said: objec
             await ask(gateway.port, post("/v1/responses", {**BODY, "background": said}))
             record = (await gateway.recorded(1))[0]
     assert (record.usage_source, record.usage) == ("reported", Usage(3, 4, 7))
+
+
+EVENTS = [(b"content-type", b"text/event-stream")]
+ENDED = b"data: " + json.dumps({"type": "response.completed", "response": FINISHED}).encode() + b"\n\n"
+GZIP = (b"content-encoding", b"gzip")
+
+
+@pytest.mark.parametrize(("head", "text"), [(JSON, json.dumps(FINISHED).encode()), (EVENTS, ENDED)])
+async def test_what_upstream_compresses_though_it_is_asked_for_identity_is_read_too(
+    head: list[tuple[bytes, bytes]], text: bytes
+) -> None:
+    body = gzip.compress(text)
+    counted: list[CallRecord] = []
+    queued = reply(200, JSON, json.dumps(MADE).encode())
+    async with WireUpstream(queued, reply(200, [*head, GZIP], body)) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            records = getattr(gateway.app.proxy.settlement.note_late, "__self__", None)
+            assert isinstance(records, LateRecords)
+            records.follow(counted.append)
+            await ask(gateway.port, post("/v1/responses", BODY))
+            answer = await ask(gateway.port, request("GET", "/v1/responses/resp_1"))
+    assert (answer.status, answer.body) == (200, body)
+    assert [(record.id, record.usage) for record in counted] == [("late_resp_1", Usage(3, 4, 7))]
 
 
 async def test_a_client_that_leaves_before_the_end_of_the_stream_it_asked_for_leaves_nothing_uncounted() -> None:
