@@ -22,6 +22,7 @@ HostOption = Annotated[str | None, typer.Option("--host", help="Address to liste
 PortOption = Annotated[
     int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one (default: 8080).")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 _WHERE = "Where"
 _TERMS = "Terms"
 Value = TypeVar("Value")

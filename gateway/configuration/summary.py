@@ -4,6 +4,7 @@ Secrets are shown as stars; of a URL that may hold a password, scheme, host and 
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,17 +17,30 @@ from gateway.settings import SECTIONS, Settings
 _HIDDEN = "**********"
 
 
-def changes(settings: Settings, origins: Mapping[Path, Origin]) -> Iterator[str]:
-    """A line for each setting that is not its default: `server.port = 9000 (GATEWAY_SERVER_PORT)`."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting that is not its default; as text, `server.port = 9000 (GATEWAY_SERVER_PORT)`."""
+
+    setting: str
+    value: str
+    origin: Origin | None
+
+    def __str__(self) -> str:
+        source = "" if self.origin is None else f" ({self.origin})"
+        return f"{self.setting} = {self.value}{source}"
+
+
+def changes(settings: Settings, origins: Mapping[Path, Origin]) -> Iterator[Change]:
+    """Each setting that is not its default, and who said so."""
     for section in SECTIONS:
         values = getattr(settings, section)
         for name, field in type(values).model_fields.items():
             value = getattr(values, name)
             if value != field.get_default(call_default_factory=True):
-                yield f"{section}.{name} = {_shown(value, field)}{_source(origins, (section, name))}"
+                yield Change(f"{section}.{name}", _shown(value, field), origins.get((section, name)))
     if settings.keys:
         names = ", ".join(f"{key.name} (team {key.team})" for key in settings.keys)
-        yield f"keys = {names}{_source(origins, ('keys',))}"
+        yield Change("keys", names, origins.get(("keys",)))
 
 
 def _shown(value: Any, field: FieldInfo) -> str:
@@ -44,7 +58,3 @@ def _without_credentials(url: str) -> str:
     credentials = f"***{at}" if user else at
     query = "?***" if parts.query else ""
     return f"{parts.scheme}://{credentials}{host}{parts.path}{query}"
-
-
-def _source(origins: Mapping[Path, Origin], path: Path) -> str:
-    return f" ({origins[path]})" if path in origins else ""

@@ -1,5 +1,6 @@
 """`gmi-gateway check-config`, `doctor`, `version`, and the frame of all commands."""
 
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +9,7 @@ from socket import create_server
 import pytest
 
 from gateway import __version__
-from tests.cli.conftest import call
+from tests.cli.conftest import answer, call
 from tests.cli.process import CANARY, OWN_KEY, ROOT, run, serving, until_curl
 from tests.support.gateway import running_gateway
 
@@ -74,6 +75,35 @@ def test_check_config_says_how_many_models_have_a_price() -> None:
     assert "Prices: 1.\n" in call("check-config", GATEWAY_PRICES_FILE="p.yaml").stdout
 
 
+def test_check_config_tells_scripts_the_same_and_no_secret_either() -> None:
+    Path("own.yaml").write_text(f"server:\n  port: 9000\nupstream: {{proxy: 'http://u:{CANARY}@p:1'}}\n")
+    assert answer(call("check-config", "--config", "own.yaml", "--json", GMI_API_KEY=CANARY, GMI_KEY="x")) == {
+        "is_valid": True,
+        "problems": [],
+        "warnings": [{"text": "GMI_KEY is set and means nothing here", "cure": "did you mean GMI_API_KEY?"}],
+        "file": "own.yaml",
+        "changes": [
+            {"setting": "server.port", "value": "9000", "source": "own.yaml:2"},
+            {"setting": "upstream.api_key", "value": "**********", "source": "GMI_API_KEY"},
+            {"setting": "upstream.proxy", "value": "http://***@p:1", "source": "own.yaml:3"},
+        ],
+        "priced_models": 0,
+        "has_upstream_key": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"GATEWAY_LOG_CALLS": "some"}, {"GATEWAY_PRICES_FILE": "own.yaml"}, {"GATEWAY_CONFIG": "nowhere.yaml"}]
+)
+def test_check_config_tells_scripts_what_is_wrong_and_fails(wrong: dict[str, str]) -> None:
+    Path("own.yaml").write_text("server: 1\n")
+    result = call("check-config", "--json", **wrong)
+    assert (result.exit_code, result.stderr) == (1, "")
+    told = json.loads(result.stdout)
+    assert (told["is_valid"], told["warnings"]) == (False, [])
+    assert told["problems"]
+
+
 def test_the_shipped_file_passes() -> None:
     assert call("check-config", "--config", str(ROOT / "config" / "gateway.yaml")).exit_code == 0
 
@@ -115,6 +145,22 @@ def test_doctor_marks_every_line_and_fails_where_one_is_bad() -> None:
     marks = [line[0] for line in result.stdout.splitlines()]
     assert (marks[-1], set(marks[:-1])) == ("✗", {"✓"})
     assert CANARY not in result.output
+
+
+def test_doctor_tells_scripts_each_finding_with_its_mark_and_cure() -> None:
+    told = answer(call("doctor", "--port", "0", "--json"))
+    assert told["is_well"] is True
+    assert {finding["mark"] for finding in told["data"]} == {"good", "warning"}
+    assert told["data"][-1]["cure"].startswith("set GMI_API_KEY")
+    result = call("doctor", "--json", GATEWAY_LOG_CALLS="some")
+    assert (result.exit_code, result.stderr) == (1, "")
+    told = json.loads(result.stdout)
+    assert (told["is_well"], [finding["mark"] for finding in told["data"]]) == (False, ["bad"])
+
+
+def test_version_tells_scripts_a_member_each() -> None:
+    told = answer(call("version", "--json"))
+    assert (told["gmi-gateway"], told["httptools"]) == (__version__, version("httptools"))
 
 
 def test_version_names_the_gateway_python_and_the_libraries() -> None:

@@ -357,10 +357,10 @@ def test_what_is_no_gateway_is_told(server: AdminServer) -> None:
 
 
 def test_every_command_speaks_json_where_it_shows_anything() -> None:
-    for group in ("teams", "keys"):
+    for group in ("teams", "keys", "limits", "calls", "alerts"):
         for name in re.findall(r"^│ (\w+) ", done(call(group, "--help")), re.MULTILINE):
             assert "--json" in done(call(group, name, "--help")), (group, name)
-    for name in ("audit", "migrate"):
+    for name in ("audit", "migrate", "doctor", "check-config", "version", "usage", "tail"):
         assert "--json" in done(call(name, "--help"))
 
 

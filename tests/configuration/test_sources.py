@@ -46,7 +46,9 @@ def test_prices_beside_the_settings_file_are_those_that_hold_wherever_the_gatewa
     Path("etc/prices.yaml").write_text("")
     loaded = load(Path("etc/gateway.yaml"), {}, {})
     assert loaded.settings.prices.file == "etc/prices.yaml"
-    assert "prices.file = etc/prices.yaml (beside etc/gateway.yaml)" in changes(loaded.settings, loaded.origins)
+    assert "prices.file = etc/prices.yaml (beside etc/gateway.yaml)" in map(
+        str, changes(loaded.settings, loaded.origins)
+    )
 
 
 def test_prices_that_are_named_win_over_those_beside_the_settings_file() -> None:
@@ -81,7 +83,7 @@ def test_every_origin_is_known() -> None:
     environ = KEY | {"GATEWAY_SERVER_PORT": "9000", "GATEWAY_UPSTREAM_PROXY": "http://u:p@proxy:1"}
     environ["GATEWAY_REDIS_URL"] = "redis://redis"
     loaded: Loaded = load(Path("f.yaml"), environ, {"server.workers": 2})
-    assert sorted(changes(loaded.settings, loaded.origins)) == [
+    assert sorted(map(str, changes(loaded.settings, loaded.origins))) == [
         "log.calls = all (f.yaml:2)",
         "redis.url = redis://redis (GATEWAY_REDIS_URL)",
         "server.port = 9000 (GATEWAY_SERVER_PORT)",
@@ -100,7 +102,7 @@ def test_a_url_is_shown_without_what_may_be_a_password() -> None:
         "GATEWAY_SERVER_TRUSTED_PROXIES": "[10.0.0.0/8, '2001:db8::/32']",
     }
     loaded = load(None, environ, {})
-    assert list(changes(loaded.settings, loaded.origins)) == [
+    assert list(map(str, changes(loaded.settings, loaded.origins))) == [
         "server.trusted_proxies = 10.0.0.0/8, 2001:db8::/32 (GATEWAY_SERVER_TRUSTED_PROXIES)",
         "admin.key = ********** (GATEWAY_ADMIN_KEY)",
         "database.url = postgresql://***@db.example:5432/gateway?*** (GATEWAY_DATABASE_URL)",

@@ -46,6 +46,6 @@ def test_the_secret_may_stand_in_a_file_and_neither_it_nor_the_url_is_shown(tmp_
     loaded = load(file, {}, {})
     assert loaded.settings.alerts.webhook_secret is not None
     assert loaded.settings.alerts.webhook_secret.get_secret_value() == SECRET
-    shown = "\n".join(changes(loaded.settings, loaded.origins)) + repr(loaded.settings)
+    shown = "\n".join(map(str, changes(loaded.settings, loaded.origins))) + repr(loaded.settings)
     assert "t0ken" not in shown
     assert SECRET not in shown
