@@ -100,8 +100,7 @@ class RedisLimiter:
 
     def admit_now(self, demand: Demand) -> Decision | None:
         """As `Limiter.admit_now`: repeated calls, refusals that are remembered, and all while Redis is away."""
-        held = self._held.get(demand.call_id)
-        if held is not None:
+        if (held := self._held.get(demand.call_id)) is not None:
             return held.decision
         if self._denials and (denied := self._denials.refuse(demand)) is not None:
             self.figures.remembered += 1
@@ -149,6 +148,8 @@ class RedisLimiter:
         """As `Limiter.reset`; but whatever the mode, it says so if it cannot be done. Slots that calls under way hold
         are taken again at the next renewal.
         """
+        for rule in rules:
+            self._spending.forget(rule.id)
         for lane, cells in self._by_lane(rules):
             if await lane.reset(cells) is None:
                 raise _unavailable()
@@ -366,8 +367,7 @@ class RedisLimiter:
 
     def _lane(self, tag: str) -> Lane:
         name = tag if self._server.is_cluster else ""
-        lane = self._lanes.get(name)
-        if lane is None:
+        if (lane := self._lanes.get(name)) is None:
             lane = self._lanes[name] = Lane(
                 self._server, tag=name, node=self.node, budget_s=self._timing.budget_s, observer=self
             )

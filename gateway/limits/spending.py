@@ -13,6 +13,9 @@ from gateway.limits.redis_keys import BUDGET, Cell, Part
 from gateway.limits.rules import Rule
 
 _READ_AGAIN_S = 5.0
+_LOOK_AGAIN_S = (2.0, 8.0, 50.0)
+"""When a counter has begun what was spent is read again after these pauses. Other nodes write every second, so the
+first reading misses the last of it; and more than once, since what is reserved meanwhile hides what is missing."""
 _MOST_SEEN = 50_000
 
 Spawn = Callable[[Coroutine[None, None, None]], None]
@@ -27,6 +30,8 @@ class Spending:
         self._spawn = spawn
         self._seen: dict[str, int] = {}
         """Micro-dollars by rule id."""
+        self._looks: dict[str, object] = {}
+        """By rule id what stands for the looks at it that are to come."""
 
     def __repr__(self) -> str:
         return f"Spending({len(self._seen)} seen)"
@@ -38,8 +43,9 @@ class Spending:
                 self._note(cell.rule.id, state)
 
     def forget(self, rule_id: str) -> None:
-        """A budget was reset."""
+        """A budget is reset: what was read of it before does not count."""
         self._seen.pop(rule_id, None)
+        self._looks.pop(rule_id, None)
 
     def begin(self, lane: Lane, part: Part) -> None:
         """A call is asked for or ends, maybe the first to name a budget: what is kept nowhere else begins with nothing.
@@ -54,14 +60,17 @@ class Spending:
     async def seed(self, lane: Lane, part: Part, states: Sequence[int]) -> None:
         """Tell Redis what was spent of those budgets of a call that have no counter there.
 
-        What cannot be read now begins with nothing, and is raised once it can be.
+        What cannot be read now begins with nothing, and is raised once it can be; so is what others had yet to write.
         """
         cells = [cell for cell, state in zip(part.cells, states, strict=False) if cell.kind == BUDGET and state < 0]
         spent = await self._read([cell.rule for cell in cells])
         for cell in cells:
             lane.seed(cell, 0 if spent is None else spent.get(cell.rule.id, 0))
-        if spent is None:
-            self._spawn(self._seed_later(lane, cells))
+        if cells and self._load_spent is not None:
+            looks = object()
+            self._looks.update((cell.rule.id, looks) for cell in cells)
+            pauses_s = _LOOK_AGAIN_S if spent is not None else (_READ_AGAIN_S, *_LOOK_AGAIN_S)
+            self._spawn(self._look_again(lane, cells, looks, pauses_s))
 
     async def last_seen(self, rules: Sequence[Rule]) -> Mapping[str, int]:
         """Micro-dollars by rule id, at least of those budgets among `rules`; it goes on to change."""
@@ -72,13 +81,21 @@ class Spending:
                 self._note(rule.id, spent.get(rule.id, 0))
         return self._seen
 
-    async def _seed_later(self, lane: Lane, cells: Sequence[Cell]) -> None:
-        spent = None
-        while spent is None:
-            await asyncio.sleep(_READ_AGAIN_S)
-            spent = await self._read([cell.rule for cell in cells])
+    async def _look_again(self, lane: Lane, cells: Sequence[Cell], looks: object, pauses_s: Sequence[float]) -> None:
+        """Until these budgets are reset, or begin anew."""
+        for pause_s in pauses_s:
+            spent = None
+            while spent is None:
+                await asyncio.sleep(pause_s)
+                spent = await self._read([cell.rule for cell in cells])
+            cells = [cell for cell in cells if self._looks.get(cell.rule.id) is looks]
+            for cell in cells:
+                lane.seed(cell, spent.get(cell.rule.id, 0))
+            if cells:
+                await lane.look(cells)  # seeds go with what is asked, and these must not wait until they are old
         for cell in cells:
-            lane.seed(cell, spent.get(cell.rule.id, 0))
+            if self._looks.get(cell.rule.id) is looks:
+                del self._looks[cell.rule.id]
 
     async def _read(self, rules: Sequence[Rule]) -> Mapping[str, int] | None:
         """None: it cannot be read now."""

@@ -213,6 +213,46 @@ async def test_what_was_spent_survives_a_flush(server: Server) -> None:
         assert await left(limiter, BUDGET) == [300]
 
 
+async def test_what_other_gateways_had_yet_to_write_as_redis_forgot_it_is_counted_once_it_is_written(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.spending._LOOK_AGAIN_S", (0.01, 0.01, 0.01))
+    written = iter([0, 0, 700, 990_000])
+
+    async def load(rules: Sequence[Rule]) -> Mapping[str, int]:
+        return dict.fromkeys([rule.id for rule in rules], next(written))
+
+    async with limiting(server.url, load_spent=load) as limiter:  # type: ignore[arg-type]
+        assert (await limiter.admit(call({BUDGET: 600}))).admitted
+
+        async def is_counted() -> bool:
+            return await left(limiter, BUDGET) == [10_000]
+
+        await until(is_counted)
+
+
+async def test_what_is_read_in_the_moment_of_a_reset_does_not_undo_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.spending._LOOK_AGAIN_S", (0.0,))
+    is_reading, is_reset, has_read = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def load(rules: Sequence[Rule]) -> Mapping[str, int]:
+        if is_reading.is_set():
+            await is_reset.wait()
+            has_read.set()
+        is_reading.set()
+        return dict.fromkeys([rule.id for rule in rules], 990_000)
+
+    async with limiting(server.url, load_spent=load) as limiter:  # type: ignore[arg-type]
+        assert (await limiter.admit(call({BUDGET: 600}))).admitted
+        await limiter.reset([BUDGET])
+        is_reset.set()
+        await has_read.wait()
+        await limiter.flush()
+        assert await left(limiter, BUDGET) == [1_000_000]
+
+
 async def test_a_budget_that_cannot_be_read_begins_with_nothing_until_it_can(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
