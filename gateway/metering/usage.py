@@ -26,9 +26,8 @@ such calls, and what they cost, still fit into 64 bits."""
 _ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 _KEY = b'"usage"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}+")
+EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}+")
 _DATA = re.compile(rb"(?<![^\r\n])data:([^\r\n]*+)")
-_LAST_MEMBER = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})\s*+\}\s*+\Z')
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _LONGEST_NUMBER = 20
 _COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens")
@@ -110,7 +109,7 @@ class UsageScanner:
 
 def data_of_events(block: bytes) -> Iterator[bytes]:
     """What the events of `block` say: of each its `data` fields joined, b"" where it has none."""
-    return (b"\n".join(_DATA.findall(event)) for event in _EVENT_END.split(block))
+    return (b"\n".join(_DATA.findall(event)) for event in EVENT_END.split(block))
 
 
 def usage_of_reply(body: bytes) -> Usage | None:
@@ -124,15 +123,6 @@ def usage_of_stream(body: bytes) -> Usage | None:
     scanner = UsageScanner()
     scanner.feed(body)
     return scanner.usage
-
-
-def usage_at_the_end(tail: bytes) -> Usage | None:
-    """The usage of a JSON reply that ends with `tail`, if that is its last member. Never raises.
-
-    Within a string there is no quote without a backslash, so that no text can be taken for the member.
-    """
-    found = _LAST_MEMBER.search(tail)
-    return None if found is None else _usage(msgspec.Raw(found[1]))
 
 
 def _usage_of_event(data: bytes) -> Usage | None:

@@ -4,16 +4,16 @@ Upstream is asked for identity, but some servers compress all the same. What can
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway.call import Usage
 from gateway.errors import GatewayError
-from gateway.metering.usage import usage_at_the_end, usage_of_reply, usage_of_stream
+from gateway.metering.usage import usage_of_reply, usage_of_stream
+from gateway.metering.usage_tail import TAIL_BYTES, usage_at_the_end
 from gateway.relay.encoding import decode_body
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 """Of a larger reply only the end is looked at."""
-_TAIL_BYTES = 4096
 _DECODED_INLINE_BYTES = 16 * 1024
 """A larger reply is decoded in a thread, since others must not wait."""
 
@@ -44,15 +44,16 @@ class Reported:
             self._kept.append(piece)
             self._kept_bytes += len(piece)
             if self._kept_bytes > MAX_KEPT_BYTES:
-                self._kept, self._tail = None, piece
+                self._tail = _end_of(self._kept)
+                self._kept = None
         elif self._tail:
-            self._tail = (self._tail + piece if len(piece) < _TAIL_BYTES else piece)[-_TAIL_BYTES:]
+            self._tail = (self._tail + piece if len(piece) < TAIL_BYTES else piece)[-TAIL_BYTES:]
 
     async def usage(self) -> Usage | None:
         """The usage of the pieces that were fed, once the reply has ended."""
         if self._kept:
             return self.usage_of(await self.text_of(b"".join(self._kept)))
-        return None if self._coding is not None or self._is_stream else usage_at_the_end(self._tail[-_TAIL_BYTES:])
+        return None if self._coding is not None or self._is_stream else usage_at_the_end(self._tail)
 
     def usage_of(self, text: bytes) -> Usage | None:
         """The usage in a whole reply, decoded."""
@@ -68,3 +69,12 @@ class Reported:
             return await asyncio.to_thread(decode_body, body, self._coding, MAX_KEPT_BYTES)
         except GatewayError:
             return b""
+
+
+def _end_of(pieces: Sequence[bytes]) -> bytes:
+    end = b""
+    for piece in reversed(pieces):
+        end = piece[-TAIL_BYTES:] + end
+        if len(end) >= TAIL_BYTES:
+            break
+    return end[-TAIL_BYTES:]

@@ -13,6 +13,7 @@ from gateway.errors import GatewayError
 from gateway.metering.delivered import Sample
 from gateway.metering.late import LateScanner
 from gateway.metering.usage import UsageScanner
+from gateway.metering.usage_tail import PartScanner
 from gateway.relay.client import ClientReply
 from gateway.relay.events import EventCutter, data_of, ends_response, sequence_number_after, split_events
 from gateway.relay.failures import as_gateway_error, kind_of
@@ -47,7 +48,7 @@ class EventRelay:
         self._dialect = Dialect.OTHER if call.route is None else call.route.dialect
         self._cutter = EventCutter(streams.max_event_bytes)
         metered = call.route is not None and call.route.reply is Reply.USAGE and not call.is_free
-        self._scanner = UsageScanner() if metered else None
+        self._scanner: UsageScanner | PartScanner | None = UsageScanner() if metered else None
         self._late = LateScanner() if call.may_tell_late else None
         self._sample = self._call.sample = Sample(self._dialect if metered else Dialect.OTHER)
         self._remover = UsageRemover() if call.removes_usage else None
@@ -145,11 +146,21 @@ class EventRelay:
         """`block` without secrets; only within an event that is passed on in parts can one be cut in two."""
         if self._cutter.at_boundary and self._partial is None:
             return self._mask.mask(block)
+        if self._partial is None:
+            self._begin_parts(block)
         partial = self._partial = self._partial or MaskedStream(self._mask)
         out = partial.feed(block)
         if self._cutter.at_boundary:
             out, self._partial = out + partial.flush(), None
         return out
+
+    def _begin_parts(self, block: bytes) -> None:
+        """`block` ends within an event, which will never be there as a whole.
+
+        What a response in the background used is told by whoever asks for it, so it is not this call's.
+        """
+        if isinstance(self._scanner, UsageScanner) and not self._call.is_background:
+            self._scanner = PartScanner(self._scanner.usage, block)
 
     async def _finish(self, last: bytes) -> None:
         """`last` ends with `[DONE]`: end the client's reply at once, then let upstream end its own."""

@@ -217,6 +217,38 @@ async def test_usage_of_a_reply_that_is_too_large_to_be_kept_is_found_at_its_end
     assert receipt(answer) == (None, None, None)
 
 
+LARGE = {"result": "A" * 3_000_000}
+"""More than comes from a socket at a time."""
+COUNTS = {"input_tokens": 8, "output_tokens": 2, "total_tokens": 10}
+RESPONSE = {"id": "resp_1", "background": True, "status": "completed", **LARGE, "usage": COUNTS, "metadata": {}}
+COMPLETED = {"type": "response.completed", "response": RESPONSE}
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "end"),
+    [
+        ("/v1/responses", COMPLETED, []),
+        ("/v1/images/generations", {"type": "image_generation.completed", **LARGE, "usage": COUNTS}, []),
+        (CHAT, {"choices": [], **LARGE, "usage": USAGE, "service_tier": None}, [DONE]),
+    ],
+)
+async def test_usage_of_an_event_that_is_too_large_to_be_held_is_found_at_its_end(
+    path: str, document: dict[str, Any], end: list[str], prices: Path
+) -> None:
+    body = {"model": MODEL, "stream": True, "stream_options": {"include_usage": True}}
+    stream = sse([DELTA, document, *end])
+    _, record = await called(prices, stream, body=body, path=path, streams={"max_event_bytes": 1000})
+    assert (record.outcome, record.usage_source, record.usage) == ("done", "reported", Usage(8, 2, 10))
+
+
+async def test_a_response_in_the_background_whose_last_event_is_too_large_stays_due(prices: Path) -> None:
+    told = {"id": "resp_1", "background": True, "status": "queued"}
+    stream = sse([{"type": "response.created", "response": told}, COMPLETED])
+    body = {"model": MODEL, "stream": True, "background": True}
+    _, record = await called(prices, stream, body=body, path="/v1/responses", streams={"max_event_bytes": 1000})
+    assert (record.usage_source, record.cost_microusd) == ("due", 0)
+
+
 @pytest.mark.parametrize(
     "script",
     [

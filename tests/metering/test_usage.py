@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Usage
-from gateway.metering.usage import UsageScanner, usage_at_the_end, usage_of_reply
+from gateway.metering.usage import UsageScanner, usage_of_reply
 
 CHAT = {
     "prompt_tokens": 19,
@@ -242,26 +242,6 @@ def test_of_a_count_in_both_spellings_the_one_that_is_not_0_counts_with_its_deta
 
 def test_usage_of_a_reply_after_a_byte_order_mark_is_found() -> None:
     assert usage_of_reply(b"\xef\xbb\xbf" + json.dumps({"usage": CHAT}).encode()) == OF_CHAT
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_usage_that_is_the_last_member_is_found_in_the_tail_alone(indent: int | None) -> None:
-    reply = json.dumps({"data": ["x" * 5000], "usage": CHAT}, indent=indent).encode()
-    assert usage_at_the_end(reply[-2000:]) == OF_CHAT
-
-
-@pytest.mark.parametrize(
-    "tail",
-    [
-        json.dumps({"text": json.dumps({"usage": CHAT})}).encode(),
-        json.dumps([{"usage": CHAT}]).encode(),
-        json.dumps({"usage": CHAT, "after": 1}).encode(),
-        b'"usage": {"total_tokens": 1}',
-        b"",
-    ],
-)
-def test_usage_that_may_not_be_the_last_member_is_not_taken_from_the_tail(tail: bytes) -> None:
-    assert usage_at_the_end(tail) is None
 
 
 @given(st.binary(max_size=200))
