@@ -27,19 +27,20 @@ LEAST_ATTEMPTS = 8
 AT_ONCE = 10
 
 Answer = Literal["counted", "unfinished", "gone", "given_up", "failed"]
-"""What came of asking: the response has ended; not yet; upstream does not know it; it takes too long, or is too long to
-be read; no answer that can be read."""
+"""What came of asking: the response has ended; not yet; upstream does not know it, and was asked before; it takes too
+long, or is too long to be read; no answer that can be read."""
 
 _Reserved = Mapping[str, int]
 
 
 class Claimed(NamedTuple):
-    """A response that upstream is to be asked for now. `is_last`: if it has not ended, it is given up."""
+    """A response that upstream is to be asked for now, whether for the first time, and whether for the last."""
 
     response_id: str
     team_id: str
     key_id: str
     model: str | None
+    is_first: bool
     is_last: bool
 
 
@@ -107,7 +108,8 @@ class DueResponses:
                     update(due_responses).where(table.response_id == row.response_id).values(again)
                 )
         return [
-            Claimed(row.response_id, row.team_id, row.key_id, row.model, self._is_last(row, now_us)) for row in rows
+            Claimed(row.response_id, row.team_id, row.key_id, row.model, row.attempts == 0, self._is_last(row, now_us))
+            for row in rows
         ]
 
     async def _is_any_due(self, now_us: int) -> bool:

@@ -341,6 +341,16 @@ async def test_what_upstream_does_not_know_any_more_is_unknown(tmp_path: Path, s
     assert rows["unknown"]["model"] == "m"
 
 
+@pytest.mark.parametrize("status", [404, 410])
+async def test_what_upstream_does_not_know_at_first_is_asked_for_again(tmp_path: Path, status: int) -> None:
+    upstream = Upstream((status, {"error": {"message": "not here yet"}}), (200, FINISHED))
+    async with world(tmp_path, upstream) as here:
+        with here.node(**SOON) as node:
+            await node.make(key_of(node)["secret"])
+            assert (await node.heard()).cost_microusd == COST
+            assert node.sums()["unknown_calls"] == 0
+
+
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 async def test_what_ended_without_usage_is_unknown(tmp_path: Path, status: str) -> None:
     async with world(tmp_path, Upstream((200, {**QUEUED, "status": status}))) as here:
