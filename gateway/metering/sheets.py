@@ -1,11 +1,11 @@
 """Tables for spreadsheets: CSV (RFC 4180), and sums of usage as rows of one. Pure.
 
-What clients chose, such as tags and models, never becomes a formula there. Money is there twice: in micro-dollars, to
+What clients chose, such as tags and models, never becomes a formula there, nor cells of its own, though spreadsheets of
+some languages take semicolons for separators, and some tabs. Money is there twice: in micro-dollars, to
 add up, and in dollars; where nothing has a price, neither is.
 """
 
-import csv
-import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, tzinfo
 
@@ -15,15 +15,14 @@ from gateway.metering.ledger_query import Sums, UsageGroup
 
 _SUMS = Sums.__struct_fields__
 _NAMED = ("team", "key")
-_FORMULAS = "=+-@\uff1d\uff0b\uff0d\uff20"
-"""What spreadsheets take for the beginning of a formula, and the wide forms that some of them fold into it."""
+_FORMULA = re.compile(r"""(\A|[;\t\r\n])(?=[\s"]*[=+\-@\uff1d\uff0b\uff0d\uff20])|\A(?=[\t\r\n])""")
+"""Where what spreadsheets take for a formula may begin, also in wide forms, which some of them fold into it."""
+_QUOTED = re.compile(r'[",;\t\r\n]')
 
 
 def csv_text(rows: Iterable[Sequence[str | int | None]], *, line_end: str = "\r\n") -> str:
     """Lines of comma-separated values; None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator=line_end).writerows([_safe(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    return "".join(",".join(map(_written, row)) + line_end for row in rows)
 
 
 def usage_head(words: Sequence[str]) -> list[str]:
@@ -58,9 +57,9 @@ def _usd(microusd: int) -> str:
     return f"{microusd // 1_000_000}.{microusd % 1_000_000:06}"
 
 
-def _safe(cell: str | int | None) -> str | int | None:
+def _written(cell: str | int | None) -> str:
     """An apostrophe keeps a spreadsheet from computing text (OWASP, CSV injection). A number is one, also below 0."""
     if not isinstance(cell, str):
-        return cell
-    start = cell.lstrip()[:1]
-    return f"'{cell}" if (start and start in _FORMULAS) or cell[:1] in ("\t", "\r", "\n") else cell
+        return "" if cell is None else str(cell)
+    text = _FORMULA.sub(r"\1'", cell)
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text

@@ -66,10 +66,17 @@ def test_hours_are_written_as_moments_of_the_time_zone(world: LedgerWorld) -> No
         ("-1", "'-1"),
         ("@SUM(A1)", "'@SUM(A1)"),
         (' =HYPERLINK("http://x")', '\' =HYPERLINK("http://x")'),
-        ("\t=1", "'\t=1"),
+        ("\t=1", "'\t'=1"),
+        ("\tx", "'\tx"),
+        ('x;"=1+1"', 'x;\'"=1+1"'),
         ("\uff1d1", "'\uff1d1"),
         ('a,"b"\r\nc', 'a,"b"\r\nc'),
         ("a=b", "a=b"),
+        ("x;=1+1", "x;'=1+1"),
+        ("x; =1+1;@y", "x;' =1+1;'@y"),
+        ("a\t-1", "a\t'-1"),
+        ("a\n+1\r@b", "a\n'+1\r'@b"),
+        ("a;b,=c", "a;b,=c"),
     ],
 )
 def test_what_a_client_has_named_is_no_formula(world: LedgerWorld, name: str, cell: str) -> None:
@@ -80,6 +87,21 @@ def test_what_a_client_has_named_is_no_formula(world: LedgerWorld, name: str, ce
         else rows(world.admin, group_by="model,tag:step")
     )
     assert (cell, cell) in {(row["model"], row["tag:step"]) for row in found}
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_cell_is_a_formula_whatever_a_spreadsheet_takes_for_a_separator(world: LedgerWorld, separator: str) -> None:
+    world.put(world.call("req_6", "eve", model='"x";=1+1;"=1+1";y', tags={"step": "x\t=1+1\t\n=1+1\n;\t =1+1"}))
+    text = world.admin.get("/usage", **DAY, format="csv", group_by="model,tag:step").content.decode()
+    cells = [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) for cell in row]
+    assert "1+1" in text
+    assert not [cell for cell in cells if cell.lstrip()[:1] in ("=", "+", "-", "@")]
+
+
+def test_a_spreadsheet_that_takes_several_separators_finds_the_same_cells(world: LedgerWorld) -> None:
+    world.put(world.call("req_6", "eve", model="x;y", tags={"step": "x\ty"}))
+    text = world.admin.get("/usage", **DAY, format="csv", group_by="model,tag:step").content.decode()
+    assert '"x;y","x\ty",1,' in text
 
 
 def test_a_document_of_many_pages_has_each_group_once(both: LedgerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
