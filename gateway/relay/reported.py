@@ -25,7 +25,7 @@ _EVENTS = b"text/event-stream"
 class Reported:
     """Reads usage out of one reply, whose headers are `fields`."""
 
-    __slots__ = ("_coding", "_is_stream", "_kept", "_kept_bytes", "_tail", "is_coded", "is_document")
+    __slots__ = ("_coding", "_is_stream", "_kept", "_kept_bytes", "_tail", "is_document")
 
     def __init__(self, fields: Mapping[bytes, bytes]) -> None:
         content_type = fields.get(b"content-type", b"")
@@ -33,7 +33,6 @@ class Reported:
         """It is of use only when it is whole."""
         self._is_stream = not self.is_document and content_type.lower().startswith(_EVENTS)
         self._coding = fields.get(b"content-encoding")
-        self.is_coded = self._coding is not None
         self._kept: list[bytes] | None = [] if self.is_document or self._is_stream else None
         self._kept_bytes = 0
         self._tail = b""
@@ -60,7 +59,7 @@ class Reported:
         return usage_of_stream(text) if self._is_stream else usage_of_reply(text)
 
     async def text_of(self, body: bytes) -> bytes:
-        """A whole reply, decoded; b"" where that is not possible. Only what `is_coded` need be asked about."""
+        """A whole reply, decoded; b"" where that is not possible."""
         if self._coding is None:
             return body
         try:
