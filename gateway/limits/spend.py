@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
-from sqlalchemy import delete, exists, select, tuple_
+from sqlalchemy import delete, exists, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StoreUnavailable
@@ -23,7 +23,7 @@ from gateway.limits.alerts import Alerts, Reached
 from gateway.limits.budget_id import place
 from gateway.limits.rules import Period, Rule
 from gateway.store.engine import Store
-from gateway.store.tables import alerts, spend, spend_batches
+from gateway.store.tables import alerts, due_responses, spend, spend_batches
 from gateway.store.upsert import insert_into
 
 _log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Spend:
         self._has_failed = False
         self.dropped_microusd = 0
         """What could not be kept, for want of room."""
+        self._reset_at: dict[str, float] = {}
         self._newest: dict[tuple[str, Period | None], Reached] = {}
 
     def __repr__(self) -> str:
@@ -136,19 +137,30 @@ class Spend:
                 found[gathered.rule.id] += gathered.microusd
         return found
 
+    def was_reset_since(self, rule_id: str, at_s: float) -> bool:
+        """Whether this process has reset a budget after that Unix time; which others did, `due_responses` tells."""
+        return self._reset_at.get(rule_id, 0.0) > at_s
+
     async def reset(self, rules: Sequence[Rule]) -> None:
-        """Nothing was spent of these budgets, and nobody was told of it. Raises StoreUnavailable."""
+        """Nothing was spent of these budgets, and nobody was told of it. Raises StoreUnavailable.
+
+        What responses in the background had reserved of them is forgotten as well: it is in no counter any more.
+        """
         async with self._turn:
             await self._write_all()
             for rule in rules:
                 self._gathered.pop(rule.id, None)
                 self._refused.pop(rule.id, None)
                 self._newest.pop((place(rule)[0], rule.period), None)
+                if len(self._reset_at) >= self._max_budgets:
+                    self._reset_at.clear()
+                self._reset_at[rule.id] = self._now()
             places = [place(rule) for rule in rules]
             async with self._store.writing() as connection:
                 for table in (spend, alerts):
                     here = tuple_(table.c.subject_id, table.c.window_id).in_(places)
                     await connection.execute(delete(table).where(here))
+                await _forget_reserved(connection, [rule.id for rule in rules])
 
     def start(self) -> None:
         """Write in the background."""
@@ -301,6 +313,17 @@ class Spend:
             _log.info("Windows of budgets that are over cannot be deleted now; the database is away.")
         except Exception:  # what is over does no harm, and what is spent must still be written
             _log.exception("Windows of budgets that are over cannot be deleted.")
+
+
+async def _forget_reserved(connection: AsyncConnection, rule_ids: Sequence[str]) -> None:
+    table = due_responses.c
+    teams = {rule_id.partition("/")[0] for rule_id in rule_ids}
+    query = select(table.response_id, table.reserved).where(table.team_id.in_(teams)).order_by(table.response_id)
+    for response_id, reserved in (await connection.execute(query.with_for_update())).all():
+        kept = {rule_id: amount for rule_id, amount in reserved.items() if rule_id not in rule_ids}
+        if len(kept) < len(reserved):
+            here = table.response_id == response_id
+            await connection.execute(update(due_responses).where(here).values(reserved=kept))
 
 
 def _row(gathered: _Gathered, at: int) -> dict[str, object]:

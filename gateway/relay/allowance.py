@@ -49,6 +49,8 @@ class _Due(NamedTuple):
     asked: Asked
     demand: Demand
     quota: Quota
+    since_s: float
+    """Unix time."""
 
 
 class Allowance:
@@ -183,17 +185,23 @@ class Allowance:
         self.limiter.charge(Demand(record.id, quota.team_id, *late))
 
     def _reserved(self, record: CallRecord, due: _Due | None) -> Mapping[str, int]:
-        """What stands of a call whose usage is `record`, by rule id."""
-        if due is not None:
-            return {charge.rule.id: charge.amount for charge in (*due.demand.charges, *due.demand.endpoint)}
-        return record.due.reserved if record.due is not None and self._is_shared else {}
+        """What stands of a call whose usage is `record`, by rule id. Of a budget that was reset since, nothing does."""
+        if due is None:
+            return record.due.reserved if record.due is not None and self._is_shared else {}
+        kept = None if record.due is None else record.due.reserved
+        return {
+            rule.id: amount
+            for rule, amount in ((charge.rule, charge.amount) for charge in (*due.demand.charges, *due.demand.endpoint))
+            if (kept is None or rule.id in kept)
+            and (self._spend is None or not self._spend.was_reset_since(rule.id, due.since_s))
+        }
 
     def _remember_due(self, call: LiveCall, asked: Asked) -> None:
         principal, made = call.principal, call.new_ids
         if asked.demand is None or principal is None or principal.quota is None or made is None:
             return
         if made.response_id is not None:
-            self._due[made.response_id] = _Due(asked, asked.demand, principal.quota)
+            self._due[made.response_id] = _Due(asked, asked.demand, principal.quota, time.time())
             if len(self._due) > _MOST_DUE:
                 self._due.popitem(last=False)
 

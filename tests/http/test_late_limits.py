@@ -163,6 +163,43 @@ async def test_what_another_node_made_is_charged_for_what_it_used(tmp_path: Path
     assert left["team/tokens"] < TOKENS - 30_000
 
 
+@pytest.mark.parametrize("has_redis", [False, True], ids=["memory", "redis"])
+@pytest.mark.parametrize("is_written", [False, True], ids=["at once", "later"])
+async def test_a_reset_forgets_what_responses_in_the_background_have_reserved(
+    tmp_path: Path, *, has_redis: bool, is_written: bool
+) -> None:
+    upstream = Upstream(5)
+    async with world(tmp_path, upstream, nodes=1, has_redis=has_redis) as (node,):
+        ada = team_of_two(node)[0]
+        made_ids = [await node.make(ada["secret"], max_output_tokens=10_000) for _ in range(5)]
+        if is_written:
+            await node.write_ledger()
+        for whose in ({"team": "engines"}, {"key": ada["id"]}):
+            assert node.admin.post("/limits/reset", {**whose, "dimension": "budget"}).status_code == 200
+        spent = await node.make(ada["secret"], max_output_tokens=10_000)
+        for made_id in made_ids:
+            await node.call(ada["secret"], "GET", f"/{made_id}")
+            await node.heard()
+        left = BUDGET - 100_000 - 5 * upstream.cost
+        assert node.left(ada)["key/budget"] == pytest.approx(left, abs=20), spent  # an estimate of its input
+
+
+async def test_what_is_reset_on_one_node_another_does_not_give_back(tmp_path: Path) -> None:
+    upstream = Upstream(5)
+    async with world(tmp_path, upstream, nodes=2, has_redis=True) as (one, other):
+        ada = team_of_two(one)[0]
+        made_id = await other.make(ada["secret"], max_output_tokens=10_000)
+        await other.write_ledger()
+        assert one.admin.post("/limits/reset", {"key": ada["id"], "dimension": "budget"}).status_code == 200
+        await other.make(ada["secret"], max_output_tokens=10_000)
+        await other.call(ada["secret"], "GET", f"/{made_id}")
+        await other.heard()
+        await other.make(ada["secret"], max_output_tokens=10_000)  # word of the charge goes with it
+        left = one.left(ada)
+        assert left["key/budget"] == pytest.approx(BUDGET - 200_000 - upstream.cost, abs=40)
+        assert left["team/budget"] == left["key/budget"]
+
+
 async def test_responses_in_the_background_teach_how_long_answers_are(tmp_path: Path) -> None:
     async with world(tmp_path, Upstream(5_000), nodes=1, has_redis=False) as (node,):
         made(node.admin.post("/teams", {"name": "engines", "limits": {"tokens_per_day": 10**9}}))
