@@ -132,6 +132,7 @@ class RedisLimiter:
         self._share.charge(demand)
         for part in self._cells.parts(demand, by_tag=self._server.is_cluster):
             self._tell(part, part.amounts, part.amounts)
+            self._spending.doubt(self._lane(part.tag), part)
 
     async def standings(self, rules: Sequence[Rule]) -> list[Standing]:
         """As `Limiter.standings`. While Redis is away: of this node's share, or as if nothing was counted."""
@@ -262,8 +263,7 @@ class RedisLimiter:
             self._lane(part.tag).end(cancelled(part))
 
     def _end(self, call_id: str, actual: Mapping[str, int] | None) -> None:
-        held = self._held.pop(call_id, None)
-        if held is None:
+        if (held := self._held.pop(call_id, None)) is None:
             return
         self._share.end(call_id, actual)
         for part in held.parts:

@@ -66,11 +66,12 @@ class Spending:
         spent = await self._read([cell.rule for cell in cells])
         for cell in cells:
             lane.seed(cell, 0 if spent is None else spent.get(cell.rule.id, 0))
-        if cells and self._load_spent is not None:
-            looks = object()
-            self._looks.update((cell.rule.id, looks) for cell in cells)
-            pauses_s = _LOOK_AGAIN_S if spent is not None else (_READ_AGAIN_S, *_LOOK_AGAIN_S)
-            self._spawn(self._look_again(lane, cells, looks, pauses_s))
+        self._look_later(lane, cells, _LOOK_AGAIN_S if spent is not None else (_READ_AGAIN_S, *_LOOK_AGAIN_S))
+
+    def doubt(self, lane: Lane, part: Part) -> None:
+        """Something is given back that Redis may have forgotten since: counters are raised to what is read again."""
+        cells = [cell for cell, amount in zip(part.cells, part.amounts, strict=True) if amount < 0]
+        self._look_later(lane, [cell for cell in cells if cell.rule.id not in self._looks], _LOOK_AGAIN_S)
 
     async def last_seen(self, rules: Sequence[Rule]) -> Mapping[str, int]:
         """Micro-dollars by rule id, at least of those budgets among `rules`; it goes on to change."""
@@ -80,6 +81,12 @@ class Spending:
             for rule in unseen:
                 self._note(rule.id, spent.get(rule.id, 0))
         return self._seen
+
+    def _look_later(self, lane: Lane, cells: Sequence[Cell], pauses_s: Sequence[float]) -> None:
+        if cells and self._load_spent is not None:
+            looks = object()
+            self._looks.update((cell.rule.id, looks) for cell in cells)
+            self._spawn(self._look_again(lane, cells, looks, pauses_s))
 
     async def _look_again(self, lane: Lane, cells: Sequence[Cell], looks: object, pauses_s: Sequence[float]) -> None:
         """Until these budgets are reset, or begin anew."""

@@ -231,6 +231,24 @@ async def test_what_other_gateways_had_yet_to_write_as_redis_forgot_it_is_counte
         await until(is_counted)
 
 
+async def test_what_redis_has_forgotten_and_is_given_back_all_the_same_is_counted_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def load(rules: Sequence[Rule]) -> Mapping[str, int]:
+        return dict.fromkeys([rule.id for rule in rules], 990_000)
+
+    monkeypatch.setattr("gateway.limits.spending._LOOK_AGAIN_S", ())
+    async with limiting(server.url, load_spent=load) as limiter:  # type: ignore[arg-type]
+        assert (await limiter.admit(call({BUDGET: 600}))).admitted
+        monkeypatch.setattr("gateway.limits.spending._LOOK_AGAIN_S", (0.01,))
+        limiter.charge(call({BUDGET: -50_000}))  # it was reserved in a counter that is gone
+
+        async def is_counted() -> bool:
+            return await left(limiter, BUDGET) == [10_000]
+
+        await until(is_counted)
+
+
 async def test_what_is_read_in_the_moment_of_a_reset_does_not_undo_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
