@@ -91,7 +91,6 @@ class Proxy:
         self._headers = headers
         self._objects = relay.objects
         self._base_path = base_path
-        self.settlement = Settlement(allowance, MAKES_RESPONSES)
         self._routes = RouteTable()
         self.repeated = RepeatedHeads()
         self._ids = CallIds()
@@ -105,6 +104,7 @@ class Proxy:
         self.begin_trace: Callable[[Iterable[tuple[bytes, bytes]]], TraceContext] | None = None
         """Gives a call with these headers its place in a trace, where traces are on."""
         self.open_calls: set[LiveCall] = set()
+        self.settlement = Settlement(allowance, MAKES_RESPONSES, self.open_calls)
         allowance.room.on_look = EndedKeys(directory, self.open_calls).look
         self.draining = False
 

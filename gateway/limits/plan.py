@@ -70,6 +70,16 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     endpoint: str | None = None
 
 
+class Bound(NamedTuple):
+    """Rules may bind a call, those of money among them if `has_budgets`."""
+
+    has_budgets: bool
+
+
+_UNSEEN = Bound(has_budgets=True)
+"""Of a key of which that was not looked at yet."""
+
+
 class _Binding(NamedTuple):
     """Rules that bind a call, by how their amounts come about: charges of one unit, and rules that tokens are for."""
 
@@ -80,14 +90,14 @@ class _Binding(NamedTuple):
 class _Compiled:
     """The rules of one key and its team."""
 
-    __slots__ = ("base", "budgets", "by_model", "from_s", "is_bound", "patterns", "quota", "until_s")
+    __slots__ = ("base", "bound", "budgets", "by_model", "from_s", "patterns", "quota", "until_s")
 
     def __init__(self, quota: Quota, base: _Binding, patterns: tuple[tuple[str, _Binding], ...]) -> None:
         self.quota = quota
         self.base = base
         self.patterns = patterns
         self.by_model: dict[str, _Binding] = {}
-        self.is_bound: bool | None = None
+        self.bound: Bound | None = _UNSEEN
         self.budgets: tuple[Rule, ...] = ()
         self.from_s = self.until_s = 0.0
         """The time for which `budgets` are those of the windows then open."""
@@ -132,12 +142,14 @@ class Planner:
                 charges += tuple([Charge(rule, cost) for rule in budgets])
         return Demand(call_id, quota.team_id, charges, endpoint)
 
-    def binds(self, quota: Quota, endpoint: str) -> bool:
-        """Whether any rule may be for a call of this key's to that endpoint; where none is, there is nothing to ask."""
+    def binds(self, quota: Quota, endpoint: str) -> Bound | None:
+        """What may bind a call of this key's to that endpoint; None where no rule does, and there is nothing to ask."""
         compiled = self._of(quota)
-        if compiled.is_bound is None:
-            compiled.is_bound = bool(self.rules(quota, 0.0) or self.endpoint_rules(endpoint))
-        return compiled.is_bound
+        if compiled.bound is _UNSEEN:
+            rules = (*self.rules(quota, 0.0), *self.endpoint_rules(endpoint))
+            has_budgets = any(rule.dimension == "budget" for rule in rules)
+            compiled.bound = Bound(has_budgets) if rules else None
+        return compiled.bound
 
     def rules(self, quota: Quota, now_s: float) -> tuple[Rule, ...]:
         """Every rule of a key, its team and the team's models, for showing them and for resetting them."""
@@ -243,12 +255,15 @@ class Planner:
 
 def actual(demand: Demand, *, tokens: int | None, cost_microusd: int | None) -> dict[str, int]:
     """What a call came to, by rule id, as `Limiter.settle` takes it. None: not known, so that the estimate stands."""
-    amounts: dict[Dimension, int | None] = {"tokens": tokens, "budget": cost_microusd}
-    return {
-        charge.rule.id: amount
-        for charge in (*demand.charges, *demand.endpoint)
-        if (amount := amounts.get(charge.rule.dimension)) is not None
-    }
+    told: dict[str, int] = {}
+    for charge in (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges:
+        rule = charge.rule
+        if rule.dimension == "tokens":
+            if tokens is not None:
+                told[rule.id] = tokens
+        elif rule.dimension == "budget" and cost_microusd is not None:
+            told[rule.id] = cost_microusd
+    return told
 
 
 def _charges(binding: _Binding, tokens: int | None) -> tuple[Charge, ...]:

@@ -32,14 +32,18 @@ _MOST_DUE = 10_000
 class Asked:
     """What one call was estimated to take, and what was granted to it."""
 
-    __slots__ = ("answers", "demand", "input_tokens", "model", "output_tokens", "prompt_bytes")
+    __slots__ = ("answers", "demand", "has_budgets", "input_tokens", "model", "output_tokens", "prompt_bytes")
 
-    def __init__(self, model: str, size: int, answers: int, input_tokens: int, output_tokens: int) -> None:
+    def __init__(  # noqa: PLR0913 - a value for each slot
+        self, model: str, size: int, answers: int, input_tokens: int, output_tokens: int, *, has_budgets: bool
+    ) -> None:
         self.model = model
         self.prompt_bytes = size
         self.answers = answers
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
+        self.has_budgets = has_budgets
+        """What it will cost matters."""
         self.demand: Demand | None = None
 
 
@@ -87,11 +91,12 @@ class Allowance:
 
         `max_tokens`: of each of its `answers`; 0 where it has no output, None where it does not say.
         """
-        if principal.quota is None or not self.planner.binds(principal.quota, ENDPOINT):
+        bound = None if principal.quota is None else self.planner.binds(principal.quota, ENDPOINT)
+        if bound is None:
             return None
         size = prompt_bytes(body)
         estimated = self.meter.estimator.estimate(principal.team_id, model, size, max_tokens, answers)
-        return Asked(model, size, answers, *estimated)
+        return Asked(model, size, answers, *estimated, has_budgets=bound.has_budgets)
 
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.
@@ -101,13 +106,15 @@ class Allowance:
         principal = call.principal
         if principal is None or principal.quota is None:
             raise InternalError("The gateway failed on a bug of its own: a call of nobody's was to be limited.")
-        price = self.meter.prices.price_of(asked.model)
+        quota = principal.quota
+        price = self.meter.prices.price_of(asked.model) if asked.has_budgets else None
         cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
         ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
-        demand = self.planner.demand(call.id.decode(), principal.quota, ask, time.time())
+        demand = self.planner.demand(call.id.decode(), quota, ask, time.time())
         if not demand.charges and not demand.endpoint:
             return 0.0
-        waited_s, max_wait_s = 0.0, self._patience_s(principal.quota)
+        own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
+        waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
         if max_wait_s > 0:
             decision, waited_s = await self.room.admit(
                 demand, whose=principal.key_id, max_wait_s=max_wait_s, held_bytes=len(call.body)
@@ -121,12 +128,6 @@ class Allowance:
         asked.demand = demand
         call.limit_headers = limit_headers(decision.standings)
         return waited_s
-
-    def _patience_s(self, quota: Quota) -> float:
-        for own in (quota.key.max_wait_s, quota.team.max_wait_s):
-            if own is not None:
-                return own
-        return self._max_wait_s
 
     def _refuse(self, decision: Decision, demand: Demand) -> None:
         rule = decision.binding

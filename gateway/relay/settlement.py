@@ -1,22 +1,25 @@
 """Settles calls that have ended, each once: what it used, its limits made true, and all who watch told.
 
-Calls that end in one turn of the event loop are settled together in its next, one step for all before the next step:
-each step then finds its code and data in the processor's caches for all calls but the first, and the ledger writes
-once. Only then do their clients get the last of their replies: whoever saw a call end finds it in the ledger.
+Under load calls that end in one turn of the event loop are settled together in its next, one step for all before the
+next step: each step then finds its code and data in the processor's caches for all calls but the first, and the ledger
+writes once. Only then do their clients get the last of their replies: whoever saw a call end finds it in the ledger.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from gateway.call import CallRecord, Recorded, Route
-from gateway.metering.meter import UNKNOWN, Measured
+from gateway.metering.meter import UNKNOWN
 from gateway.relay.allowance import Allowance
 from gateway.relay.late_record import late_record
 from gateway.relay.live import LiveCall
 
 Observer = Callable[[Sequence[Recorded]], None]
 """Is told of every call once, of those together that are settled together."""
+
+FEW_CALLS = 4
+"""With fewer under way than that, a call is settled at once: hardly another one ends in the same turn."""
 
 _log = logging.getLogger("gateway")
 
@@ -37,11 +40,13 @@ def each(observe: Callable[[CallRecord, str], None]) -> Observer:
 class Settlement:
     """Takes calls in `end`; `is_behind` while some of them are not settled. Use it on one event loop.
 
-    What is told late, of a response in the background, is a call by the route `makes_responses`.
+    `open_calls` are those under way. What is told late, of a response in the background, is a call by the route
+    `makes_responses`.
     """
 
-    def __init__(self, allowance: Allowance, makes_responses: Route) -> None:
+    def __init__(self, allowance: Allowance, makes_responses: Route, open_calls: Collection[LiveCall]) -> None:
         self._allowance = allowance
+        self._open_calls = open_calls
         self._makes_responses = makes_responses
         self._observers: tuple[Observer, ...] = ()
         self._ended: list[LiveCall] = []
@@ -57,18 +62,26 @@ class Settlement:
         self._observers += (observer,)
 
     def end(self, call: LiveCall) -> None:
-        """Settle `call` in the loop's next turn, and let go of the end of its reply. Never raises."""
+        """Settle `call`, in the loop's next turn at the latest, and let go of the end of its reply. Never raises."""
         call.on_end = None
-        if not self._ended:
-            asyncio.get_running_loop().call_soon(self._settle)
         self._ended.append(call)
+        if len(self._ended) > 1:
+            return
+        if len(self._open_calls) < FEW_CALLS:
+            self._settle()
+        else:
+            asyncio.get_running_loop().call_soon(self._settle)
 
     def _settle(self) -> None:
         calls, self._ended = self._ended, []
         settled = [(call, recorded) for call in calls if (recorded := self._measured(call)) is not None]
+        settle = self._allowance.settle
         for call, (record, _) in settled:
             if call.asked is not None:
-                self._make_true(call, record)
+                try:
+                    settle(call, record)
+                except Exception:
+                    _log.exception("the limits of call %s could not be settled on a bug", record.id)
         told = [recorded for _, recorded in settled]
         for observe in self._observers:
             self._tell(observe, told)
@@ -81,18 +94,15 @@ class Settlement:
     # A bug with one call is no business of those that ended with it.
 
     def _measured(self, call: LiveCall) -> Recorded | None:
-        for measure in (self._allowance.meter.measure, _unknown):
-            try:
-                return call.record(measure(call)), call.detail
-            except Exception:
-                _log.exception("call %s could not be measured on a bug", call.id.decode())
-        return None
-
-    def _make_true(self, call: LiveCall, record: CallRecord) -> None:
         try:
-            self._allowance.settle(call, record)
+            return call.record(self._allowance.meter.measure(call)), call.detail
         except Exception:
-            _log.exception("the limits of call %s could not be settled on a bug", record.id)
+            _log.exception("call %s could not be measured on a bug", call.id.decode())
+        try:
+            return call.record(UNKNOWN), call.detail
+        except Exception:
+            _log.exception("call %s could not be recorded on a bug", call.id.decode())
+            return None
 
     def _tell(self, observe: Observer, recorded: Sequence[Recorded]) -> None:
         try:
@@ -115,7 +125,3 @@ class Settlement:
             call.wire.let_go()
         except Exception:
             _log.exception("the end of the reply to call %s could not be sent on a bug", call.id.decode())
-
-
-def _unknown(_: LiveCall) -> Measured:
-    return UNKNOWN

@@ -14,7 +14,7 @@ from gateway.metering.meter import Meter
 from gateway.metering.prices import load_prices
 from gateway.relay.allowance import Allowance
 from gateway.relay.live import LiveCall
-from gateway.relay.settlement import Settlement, each
+from gateway.relay.settlement import FEW_CALLS, Settlement, each
 from gateway.terms import Limits, Quota
 
 MODEL = "openai/gpt-5.2"
@@ -44,12 +44,14 @@ class Wire:
 
 
 class World:
-    """A settlement that is watched, and a limit of one call at a time."""
+    """A settlement that is watched, with so many calls under way, and a limit of one call at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_calls: int = FEW_CALLS) -> None:
         planner = Planner(Policy(key=Limits(parallel=1)))
         self.allowance = Allowance(planner, MemoryLimiter(), Meter(load_prices(None), Estimator()))
-        self.settlement = Settlement(self.allowance, MAKES_RESPONSES)
+        self.settlement = Settlement(
+            self.allowance, MAKES_RESPONSES, [LiveCall(b"", "POST", Wire("", []))] * open_calls
+        )
         self.told: list[str] = []
         """The ids of each batch of records, and the names of replies that were let go, in their order."""
         self.settlement.add_observer(self._observe)
@@ -79,6 +81,12 @@ async def test_calls_that_end_in_one_turn_are_told_together_and_then_answered() 
     world.call("c").end("done")
     await one_turn()
     assert world.told[3:] == ["c", "reply c"]
+
+
+async def test_with_few_calls_under_way_each_is_settled_at_once() -> None:
+    world = World(FEW_CALLS - 1)
+    world.call("a").end("done")
+    assert (world.settlement.is_behind, world.told) == (False, ["a", "reply a"])
 
 
 async def test_a_call_is_settled_once_however_often_it_ends() -> None:
