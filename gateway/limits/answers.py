@@ -29,17 +29,23 @@ def limit_headers(standings: Iterable[Standing]) -> RawHeaders:
     tightest: dict[Dimension, Standing] = {}
     for standing in standings:
         rule = standing.rule
-        if rule.dimension in _TOLD and not rule.shadow:
-            other = tightest.get(rule.dimension)
-            if other is None or (standing.remaining, -standing.reset_us) < (other.remaining, -other.reset_us):
-                tightest[rule.dimension] = standing
-    for dimension, standing in tightest.items():
-        limit, remaining, reset = _TOLD[dimension]
-        headers += (
-            (limit, b"%d" % standing.rule.limit),
-            (remaining, b"%d" % standing.remaining),
-            (reset, duration(standing.reset_us)),
-        )
+        if rule.shadow:
+            continue
+        other = tightest.get(rule.dimension)
+        if (
+            other is None
+            or standing.remaining < other.remaining
+            or (standing.remaining == other.remaining and standing.reset_us > other.reset_us)
+        ):
+            tightest[rule.dimension] = standing
+    for dimension, (limit, remaining, reset) in _TOLD.items():
+        told = tightest.get(dimension)
+        if told is not None:
+            headers += (
+                (limit, b"%d" % told.rule.limit),
+                (remaining, b"%d" % told.remaining),
+                (reset, duration(told.reset_us)),
+            )
     return headers
 
 

@@ -104,7 +104,7 @@ class _Compiled:
 
     def binding(self, model: str | None) -> _Binding:
         """The rules of key, team and model."""
-        if not self.patterns or model is None:
+        if model is None:
             return self.base
         found = self.by_model.get(model)
         if found is None:
@@ -128,7 +128,7 @@ class Planner:
     def demand(self, call_id: str, quota: Quota, ask: Ask, now_s: float) -> Demand:
         """All that a call asks, at Unix time `now_s`."""
         compiled = self._of(quota)
-        charges, token_rules = compiled.binding(ask.model)
+        charges, token_rules = compiled.binding(ask.model) if compiled.patterns else compiled.base
         endpoint: tuple[Charge, ...] = ()
         if ask.endpoint is not None:
             binding = self._endpoints.get(ask.endpoint) or self._of_endpoint(ask.endpoint)
@@ -138,8 +138,8 @@ class Planner:
             # Less than one unit would pass a limit that is used up.
             tokens, cost = max(ask.tokens, 1), max(ask.cost_microusd, 1)
             charges += tuple([Charge(rule, tokens) for rule in token_rules])
-            if budgets := self._budgets(compiled, now_s):
-                charges += tuple([Charge(rule, cost) for rule in budgets])
+            if compiled.bound is not None and compiled.bound.has_budgets:
+                charges += tuple([Charge(rule, cost) for rule in self._budgets(compiled, now_s)])
         return Demand(call_id, quota.team_id, charges, endpoint)
 
     def binds(self, quota: Quota, endpoint: str) -> Bound | None:

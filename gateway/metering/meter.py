@@ -117,9 +117,10 @@ class Meter:
 
     def _learn(self, call: Ended, usage: Usage) -> None:
         """Where something is made of it: of calls that limits bind, and of streams, which are cut at times."""
-        asked = call.asked
+        asked, principal = call.asked, call.principal
+        team_id = "" if principal is None else principal.team_id
         size, answers = (prompt_bytes(call.body), 1) if asked is None else (asked.prompt_bytes, asked.answers)
-        self.estimator.learn(_team_id(call), call.model or "", size, usage, answers)
+        self.estimator.learn(team_id, call.model or "", size, usage, answers)
 
     def _estimated(self, call: Ended, route: Route) -> Measured:
         """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""

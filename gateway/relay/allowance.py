@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from gateway.call import CallRecord, Principal, Usage
 from gateway.errors import InternalError
 from gateway.limits.answers import limit_headers, refusal
@@ -29,22 +31,17 @@ _MOST_DUE = 10_000
 """Responses in the background of which it is remembered what they reserved; the oldest make room."""
 
 
-class Asked:
+class Asked(msgspec.Struct, gc=False):
     """What one call was estimated to take, and what was granted to it."""
 
-    __slots__ = ("answers", "demand", "has_budgets", "input_tokens", "model", "output_tokens", "prompt_bytes")
-
-    def __init__(  # noqa: PLR0913 - a value for each slot
-        self, model: str, size: int, answers: int, input_tokens: int, output_tokens: int, *, has_budgets: bool
-    ) -> None:
-        self.model = model
-        self.prompt_bytes = size
-        self.answers = answers
-        self.input_tokens = input_tokens
-        self.output_tokens = output_tokens
-        self.has_budgets = has_budgets
-        """What it will cost matters."""
-        self.demand: Demand | None = None
+    model: str
+    prompt_bytes: int
+    answers: int
+    input_tokens: int
+    output_tokens: int
+    has_budgets: bool
+    """What it will cost matters."""
+    demand: Demand | None = None
 
 
 class _Due(NamedTuple):
@@ -96,7 +93,7 @@ class Allowance:
             return None
         size = prompt_bytes(body)
         estimated = self.meter.estimator.estimate(principal.team_id, model, size, max_tokens, answers)
-        return Asked(model, size, answers, *estimated, has_budgets=bound.has_budgets)
+        return Asked(model, size, answers, *estimated, bound.has_budgets)
 
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.
