@@ -114,8 +114,12 @@ class GatewayCycle(RequestResponseCycle):
             self._news.set()
 
     def be_last(self) -> None:
-        """End the connection after this reply, which says so if it has not begun and is no event stream."""
-        self.keep_alive = self.is_ordinary = False
+        """End the connection after this reply, which says so if it has not begun and is no event stream.
+
+        A reply that is whole, and only waits to be sent, is not the last one: it does not say so.
+        """
+        if not self._is_whole:
+            self.keep_alive = self.is_ordinary = False
 
     def fill(self, body: bytes) -> None:
         """The request's whole body is there."""

@@ -1,4 +1,4 @@
-"""A reply whose client is gone before it is sent is complete all the same: nobody is to log it as left undone."""
+"""What becomes of a reply between its end and its being sent."""
 
 import asyncio
 from typing import TYPE_CHECKING, cast
@@ -21,11 +21,27 @@ class Gone(asyncio.Transport):
         raise AssertionError(data)
 
 
-async def test_a_reply_to_a_client_that_is_gone_counts_as_complete() -> None:
-    transport = Gone()
-    scope = {"method": "GET", "http_version": "1.1", "headers": []}
-    cycle = GatewayCycle(
-        scope,
+class There(asyncio.Transport):
+    """A connection: what was written to it, and whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_closed = False
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def cycle_on(transport: asyncio.Transport) -> GatewayCycle:
+    return GatewayCycle(
+        {"method": "GET", "http_version": "1.1", "headers": []},
         transport,
         FlowControl(transport),
         cast("logging.Logger", None),
@@ -33,6 +49,32 @@ async def test_a_reply_to_a_client_that_is_gone_counts_as_complete() -> None:
         expects_100=False,
         keep_alive=True,
     )
-    await cycle.send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+
+
+LENGTH = [(b"content-length", b"2")]
+
+
+async def test_a_reply_to_a_client_that_is_gone_counts_as_complete() -> None:
+    cycle = cycle_on(Gone())
+    await cycle.send({"type": "http.response.start", "status": 200, "headers": LENGTH})
     await cycle.send({"type": "http.response.body", "body": b"ok"})
     assert cycle.response_complete
+
+
+def test_a_connection_is_not_closed_behind_a_reply_that_did_not_say_so() -> None:
+    transport = There()
+    cycle = cycle_on(transport)
+    cycle.holds_end = True
+    assert cycle.respond_now(200, LENGTH, b"ok", b"2")
+    cycle.be_last()
+    cycle.let_go()
+    assert transport.written.endswith(b"\r\n\r\nok")
+    assert (b"connection: close" in transport.written, transport.is_closed) == (False, False)
+
+
+def test_a_reply_that_is_told_to_be_the_last_in_time_says_so() -> None:
+    transport = There()
+    cycle = cycle_on(transport)
+    cycle.be_last()
+    assert cycle.respond_now(200, LENGTH, b"ok", b"2")
+    assert (b"connection: close" in transport.written, transport.is_closed) == (True, True)
