@@ -31,6 +31,7 @@ from openai import OpenAI
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from tests.support.missing import is_missing
 from tests.support.ports import free_port
 from tests.test_container import ACCOUNT_KEY, ROOT, built_image, podman
 
@@ -185,7 +186,7 @@ def node_of(reply: requests.Response) -> str:
 
 def require(is_there: bool, what: str) -> None:
     if not is_there:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"docker-compose.yml is not brought up: {what}")
+        is_missing(f"docker-compose.yml is not brought up: {what}")
 
 
 def is_there(name: str) -> bool:

