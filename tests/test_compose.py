@@ -255,8 +255,7 @@ def test_a_key_that_is_made_through_one_node_holds_on_all_and_is_dead_on_all_a_s
     revoked_at = last_good_at = time.monotonic()
     refused: list[str] = []
     while len(refused) < 4 * NODES:
-        # On connections of their own: nginx ends one on which a refusal has overtaken the rest of its request.
-        sent_at, reply = time.monotonic(), deployment.chat(session, headers={"Connection": "close"})
+        sent_at, reply = time.monotonic(), deployment.chat(session)
         if reply.status_code == 401:
             refused.append(node_of(reply))
         else:

@@ -29,6 +29,10 @@ _JOINED_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 64 * 1024
 """Unread bytes of a request's body above which its client is made to wait."""
 
+_SMALL_BYTES = 64 * 1024
+_REST_S = 1.0
+"""How much of a request may still come, and for how long, before it is refused."""
+
 _BODILESS = (204, 304)
 """Their Content-Length, which upstream may state, is no promise of a body and is left out."""
 _RESET = struct.pack("ii", 1, 0)
@@ -160,6 +164,19 @@ class GatewayCycle(RequestResponseCycle):
         pieces, self._pieces, self._unread_bytes = self._pieces, [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def hear_out(self) -> None:
+        """Drop what is still to come of the request, if that is little and comes soon.
+
+        A proxy that sends bodies on as they come ends its client's connection when the reply overtakes one.
+        """
+        if self.response_started or self.waiting_for_100_continue:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S):
+                while self.more_body and not self.disconnected and self._unread_bytes <= _SMALL_BYTES:
+                    self.flow.resume_reading()
+                    await self._wait_for_news()
 
     async def _wait_for_news(self) -> None:
         if not self._has_news:

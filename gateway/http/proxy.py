@@ -129,7 +129,7 @@ class Proxy:
         except GatewayError as error:
             if call.principal is None:
                 error.detail = self._with_address(error.detail, scope)
-            await self._refuse(call, error, send)
+            await self._refuse_whole(call, error, scope, send)
         except ClientLeft:
             call.left = call.is_free = True
             await self._broken_off(call, connection.refusal, send)
@@ -360,6 +360,16 @@ class Proxy:
         headers = scope["headers"] if known is None else known.head.headers
         came_from = f"from {address_of(scope, headers, self._trusted_proxies)}"
         return f"{detail}, {came_from}" if detail else came_from
+
+    async def _refuse_whole(self, call: LiveCall, error: GatewayError, scope: Scope, send: Send) -> None:
+        """`_refuse`, once the request is there."""
+        if scope["cycle"].more_body:
+            try:
+                await scope["cycle"].hear_out()
+            except asyncio.CancelledError:
+                await self._broken_off(call, scope["connection"].refusal, send)
+                return
+        await self._refuse(call, error, send)
 
     async def _refuse(self, call: LiveCall, error: GatewayError, send: Send) -> None:
         if call.outcome is not None or call.status:

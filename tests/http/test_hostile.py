@@ -186,8 +186,8 @@ async def test_a_body_that_was_announced_and_refused_cannot_be_taken_for_the_nex
 @pytest.mark.parametrize(
     ("head", "body", "rest"),
     [
-        ([("Content-Length", "100")], b"{", b""),
-        ([AUTHORIZATION, ("Transfer-Encoding", "chunked")], b"1000\r\n" + b"a" * 4096 + b"\r\n", b"zz\r\n"),
+        ([("Content-Length", "1000000")], b"a" * 70_000, b""),
+        ([AUTHORIZATION, ("Transfer-Encoding", "chunked")], b"20000\r\n" + b"a" * 0x20000 + b"\r\n", b"zz\r\n"),
     ],
     ids=["stalls after 401", "a bad chunk after 413"],
 )
