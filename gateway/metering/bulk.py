@@ -33,11 +33,12 @@ class BulkInsert:
     ) -> CursorResult[Any]:
         """Insert `rows`, at least one, in the transaction of `connection`; RETURNING is for PostgreSQL alone."""
         if dialect == "sqlite":
-            return await connection.exec_driver_sql(self._for_sqlite, list(rows))
+            return await connection.exec_driver_sql(self.for_sqlite, list(rows))
         return await connection.execute(self._for_postgresql, {"rows": msgspec.json.encode(rows).decode()})
 
     @cached_property
-    def _for_sqlite(self) -> str:
+    def for_sqlite(self) -> str:
+        """The statement, for `executemany`."""
         return str(self._conflict(insert_into(self._table, "sqlite")).compile(dialect=sqlite.dialect()))
 
     @cached_property

@@ -51,6 +51,11 @@ async def note(connection: AsyncConnection, dialect: Any, lines: Iterable[Line],
         await connection.execute(insert_into(due_responses, dialect).on_conflict_do_nothing(), rows)
 
 
+def concerns(lines: Iterable[Line]) -> bool:
+    """Whether one of these calls is due, or tells of one that was."""
+    return any(line.due is not None or line.id.startswith(PREFIX) for line in lines)
+
+
 async def models(connection: AsyncConnection, lines: Collection[Line]) -> dict[str, str]:
     """The models that were asked for where these lines tell of what is due, or is so by one of them; by their ids."""
     made = {PREFIX + line.due.response_id: line.model for line in lines if line.due is not None}

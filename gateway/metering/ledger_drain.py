@@ -1,13 +1,14 @@
 """From lines of the journal to rows of the ledger: each call once, however often its line comes.
 
 A batch is one transaction of a few statements. Which of its calls are new is told by the INSERT, or asked where not all
-are, and only those are added to the sums. What a response in the background used is a call of the model that was asked
-for, whatever name its reply bore.
+are, and only those are added to the sums. SQLite is handed an ordinary batch whole. What a response in the background
+used is a call of the model that was asked for, whatever name its reply bore.
 """
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -29,6 +30,7 @@ _BATCH_BYTES = {"sqlite": 24 * 1024, "postgresql": 192 * 1024}
 processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
+_NOBODYS: Mapping[str, Mapping[str, int]] = {}
 _UNKNOWN, _NOTHING = (None,) * len(USAGE), (0,) * len(USAGE)
 _members = msgspec.structs.astuple
 _NO_COLUMNS = ("usage", "tags", "more", "due")
@@ -115,31 +117,46 @@ class Drain:
 
     async def _write(self, lines: dict[str, Line]) -> int:
         """The number of those that are new."""
+        new, reserved = await self._at_once(lines), _NOBODYS
+        if new is None:
+            new, reserved = await self._step_by_step(lines)
+        if self.written is not None:
+            self.written(new, reserved)
+        return len(new)
+
+    async def _at_once(self, lines: dict[str, Line]) -> list[Line] | None:
+        """All of them; None where that is not SQLite's, or not all are new, or not all are told of by themselves."""
+        new = list(lines.values())
+        if self._store.dialect != "sqlite" or due.concerns(new):
+            return None
+        inserts = [(_CALLS, [_row(line) for line in new])]
+        if tags := _tags(new):
+            inserts.append((_TAGS, tags))
+        inserts.append((rollups.GROWING, rollups.sums(new, self._days)))
+        try:
+            await self._store.at_once(lambda connection: _insert_all(connection, inserts))
+        except _KnownError:
+            return None
+        return new
+
+    async def _step_by_step(self, lines: dict[str, Line]) -> tuple[list[Line], Mapping[str, Mapping[str, int]]]:
+        """Those that are new, and what had been reserved for what is told of others."""
         async with self._store.writing() as connection:
             for line_id, model in (await due.models(connection, lines.values())).items():
                 if line_id in lines:
                     lines[line_id] = _of_model(lines[line_id], model, self._cost_of)
             new = await self._insert(connection, lines)
             if new:
-                await _add_tags(connection, self._store.dialect, new)
+                if tags := _tags(new):
+                    await _TAGS.run(connection, self._store.dialect, tags)
                 await rollups.add(connection, self._store.dialect, rollups.sums(new, self._days))
                 await due.note(connection, self._store.dialect, new, self._due_after_s)
-            reserved = await due.settle(connection, lines)
-        if self.written is not None:
-            self.written(new, reserved)
-        return len(new)
+            return new, await due.settle(connection, lines)
 
     async def _insert(self, connection: AsyncConnection, lines: dict[str, Line]) -> list[Line]:
         if self._store.dialect == "postgresql":
             added = await _NEW_CALLS.run(connection, "postgresql", [_row(line) for line in lines.values()])
             return [lines[call_id] for call_id in added.scalars()]
-        rows = [_row(line) for line in lines.values()]
-        savepoint = await connection.begin_nested()
-        added = await _CALLS.run(connection, "sqlite", rows)
-        if added.rowcount == len(rows):  # as ever but after a crash: to ask first takes a third as long again
-            await savepoint.commit()
-            return list(lines.values())
-        await savepoint.rollback()
         # Nobody else writes meanwhile, so that what is not there now is new.
         known = await connection.execute(select(calls.c.id).where(calls.c.id.in_(list(lines))))
         there = set(known.scalars())
@@ -147,6 +164,17 @@ class Drain:
         if new:
             await _CALLS.run(connection, "sqlite", [_row(line) for line in new])
         return new
+
+
+class _KnownError(Exception):
+    """One call at least is in the ledger already."""
+
+
+def _insert_all(connection: sqlite3.Connection, inserts: list[tuple[BulkInsert, list[tuple[Any, ...]]]]) -> None:
+    for insert, rows in inserts:
+        inserted = connection.executemany(insert.for_sqlite, rows).rowcount
+        if insert is _CALLS and inserted < len(rows):
+            raise _KnownError
 
 
 def _readable(raw: Iterable[bytes]) -> list[Line]:
@@ -162,8 +190,8 @@ def _readable(raw: Iterable[bytes]) -> list[Line]:
 def _is_of_a_line(error: Exception) -> bool:
     """Whether it is what a line says that cannot be kept; else time may mend it."""
     cause = (error.orig or error) if isinstance(error, StatementError) else error
-    is_odd_value = isinstance(cause, (ValueError, ArithmeticError)) or isinstance(error, IntegrityError)
-    return is_odd_value or (sqlstate(error) or "").startswith(_DATA_CLASSES)
+    is_odd_value = isinstance(cause, (ValueError, ArithmeticError, sqlite3.IntegrityError))
+    return is_odd_value or isinstance(error, IntegrityError) or (sqlstate(error) or "").startswith(_DATA_CLASSES)
 
 
 def _log_lost(line: Line, error: Exception) -> None:
@@ -184,9 +212,5 @@ def _row(line: Line) -> tuple[Any, ...]:
     return _members(line)[: -len(_NO_COLUMNS)] + usage
 
 
-async def _add_tags(
-    connection: AsyncConnection, dialect: Literal["sqlite", "postgresql"], lines: Iterable[Line]
-) -> None:
-    rows = [(line.id, name, value, line.started_at) for line in lines for name, value in line.tags.items()]
-    if rows:
-        await _TAGS.run(connection, dialect, rows)
+def _tags(lines: Iterable[Line]) -> list[tuple[Any, ...]]:
+    return [(line.id, name, value, line.started_at) for line in lines for name, value in line.tags.items()]

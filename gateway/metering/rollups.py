@@ -111,11 +111,12 @@ def _grown(statement: sqlite.Insert) -> sqlite.Insert:
     return statement.on_conflict_do_update(index_elements=list(_PLACE), set_=grown)
 
 
-_GROWING = BulkInsert(usage_days, _grown)
+GROWING = BulkInsert(usage_days, _grown)
+"""Adds rows to `usage_days`."""
 
 
 async def add(
     connection: AsyncConnection, dialect: Literal["sqlite", "postgresql"], rows: list[tuple[Any, ...]]
 ) -> None:
     """Add `rows` to `usage_days`, in the transaction of `connection`."""
-    await _GROWING.run(connection, dialect, rows)
+    await GROWING.run(connection, dialect, rows)

@@ -6,10 +6,12 @@ Knows drivers, pragmas and server settings. What is asked, and what a failure me
 import asyncio
 import contextlib
 import os
+import sqlite3
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 import msgspec
@@ -18,6 +20,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.store.url import dsn, is_sqlite
+
+T = TypeVar("T")
 
 APPLICATION = "gmi-gateway"
 
@@ -54,6 +58,24 @@ def cut(driver: Any) -> None:
         driver._conn.interrupt()  # noqa: SLF001
     else:
         driver.terminate()
+
+
+async def at_once(driver: Any, work: Callable[[sqlite3.Connection], T]) -> T:
+    """What `work` returns, in one transaction and in one step of the thread that SQLite runs in."""
+    result: T = await driver._execute(_in_transaction, driver._conn, work)  # noqa: SLF001 - no public way to do it
+    return result
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # some failures have ended it
+            connection.execute("ROLLBACK")
+        raise
+    return result
 
 
 def _opened(url: URL, timeout_s: float, pragmas: tuple[str, ...], pool: dict[str, Any]) -> AsyncEngine:

@@ -57,7 +57,7 @@ def asking() -> Iterator[None]:
     """Around the use of a connection: what means that the database is away is StoreUnavailable, bugs stay bugs."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         away = unavailable(error)
         if away is None:
             raise
