@@ -144,26 +144,27 @@ class Ledger:
             most_bytes = self._writer.batch_bytes
             while (batch := self._journal.batch(most_bytes)) is not None:
                 began_s = time.perf_counter()
-                await self._write(batch.lines)
+                in_haste = to_the_end or self._journal.pending_bytes >= _BEHIND_BYTES
+                await self._write(batch.lines, in_haste=in_haste)
                 self._journal.acknowledge(batch)
                 left_bytes = 0 if to_the_end else self._journal.pending_bytes
                 if left_bytes and sum(map(len, batch.lines)) < most_bytes // 2:
                     self.waiting_since_s = self._now()
                     self._noted.set()
                     return
-                if 0 < left_bytes < _BEHIND_BYTES:
+                if 0 < left_bytes < _BEHIND_BYTES and not self._writer.rests_within:
                     await self._rest(min(_RESTS * (time.perf_counter() - began_s), _LONGEST_REST_S))
             while self._held:
                 some = self._held[:200]
-                await self._write(some)
+                await self._write(some, in_haste=True)
                 self._unhold(len(some))
             self.waiting_since_s = None
             if self._refusals:  # the second that they are counted in is not over
                 self._wake()
 
-    async def _write(self, lines: list[bytes]) -> None:
+    async def _write(self, lines: list[bytes], *, in_haste: bool) -> None:
         kept_since_us = 0 if not self._kept_days else int(self._now() * 1e6) - self._kept_days * _DAY_US
-        written = await self._writer.write(lines, kept_since_us=kept_since_us)
+        written = await self._writer.write(lines, kept_since_us=kept_since_us, in_haste=in_haste)
         self.drained += written.new
         self.lost += written.lost
 

@@ -6,9 +6,9 @@ used is a call of the model that was asked for, whatever name its reply bore.
 """
 
 import logging
-import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import select
@@ -18,27 +18,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.call import Usage
 from gateway.errors import StoreUnavailable
 from gateway.metering import due, rollups
-from gateway.metering.bulk import BulkInsert
 from gateway.metering.ledger_line import Line, decode
+from gateway.metering.ledger_rows import CALLS, NEW_CALLS, TAGS, row, tags
+from gateway.metering.ledger_sqlite import write_ordinary
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from gateway.store.failures import sqlstate
-from gateway.store.tables import USAGE, call_tags, calls
+from gateway.store.tables import USAGE, calls
 
 _BATCH_BYTES = {"sqlite": 24 * 1024, "postgresql": 192 * 1024}
 """Some 80 calls, or 600. SQLite is written by a thread of this process, for which calls wait where that has one
 processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
-_NOBODYS: Mapping[str, Mapping[str, int]] = {}
-_UNKNOWN, _NOTHING = (None,) * len(USAGE), (0,) * len(USAGE)
-_members = msgspec.structs.astuple
-_NO_COLUMNS = ("usage", "tags", "more", "due")
-"""The last members of a line, which are no columns of `calls` by themselves."""
-
-_CALLS = BulkInsert(calls, lambda statement: statement.on_conflict_do_nothing())
-_NEW_CALLS = BulkInsert(calls, lambda statement: statement.on_conflict_do_nothing().returning(calls.c.id))
-_TAGS = BulkInsert(call_tags, lambda statement: statement.on_conflict_do_nothing())
+_NOTHING = (0,) * len(USAGE)
 
 _log = logging.getLogger("gateway")
 
@@ -57,7 +50,13 @@ class Drain:
     """Writes lines into `store`, whose days are `days`."""
 
     def __init__(
-        self, store: Store, days: Days, *, cost_of: CostOf = lambda *_: None, due_after_s: float = due.FIRST_S
+        self,
+        store: Store,
+        days: Days,
+        *,
+        cost_of: CostOf = lambda *_: None,
+        due_after_s: float = due.FIRST_S,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`cost_of`: micro-dollars of a model's usage, None without a price. `due_after_s`: when upstream is first
         asked for a response whose usage is due.
@@ -65,18 +64,28 @@ class Drain:
         self.written: Callable[[Iterable[Line], Mapping[str, Mapping[str, int]]], None] | None = None
         """Is told the lines that are new, as the database has them by then, and what calls had reserved of whose
         usage they tell, by their ids."""
+        self.rests_within = store.dialect == "sqlite"
+        """It rests while it writes a batch; else that is for others to do, between two."""
         self.batch_bytes = _BATCH_BYTES[store.dialect]
         """How many bytes of lines are best written at a time."""
         self._store = store
         self._due_after_s = due_after_s
         self._cost_of = cost_of
         self._days = days
+        self._sleep = sleep
 
-    async def write(self, raw: Sequence[bytes], *, kept_since_us: int = 0) -> Written:
-        """Write lines. Raises `StoreUnavailable`; then, and if it is cancelled, they may have been written or not.
+    async def write(self, raw: Sequence[bytes], *, kept_since_us: int = 0, in_haste: bool = True) -> Written:
+        """Write lines, `in_haste` without rests for the sake of calls.
 
-        What the ledger has deleted before `kept_since_us` it would count once more: such lines are lost.
+        Raises `StoreUnavailable`; then, and if it is cancelled, they may have been written or not. What the
+        ledger has deleted before `kept_since_us` it would count once more: such lines are lost.
         """
+        if self.rests_within:
+            ordinary = await self._write_ordinary(raw, kept_since_us, in_haste=in_haste)
+            if ordinary is not None:
+                if self.written is not None:
+                    self.written(ordinary, {})
+                return Written(len(ordinary), 0)
         lines = [line for line in _readable(raw) if line.started_at >= kept_since_us]
         lost = len(raw) - len(lines)
         if not lines:
@@ -115,29 +124,24 @@ class Drain:
             _log_lost(line, why)
         return Written(new, len(refused))
 
+    async def _write_ordinary(self, raw: Sequence[bytes], kept_since_us: int, *, in_haste: bool) -> list[Line] | None:
+        """The lines, all of which were new; None, and nothing is written, where not all are ordinary."""
+        sleep = None if in_haste else self._sleep
+        try:
+            return await self._store.at_once(
+                lambda connection: write_ordinary(connection, raw, self._days, kept_since_us, sleep)
+            )
+        except StoreUnavailable:
+            raise
+        except Exception:  # whichever line it is, it is found where each is looked at
+            return None
+
     async def _write(self, lines: dict[str, Line]) -> int:
         """The number of those that are new."""
-        new, reserved = await self._at_once(lines), _NOBODYS
-        if new is None:
-            new, reserved = await self._step_by_step(lines)
+        new, reserved = await self._step_by_step(lines)
         if self.written is not None:
             self.written(new, reserved)
         return len(new)
-
-    async def _at_once(self, lines: dict[str, Line]) -> list[Line] | None:
-        """All of them; None where that is not SQLite's, or not all are new, or not all are told of by themselves."""
-        new = list(lines.values())
-        if self._store.dialect != "sqlite" or due.concerns(new):
-            return None
-        inserts = [(_CALLS, [_row(line) for line in new])]
-        if tags := _tags(new):
-            inserts.append((_TAGS, tags))
-        inserts.append((rollups.GROWING, rollups.sums(new, self._days)))
-        try:
-            await self._store.at_once(lambda connection: _insert_all(connection, inserts))
-        except _KnownError:
-            return None
-        return new
 
     async def _step_by_step(self, lines: dict[str, Line]) -> tuple[list[Line], Mapping[str, Mapping[str, int]]]:
         """Those that are new, and what had been reserved for what is told of others."""
@@ -147,34 +151,23 @@ class Drain:
                     lines[line_id] = _of_model(lines[line_id], model, self._cost_of)
             new = await self._insert(connection, lines)
             if new:
-                if tags := _tags(new):
-                    await _TAGS.run(connection, self._store.dialect, tags)
+                if rows := tags(new):
+                    await TAGS.run(connection, self._store.dialect, rows)
                 await rollups.add(connection, self._store.dialect, rollups.sums(new, self._days))
                 await due.note(connection, self._store.dialect, new, self._due_after_s)
             return new, await due.settle(connection, lines)
 
     async def _insert(self, connection: AsyncConnection, lines: dict[str, Line]) -> list[Line]:
         if self._store.dialect == "postgresql":
-            added = await _NEW_CALLS.run(connection, "postgresql", [_row(line) for line in lines.values()])
+            added = await NEW_CALLS.run(connection, "postgresql", [row(line) for line in lines.values()])
             return [lines[call_id] for call_id in added.scalars()]
         # Nobody else writes meanwhile, so that what is not there now is new.
         known = await connection.execute(select(calls.c.id).where(calls.c.id.in_(list(lines))))
         there = set(known.scalars())
         new = [line for line in lines.values() if line.id not in there]
         if new:
-            await _CALLS.run(connection, "sqlite", [_row(line) for line in new])
+            await CALLS.run(connection, "sqlite", [row(line) for line in new])
         return new
-
-
-class _KnownError(Exception):
-    """One call at least is in the ledger already."""
-
-
-def _insert_all(connection: sqlite3.Connection, inserts: list[tuple[BulkInsert, list[tuple[Any, ...]]]]) -> None:
-    for insert, rows in inserts:
-        inserted = connection.executemany(insert.for_sqlite, rows).rowcount
-        if insert is _CALLS and inserted < len(rows):
-            raise _KnownError
 
 
 def _readable(raw: Iterable[bytes]) -> list[Line]:
@@ -190,8 +183,8 @@ def _readable(raw: Iterable[bytes]) -> list[Line]:
 def _is_of_a_line(error: Exception) -> bool:
     """Whether it is what a line says that cannot be kept; else time may mend it."""
     cause = (error.orig or error) if isinstance(error, StatementError) else error
-    is_odd_value = isinstance(cause, (ValueError, ArithmeticError, sqlite3.IntegrityError))
-    return is_odd_value or isinstance(error, IntegrityError) or (sqlstate(error) or "").startswith(_DATA_CLASSES)
+    is_odd_value = isinstance(cause, (ValueError, ArithmeticError)) or isinstance(error, IntegrityError)
+    return is_odd_value or (sqlstate(error) or "").startswith(_DATA_CLASSES)
 
 
 def _log_lost(line: Line, error: Exception) -> None:
@@ -204,13 +197,3 @@ def _of_model(line: Line, model: str, cost_of: CostOf) -> Line:
         return line
     cost = None if line.usage is None else cost_of(model, Usage(*(*line.usage, *_NOTHING)[: len(USAGE)]))
     return msgspec.structs.replace(line, model=model, cost_microusd=cost)
-
-
-def _row(line: Line) -> tuple[Any, ...]:
-    """In the order of the columns of `calls`. Lines of other versions may know fewer kinds of usage, or more."""
-    usage = _UNKNOWN if line.usage is None else (*line.usage, *_UNKNOWN)[: len(_UNKNOWN)]
-    return _members(line)[: -len(_NO_COLUMNS)] + usage
-
-
-def _tags(lines: Iterable[Line]) -> list[tuple[Any, ...]]:
-    return [(line.id, name, value, line.started_at) for line in lines for name, value in line.tags.items()]
