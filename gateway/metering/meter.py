@@ -6,6 +6,8 @@ usage that upstream has not reported. How usage is read is `gateway.metering.usa
 
 from typing import Protocol
 
+from msgspec import structs
+
 from gateway.call import Dialect, Outcome, Principal, Reply, Route, Usage, UsageSource
 from gateway.metering.cost import cost_microusd, is_priced, output_microusd
 from gateway.metering.delivered import Sample
@@ -91,7 +93,7 @@ class Meter:
     def measure(self, call: Ended) -> Measured:
         """What `call` used. Asked once of each call; never raises."""
         usage = call.usage
-        if usage is not None and call.late is None:
+        if usage is not None and call.late is None and (usage.output_tokens or not _is_of_the_beginning(call)):
             if (call.streamed or call.asked is not None) and usage.total_tokens:
                 self._learn(call, usage)
             cost = call.cost_microusd if call.is_costed else self.cost_of(call.model, usage)
@@ -123,18 +125,26 @@ class Meter:
         self.estimator.learn(team_id, call.model or "", size, usage, answers)
 
     def _estimated(self, call: Ended, route: Route) -> Measured:
-        """A call that was cut: its prompt by its size, its answer by as much of it as was delivered."""
+        """A call that was cut: its prompt by its size, unless it was told; its answer by what of it was delivered."""
         if not call.body or not (answers_in_text(route) or route.group == "embeddings"):
             return UNKNOWN
-        input_tokens, _ = self.estimator.estimate(_team_id(call), call.model or "", _prompt_bytes(call), 0)
+        usage = call.usage
+        if usage is None or not usage.input_tokens:
+            input_tokens, _ = self.estimator.estimate(_team_id(call), call.model or "", _prompt_bytes(call), 0)
+            usage = Usage(input_tokens, 0, input_tokens)
         output_tokens = _delivered(call) if answers_in_text(route) else 0
-        usage = Usage(input_tokens, output_tokens, input_tokens + output_tokens)
+        usage = structs.replace(usage, output_tokens=output_tokens, total_tokens=usage.input_tokens + output_tokens)
         return usage, "estimated", self.cost_of(call.model, usage)
 
 
 def answers_in_text(route: Route) -> bool:
     """Whether the tokens of a route's answers are those of text."""
     return route.dialect is not Dialect.OTHER or route.group == "responses"
+
+
+def _is_of_the_beginning(call: Ended) -> bool:
+    """Whether the usage of a stream that was cut, which has no output in it, was told before the output was."""
+    return call.streamed and call.outcome != "done" and _delivered(call) > 0
 
 
 def _team_id(call: Ended) -> str:

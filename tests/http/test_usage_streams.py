@@ -37,6 +37,13 @@ async def test_what_a_stream_repeats_of_its_request_hides_nothing_of_the_answer(
     assert record.usage.output_tokens == pytest.approx(1000, rel=0.02)
 
 
+@pytest.mark.parametrize("end", [Fin(), Reset()], ids=["fin", "reset"])
+async def test_of_a_stream_that_tells_of_its_prompt_first_and_is_cut_the_answer_counts_too(end: Fin | Reset) -> None:
+    first = {**DELTA, "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}
+    _, record = await called([*sse([first, *[DELTA] * 4], end=False), end], CHAT)
+    assert (record.outcome, record.usage_source, record.usage) == ("cut", "estimated", Usage(9, 10, 19))
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(
     ("path", "events"),

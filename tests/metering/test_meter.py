@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,39 @@ def test_a_cut_call_is_estimated_by_its_prompt_and_what_was_delivered(outcome: O
     plain = Call(outcome=outcome, sent_bytes=200)
     assert meter().measure(plain) == (Usage(101, 50, 151), "estimated", 151)
     assert meter().measure(Call(outcome=outcome)) == (Usage(101, 0, 101), "estimated", 101)
+
+
+def cut_stream(usage: Usage, text: bytes = b"fourfour", **other: Any) -> Call:
+    """It delivered ten tokens, or those of `text`, and told `usage` before."""
+    sample = Sample(Dialect.CHAT)
+    events = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % text * 5
+    sample.feed(events)
+    more: dict[str, Any] = {"outcome": "cut", "streamed": True, "sample": sample, **other}
+    return Call(usage=usage, sent_bytes=len(events), **more)
+
+
+@pytest.mark.parametrize("outcome", ["cut", "client_left", "drained", "upstream_error"])
+def test_usage_that_a_cut_stream_told_at_its_beginning_is_not_all_that_it_used(outcome: Outcome) -> None:
+    told = Usage(9, 0, 9, cached_tokens=4)
+    estimated = meter().measure(cut_stream(told, outcome=outcome))
+    assert estimated == (Usage(9, 10, 19, cached_tokens=4), "estimated", 19)
+    assert meter().measure(cut_stream(Usage(0, 0, 0), outcome=outcome)) == (Usage(101, 10, 111), "estimated", 111)
+    background = cut_stream(told, outcome=outcome, route=RESPONSES, is_background=True)
+    assert meter().measure(background) == DUE
+
+
+def test_usage_without_output_stands_where_a_stream_ended_or_delivered_none_and_where_it_has_some() -> None:
+    told = Usage(9, 0, 9)
+    for call in (cut_stream(told, outcome="done"), cut_stream(told, b""), cut_stream(told, first_write_at=None)):
+        assert meter().measure(call)[:2] == (told, "reported")
+    running = Usage(9, 3, 12)  # as of servers that tell in each event how much it is until then
+    assert meter().measure(cut_stream(running))[:2] == (running, "reported")
+
+
+def test_nothing_is_learnt_of_usage_that_was_told_at_the_beginning_of_a_cut_stream() -> None:
+    one = meter()
+    one.measure(cut_stream(Usage(9, 0, 9)))
+    assert len(one.estimator) == 0
 
 
 def test_a_cut_answer_without_text_is_its_prompt_alone() -> None:
