@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -37,6 +38,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: ServerSettings) -> None:
         super().__init__(config)
         self._drain_delay_s, self._drain_s = settings.drain_delay_s, settings.drain_s
+        self._is_stopping = False
 
     @property
     def _application(self) -> _Application:
@@ -53,11 +55,16 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        # Not at once: some tell a process and its group. And who tells a group has told workers, whom their parent
+        # tells too; it sends them SIGINT for a second signal, which uvicorn takes for one.
+        if self._is_stopping and multiprocessing.parent_process() is None:
+            self.force_exit = True
         if self.started:
             self._application.is_leaving = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         proxy = self._application.proxy
+        self._is_stopping = True
         await self._leave(sockets or [])
         proxy.draining = True
         if count := len(proxy.open_calls):

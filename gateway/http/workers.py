@@ -33,12 +33,13 @@ class Workers:
         self._listener = listener
         self._workers = [_Worker(work, listener) for _ in range(count)]
         self._restart_after_s = restart_after_s
-        self._stopping = False
+        self._stopping = self._is_waiting = False
         self._told, self._tell = socket.socketpair()
 
     def run(self) -> None:
         """Keep all running until SIGTERM or SIGINT, then until each has drained. Only in the main thread.
 
+        A second signal goes on to each as SIGINT: one that drains is to make an end.
         SystemExit with status 1 when no worker can start.
         """
         for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +73,7 @@ class Workers:
         self._listener.close()  # else it would go on listening here, where nobody accepts
         for worker in self._workers:
             worker.terminate()
+        self._is_waiting = True
         for worker in self._workers:
             worker.join()
 
@@ -85,6 +87,9 @@ class Workers:
         if not self._stopping:
             self._stopping = True
             self._tell.send(b"x")
+        elif self._is_waiting:
+            for worker in self._workers:
+                worker.interrupt()
 
 
 class _Worker:
@@ -127,6 +132,11 @@ class _Worker:
         """Tell it to stop; nothing if it is not there."""
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
+
+    def interrupt(self) -> None:
+        """Tell it again; nothing if it is not there."""
+        if self._process is not None and self._process.is_alive() and self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGINT)
 
     def join(self) -> None:
         if self._process is not None:

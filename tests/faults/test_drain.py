@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -61,6 +62,38 @@ async def test_a_process_cuts_stuck_streams_at_the_deadline_and_exits_with_0() -
             for client in clients:
                 assert b'"code":"draining"' in await rest_of(client)
         assert await running.status() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_second_sigterm_cuts_open_streams_at_once(workers: int) -> None:
+    stuck = [*sse([{"n": 1}], end=False), Stall()]
+    url = shared_server("valkey").url
+    async with serving(stuck, arguments=("--workers", str(workers)), GATEWAY_REDIS_URL=url) as running:
+        async with opened(running.port, 3) as clients:
+            running.terminate()
+            await until_refused(running.port)
+            running.terminate()
+            for client in clients:
+                assert b'"code":"draining"' in await rest_of(client)
+        assert await running.status() == 0
+
+
+async def test_a_sigterm_that_comes_to_workers_from_elsewhere_too_is_no_second_one() -> None:
+    go = asyncio.Event()
+    url = shared_server("valkey").url
+    async with serving(ends_when(go), arguments=("--workers", "2"), GATEWAY_REDIS_URL=url) as running:
+        async with opened(running.port, 6) as clients:
+            running.terminate()
+            await until_refused(running.port)
+            for pid in _children(running.pid):
+                os.kill(pid, signal.SIGTERM)
+            go.set()
+            assert [await rest_of(client) for client in clients] == [DONE] * 6
+        assert await running.status() == 0
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # Behind nginx, which tries the next node if a connection is refused, and hands on what a node says
