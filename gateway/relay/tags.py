@@ -6,6 +6,7 @@ upstream too, so that what of it does not fit is left out.
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -46,15 +47,19 @@ def read_tags(header: bytes) -> Mapping[str, str]:
 
 
 def tags_of_body(body: bytes) -> dict[str, str]:
-    """Those of `metadata` and `user` in a JSON body that may be tags, `MAX_TAGS` at most. Never raises."""
+    """Those of `user` and `metadata` in a JSON body that may be tags, in this order, `MAX_TAGS` at most. Never raises.
+
+    There may be a `user` in `metadata` too, which stands where the body has none that may be a tag.
+    """
     try:
         found = _BODY.decode(body)
     except (ValueError, RecursionError):
         return {}
-    members = _read(found.metadata)
-    named = {**(members if isinstance(members, dict) else {}), _USER: _read(found.user)}
-    fitting = [(name, value) for name, value in named.items() if _is_tag(name, value)]
-    return dict(fitting[:MAX_TAGS])
+    user, members = _read(found.user), _read(found.metadata)
+    members = members if isinstance(members, dict) else {}
+    named = {name: value for name, value in members.items() if _is_tag(name, value)}
+    tags = joined({_USER: user}, named) if _is_tag(_USER, user) else named
+    return dict(islice(tags.items(), MAX_TAGS))
 
 
 def _read(member: msgspec.Raw) -> Any:

@@ -60,6 +60,9 @@ def test_a_header_that_cannot_be_read_is_refused_with_what_to_do(header: bytes) 
         ({"metadata": {"a": "1"}, "user": "ann"}, {"a": "1", "user": "ann"}),
         ({"metadata": {"a": "two words", "b": 1, "c": None, "d": "", "e": "x" * 65, "f f": "1"}}, {"a": "two words"}),
         ({"metadata": {"user": "1"}, "user": "ann"}, {"user": "ann"}),
+        ({"metadata": {"user": "1", "a": "2"}}, {"user": "1", "a": "2"}),
+        ({"metadata": {"user": "1"}, "user": None}, {"user": "1"}),
+        ({"metadata": {"user": "1"}, "user": "x" * 65}, {"user": "1"}),
         ({"metadata": [], "user": {}}, {}),
         ({}, {}),
         ([], {}),
@@ -67,6 +70,14 @@ def test_a_header_that_cannot_be_read_is_refused_with_what_to_do(header: bytes) 
 )
 def test_of_a_body_what_fits_is_taken(body: object, tags: Mapping[str, str]) -> None:
     assert tags_of_body(json.dumps(body).encode()) == tags
+
+
+def test_of_a_body_its_user_comes_first_then_its_metadata_as_it_stands_ten_in_all() -> None:
+    metadata = {f"n{number:02}": "1" for number in range(16)}
+    for members in (metadata, {**metadata, "user": "1"}):
+        tags = tags_of_body(json.dumps({"metadata": members, "user": "ann"}).encode())
+        assert list(tags.items()) == [("user", "ann"), *list(metadata.items())[: MAX_TAGS - 1]]
+    assert list(tags_of_body(json.dumps({"metadata": metadata}).encode())) == list(metadata)[:MAX_TAGS]
 
 
 def test_metadata_that_would_take_long_to_read_is_not_read() -> None:
