@@ -153,7 +153,7 @@ async def _groups(desk: LedgerDesk, query: "UsageQuery", most: int | None) -> tu
 def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
     query, zone = answer.query, desk.days.zone
     period = f"{shown_time(query.since_us, zone)} to {shown_time(query.until_us, zone)}, {zone}"
-    if not answer.totals.calls:
+    if not any(msgspec.structs.astuple(answer.totals)):
         desk.printer.line(f"No calls from {period}.")
         return
     value = _measure(answer.totals)
@@ -168,6 +168,8 @@ def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
     in_order = [[*row[:-2], row[-1], row[-2]] for row in rows]
     desk.printer.rows(headings, in_order, numbers=_NUMBERS, prose=("of which",), least=_LEAST)
     desk.printer.line(f"From {period}.")
+    if not answer.totals.calls:
+        desk.printer.line("No call was made then: responses in the background, which were made before, used this.")
     if not answer.is_all:
         desk.printer.line(
             f"There are more than these {len(answer.groups)}, all of them in the total; --limit shows more."

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from gateway.call import Principal, Usage
+from gateway.call import Due, Principal, Usage
 from gateway.cli import usage
 from gateway.metering.ledger_queries import LedgerQueries
 from gateway.metering.ledger_query import UsagePage, UsageQuery
@@ -208,6 +208,18 @@ def test_names_of_many_keys_are_all_known(run: Run) -> None:
 
 def test_no_calls_are_said_to_be_none(run: Run) -> None:
     assert done(run("usage")).startswith("No calls from ")
+
+
+def test_what_responses_used_that_were_made_before_is_told_though_no_call_was_made(run: Run) -> None:
+    ada = a_key(run, "engines", "ada")
+    made = call_of(ada, "req_1", 2 * 86_400, usage=None, usage_source="due", cost_microusd=0, due=Due("resp_1", {}))
+    put([made, call_of(ada, "late_resp_1", cost_microusd=25_000_000, usage=Usage(1_000, 500, 1_500))])
+    lines = done(run("usage", "--since", "today")).splitlines()
+    assert cells(lines[3]) == ["total", "0", "1,000", "500", "$25.00"]
+    assert lines[5] == "No call was made then: responses in the background, which were made before, used this."
+    assert "No call" not in done(run("usage", "--since", "7d"))
+    put([call_of(ada, "late_resp_2", usage=None, usage_source="unknown", cost_microusd=None, model="zai/glm-5")])
+    assert cells(done(run("usage", "--since", "today", "--model", "zai/glm-5")).splitlines()[3])[-1] == "1 unknown"
 
 
 @pytest.mark.parametrize(
