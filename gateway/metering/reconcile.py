@@ -8,7 +8,7 @@ import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Literal, get_args
 
 import msgspec
@@ -18,6 +18,8 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 Place = tuple[str, str]
 """A day, as an ISO date, and a model."""
 Amounts = dict[Measure, int]
+_Exact = dict[Measure, Decimal]
+"""With the fractions of micro-dollars that providers count in."""
 
 _MOST_PROBLEMS = 10
 _MOST = 10**15
@@ -25,6 +27,9 @@ _MOST = 10**15
 _YEARS = range(1970, 2998)
 """Of those the ledger can be asked."""
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")
+_DOLLARS = re.compile(r"\$?([+-]?[0-9]*+\.?[0-9]*+(?:[eE][+-]?[0-9]++)?)")
+_EXACTLY = Context(prec=100)
+"""What an account says to the 80th decimal is added up without being rounded."""
 
 
 class ExportError(Exception):
@@ -93,7 +98,7 @@ def read_export(lines: Iterable[str], columns: Columns, zone: tzinfo) -> dict[Pl
     A day is an ISO date, or a time; one with an offset is counted to its day in `zone`. Raises `ExportError`.
     """
     reader = csv.reader(lines, strict=True)
-    sums: dict[Place, Amounts] = {}
+    sums: dict[Place, _Exact] = {}
     problems: list[str] = []
     try:
         at = _positions(next(reader, []), columns)
@@ -107,9 +112,9 @@ def read_export(lines: Iterable[str], columns: Columns, zone: tzinfo) -> dict[Pl
                 if len(problems) == _MOST_PROBLEMS:
                     break
                 continue
-            known = sums.setdefault(place, dict.fromkeys(amounts, 0))
+            known = sums.setdefault(place, dict.fromkeys(amounts, Decimal(0)))
             for measure, amount in amounts.items():
-                known[measure] += amount
+                known[measure] = _EXACTLY.add(known[measure], amount)
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: is no CSV ({error})")
     except UnicodeDecodeError:
@@ -118,7 +123,7 @@ def read_export(lines: Iterable[str], columns: Columns, zone: tzinfo) -> dict[Pl
         raise ExportError(problems)
     if not sums:
         raise ExportError(["the file has no rows"])
-    return sums
+    return {place: _rounded(amounts) for place, amounts in sums.items()}
 
 
 def compare(theirs: Mapping[Place, Amounts], ours: Mapping[Place, Amounts], measures: Sequence[Measure]) -> list[Row]:
@@ -155,7 +160,7 @@ def _positions(header: list[str], columns: Columns) -> dict[str, int]:
     return {name: names.index(name) for name in wanted}
 
 
-def _read(cells: list[str], at: Mapping[str, int], columns: Columns, zone: tzinfo) -> tuple[Place, Amounts]:
+def _read(cells: list[str], at: Mapping[str, int], columns: Columns, zone: tzinfo) -> tuple[Place, _Exact]:
     """One row. Raises ValueError."""
     if len(cells) <= max(at.values()):
         raise ValueError(f"has {len(cells)} cells, and the columns are more")
@@ -166,6 +171,10 @@ def _read(cells: list[str], at: Mapping[str, int], columns: Columns, zone: tzinf
     readers = {"input_tokens": _count, "output_tokens": _count, "cost_microusd": _microusd}
     amounts = {measure: readers[measure](name, found[name]) for measure, name in columns.measured().items()}
     return (_day(columns.day, found[columns.day], zone), model), amounts
+
+
+def _rounded(amounts: _Exact) -> Amounts:
+    return {measure: int(amount.to_integral_value()) for measure, amount in amounts.items()}
 
 
 def _day(name: str, text: str, zone: tzinfo) -> str:
@@ -182,20 +191,20 @@ def _day(name: str, text: str, zone: tzinfo) -> str:
     return day.isoformat()
 
 
-def _count(name: str, text: str) -> int:
+def _count(name: str, text: str) -> Decimal:
     found = _WHOLE.fullmatch(text)
     if found is None or int(found[1]) > _MOST:
         raise ValueError(f"{name} must be a whole number such as 1200, and is {text[:40]!r}")
-    return int(found[1])
+    return Decimal(found[1])
 
 
-def _microusd(name: str, text: str) -> int:
-    """To the nearest micro-dollar: providers count in fractions of them."""
+def _microusd(name: str, text: str) -> Decimal:
+    found = _DOLLARS.fullmatch(text)
     try:
-        dollars = Decimal(text.removeprefix("$"))
+        dollars = Decimal("NaN" if found is None else found[1])
     except InvalidOperation:
         dollars = Decimal("NaN")
     # Compared as it is written: to compute with a number of a million digits fails.
     if not dollars.is_finite() or dollars.copy_abs() > _MOST // 1_000_000:
         raise ValueError(f"{name} must be dollars such as 1.25, and is {text[:40]!r}")
-    return int((dollars * 1_000_000).to_integral_value())
+    return _EXACTLY.multiply(dollars, 1_000_000)

@@ -60,6 +60,19 @@ def test_money_is_exact_to_the_micro_dollar(text: str, microusd: int) -> None:
     assert read(HEAD, f"2026-11-22,m,1,1,{text}")["2026-11-22", "m"]["cost_microusd"] == microusd
 
 
+def test_fractions_of_a_micro_dollar_add_up_before_they_are_rounded() -> None:
+    rows = ["2026-11-22,m,1,1,0.00000049", "2026-11-22,m,1,1,4.9e-7"] * 500
+    assert read(HEAD, *rows, "2026-11-22,n,1,1,0.0000005", "2026-11-22,n,1,1,-1e-30") == {
+        ("2026-11-22", "m"): {"input_tokens": 1_000, "output_tokens": 1_000, "cost_microusd": 490},
+        ("2026-11-22", "n"): {"input_tokens": 2, "output_tokens": 2, "cost_microusd": 0},
+    }
+    large = ["2026-11-22,m,1,1,999999999"] * 1_000
+    assert (
+        read(HEAD, *large, "2026-11-22,m,1,1,5e-7", "2026-11-22,m,1,1,1e-30")["2026-11-22", "m"]["cost_microusd"]
+        == 999_999_999_000_000_000 + 1
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -74,6 +87,10 @@ def test_money_is_exact_to_the_micro_dollar(text: str, microusd: int) -> None:
         ("2026-11-22,m,1,1,1e400", "usd must be dollars such as 1.25, and is '1e400'"),
         ("2026-11-22,m,1,1,1e999999", "usd must be dollars such as 1.25, and is '1e999999'"),
         ("2026-11-22,m,1,1,-1e99999999999999999", "usd must be dollars such as 1.25, and is '-1e99999999999999999'"),
+        *(
+            (f"2026-11-22,m,1,1,{text}", f"usd must be dollars such as 1.25, and is '{text}'")
+            for text in ("1_000.5", "\uff11", "\u0661.5", "1e", ".", "+-1", "Infinity", "")
+        ),
         ("1066-10-14,m,1,1,1", "date must be a date such as 2026-11-22, or a time, and is '1066-10-14'"),
         *(
             (f"{time},m,1,1,1", f"date must be a date such as 2026-11-22, or a time, and is '{time}'")
