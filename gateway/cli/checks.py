@@ -39,7 +39,9 @@ def check_config(config: ConfigOption = None, *, as_json: JsonOption = False) ->
     for change in changes(loaded.settings, loaded.origins):
         typer.echo(f"  {change}")
     typer.echo(f"Prices: {prices.priced or 'none, so that no call draws on a budget'}.")
-    if loaded.settings.upstream.api_key is None:
+    if loaded.settings.upstream.simulator:
+        typer.echo("upstream.simulator is true: `serve` runs against the simulator.")
+    elif loaded.settings.upstream.api_key is None:
         typer.echo(_without_key(loaded.settings))
 
 

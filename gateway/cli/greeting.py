@@ -52,9 +52,15 @@ def welcome(settings: Settings, port: int) -> None:
 
 def introduce_simulator(settings: Settings, port: int, demo_secret: str | None) -> None:
     """Where a gateway in front of a simulator is, and a line to paste."""
-    warning = "SIMULATOR: no GMI key is set, so a simulator makes the answers up. No model is asked."
+    why = "it was asked for" if settings.upstream.simulator else "no GMI key is set"
+    warning = f"SIMULATOR: {why}, so a simulator makes the answers up. No model is asked."
     typer.secho(warning, fg=typer.colors.YELLOW, bold=True)
-    typer.echo("For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again.")
+    if settings.upstream.simulator:
+        typer.echo(
+            "For the real models, take out --simulator or upstream.simulator, and start it again with a GMI key."
+        )
+    else:
+        typer.echo("For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again.")
     typer.echo(f"Make a key at {KEYS_PAGE}.")
     typer.echo(_kept(settings))
     host = settings.server.host
@@ -96,6 +102,13 @@ def warn_of_unpriced_budgets(settings: Settings, found: Inventory, prices: Price
     # Nobody reads it where it cannot be written; an admin key may wait to be shown.
     with contextlib.suppress(OSError):
         print_finding(Finding(Mark.WARNING, f"budgets are set, but {NO_PRICES}", cure_of(settings)), err=True)
+
+
+def warn_of_simulated_calls() -> None:
+    """Say on standard error that what is counted is not the models' alone."""
+    cure = f"begin anew with another folder or database, or set budgets back with {program()} limits reset"
+    with contextlib.suppress(OSError):  # as above
+        print_finding(Finding(Mark.WARNING, "sums and budgets hold calls that the simulator answered", cure), err=True)
 
 
 def _kept(settings: Settings) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from pydantic import SecretStr
 
+from gateway.access.answering import AnsweredBy, KeyMissing, turn_to
 from gateway.access.clock import unix_time
 from gateway.access.keys import new_secret
 from gateway.access.reconcile import SettingsConflict
@@ -24,6 +25,7 @@ from gateway.cli.greeting import (
     hand_out,
     introduce_simulator,
     remind_of_admin,
+    warn_of_simulated_calls,
     warn_of_unpriced_budgets,
     welcome,
 )
@@ -34,7 +36,14 @@ from gateway.doctor.inventory import Inventory, take_inventory
 from gateway.doctor.port import cannot_listen
 from gateway.settings import Key, Settings
 from gateway.store.engine import Store
+from gateway.store.migrate import migrate
 from gateway.store.url import database_url
+
+_KEY_MISSING = (
+    "This gateway was run with a GMI key before, and none is set now: set GMI_API_KEY (or GMI_API_KEY_FILE). To let"
+    " the simulator answer all the same, start it with --simulator, or upstream.simulator: true"
+    " (GATEWAY_UPSTREAM_SIMULATOR=true)."
+)
 
 
 def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
@@ -48,12 +57,12 @@ def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
         except OSError as error:
             print_finding(cannot_listen(settings.server, error), err=True)
             raise typer.Exit(1) from None
-        port, secret, is_simulated = listener.getsockname()[1], None, settings.upstream.api_key is None
+        port, secret, is_simulated = listener.getsockname()[1], None, settings.upstream.is_simulated
         if is_simulated:
             is_first_try = is_loopback(settings.server.host) and not settings.keys
             secret = demo_secret(Path(settings.server.state_dir)) if is_first_try else None
             settings = stack.enter_context(_simulated(settings, secret))
-        admin_secret, found = _prepared(settings)
+        admin_secret, found = _prepared(settings, is_simulated=is_simulated)
         warn_of_unpriced_budgets(settings, found, prices)
         with greeting(admin_secret):
             if is_simulated:
@@ -83,21 +92,29 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     os._exit(0)
 
 
-def _prepared(settings: Settings) -> tuple[str | None, Inventory]:
+def _prepared(settings: Settings, *, is_simulated: bool) -> tuple[str | None, Inventory]:
     """The admin key's secret if this is the first start, and what there is."""
     try:
         with unusable(settings):
-            return asyncio.run(_prepare(settings))
-    except (Refused, SettingsConflict) as refusal:
-        typer.secho(str(refusal), fg=typer.colors.RED, err=True)
-        raise typer.Exit(1) from None
+            return asyncio.run(_prepare(settings, is_simulated=is_simulated))
+    except KeyMissing:
+        refusal: Exception = Refused(_KEY_MISSING)
+    except (Refused, SettingsConflict) as error:
+        refusal = error
+    typer.secho(str(refusal), fg=typer.colors.RED, err=True)
+    raise typer.Exit(1)
 
 
-async def _prepare(settings: Settings) -> tuple[str | None, Inventory]:
-    admin_secret = await prepare(settings)
-    store = Store(database_url(settings), pool_size=1, timeout_s=settings.database.timeout_s)
+async def _prepare(settings: Settings, *, is_simulated: bool) -> tuple[str | None, Inventory]:
+    url = database_url(settings)
+    await migrate(url)
+    store = Store(url, pool_size=1, timeout_s=settings.database.timeout_s)
     try:
-        return admin_secret, await take_inventory(store, unix_time())
+        # First of all: what is wrong with it must not be mended by a start that is refused.
+        by: AnsweredBy = "simulator" if is_simulated else "models"
+        if await turn_to(store, by, is_asked=settings.upstream.simulator):
+            warn_of_simulated_calls()
+        return await prepare(settings), await take_inventory(store, unix_time())
     finally:
         await store.close()
 

@@ -155,7 +155,7 @@ def _unusable_authorities(settings: Settings) -> Iterator[Conflict]:
 def _upstream_without_key(settings: Settings) -> Iterator[Conflict]:
     # The default may be spelled out: the file that is shipped does so, and runs the simulator.
     upstream = settings.upstream
-    if upstream.api_key is None and upstream.base_url != Upstream().base_url:
+    if not upstream.simulator and upstream.api_key is None and upstream.base_url != Upstream().base_url:
         yield Conflict(
             (("upstream", "base_url"), ("upstream", "api_key"), ("upstream", "api_key_file")),
             "is set, but there is no key for it",

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
-from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
+from gateway.doctor.findings import KEY_MISSING, KEYS_PAGE, Finding, Mark
 from gateway.doctor.running import NO_KEY_HERE, UNSEEN
 from gateway.limits.redis_options import MEANS
 from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
@@ -18,6 +18,10 @@ from gateway.settings import Settings, Upstream
 from gateway.upstream.origin import Origin
 
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+_SIMULATED = Finding(
+    Mark.WARNING, "the settings ask for the simulator: no model is asked", "for the models, take out upstream.simulator"
+)
 
 
 def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeout_s: float = 5.0) -> Iterator[Finding]:
@@ -40,9 +44,15 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     from gateway.doctor.port import examine_ports  # noqa: PLC0415
 
     has_one = yield from examine_ports(settings, timeout_s)
-    yield from _stores(settings, now, timeout_s)
-    if settings.upstream.api_key is None:
-        yield _no_key(has_one=has_one)
+    needs_key = False
+    for finding in _stores(settings, now, timeout_s):
+        needs_key = needs_key or finding == KEY_MISSING
+        yield finding
+    if settings.upstream.is_simulated:
+        if settings.upstream.simulator:
+            yield _SIMULATED
+        elif has_one or not needs_key:
+            yield _no_key(has_one=has_one)
         return
     yield from _ignored_proxy(settings.upstream, environ)
     # As with the gateway: the HTTP client takes 50 ms.

@@ -10,7 +10,8 @@ from pathlib import Path
 from sqlalchemy import URL, func, or_, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from gateway.doctor.findings import Finding, Mark
+from gateway.access.answering import was_by_models
+from gateway.doctor.findings import KEY_MISSING, Finding, Mark
 from gateway.doctor.inventory import has_budgets
 from gateway.errors import StoreUnavailable
 from gateway.metering.prices import PricesError, load_prices
@@ -52,6 +53,7 @@ async def _examine(url: URL, settings: Settings, now_s: int, timeout_s: float) -
                 Finding(Mark.GOOD, text_),
                 await _admin_key(store, settings, now_s),
                 *await _budgets(store, settings),
+                *await _missing_key(store, settings),
             ]
         return [await _migration(store, url, found), *_first_admin_key(settings, found)]
     finally:
@@ -96,6 +98,13 @@ async def _budgets(store: Store, settings: Settings) -> list[Finding]:
         return []
     async with store.reading() as connection:
         return [_UNPRICED] if await has_budgets(connection) else []
+
+
+async def _missing_key(store: Store, settings: Settings) -> list[Finding]:
+    if settings.upstream.simulator or settings.upstream.api_key is not None:
+        return []
+    async with store.reading() as connection:
+        return [KEY_MISSING] if await was_by_models(connection) else []
 
 
 def _are_there_prices(settings: Settings) -> bool:

@@ -22,3 +22,10 @@ class Finding:
     mark: Mark
     text: str
     cure: str = ""
+
+
+KEY_MISSING = Finding(
+    Mark.WARNING,
+    "no upstream key, and the gateway was run with one on this database: `serve` refuses to start without",
+    f"set GMI_API_KEY, or serve with --simulator; make a key at {KEYS_PAGE}",
+)

@@ -109,6 +109,10 @@ class Upstream(Section):
     api_key_file: FilePath | None = Field(
         default=None, description="File that holds the key; GMI_API_KEY_FILE sets it too."
     )
+    simulator: bool = Field(
+        default=False,
+        description="Let a simulator answer in place of the models, also with a key, or where there was one before.",
+    )
     organization_id: HeaderValue | None = Field(
         default=None, description="Sent as X-Organization-ID, for accounts with several organisations."
     )
@@ -143,6 +147,11 @@ class Upstream(Section):
     on_client_disconnect: Literal["cancel", "drain"] = Field(
         default="cancel", description="A client left: `cancel` its call upstream, or `drain` it to the end."
     )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it is a simulator that answers."""
+        return self.simulator or self.api_key is None
 
 
 class Streams(Section):

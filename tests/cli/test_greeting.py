@@ -56,7 +56,7 @@ def test_the_demo_key_works_again_at_the_next_start_and_never_in_front_of_a_real
         url = process.stdout.readline().split()[4].rstrip(",")
         refused = httpx2.get(f"{url}/models", headers={"authorization": authorization}, trust_env=False)
     assert refused.status_code == 401
-    with serving() as process:
+    with serving("--simulator") as process:
         again = until_curl(process)[-1]
         assert authorization in again
         assert paste(again).status_code == 200
@@ -184,7 +184,7 @@ def test_a_start_says_in_full_where_all_is_kept(tmp_path: Path) -> None:
     assert first_lines()[1] == f"All that it keeps is in {tmp_path}/data: the database gateway.db, and journals.\n"
     line = first_lines(GATEWAY_DATABASE_URL="sqlite:///else.db")[1]
     assert line == f"All that it keeps is in sqlite:///{tmp_path}/else.db, and journals in {tmp_path}/data.\n"
-    with serving() as process:
+    with serving("--simulator") as process:
         assert sum("All that it keeps" in each for each in until_curl(process)) == 1
 
 
@@ -231,3 +231,35 @@ def test_serve_warns_of_what_was_hardly_meant_and_starts() -> None:
         "! GATEWAY_KEY is set and means nothing here; did you mean GATEWAY_KEYS?\n"
         "! upstream.base_url has no path; most APIs sit under /v1: http://127.0.0.1:9/v1\n"
     )
+
+
+def test_a_store_that_was_served_with_a_key_is_not_put_before_the_simulator_unless_somebody_says_so() -> None:
+    with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1") as process:
+        until_curl(process)
+    with serving() as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (1, "")
+    assert without_log(err) == (
+        "This gateway was run with a GMI key before, and none is set now: set GMI_API_KEY (or GMI_API_KEY_FILE). To"
+        " let the simulator answer all the same, start it with --simulator, or upstream.simulator: true"
+        " (GATEWAY_UPSTREAM_SIMULATOR=true).\n"
+    )
+    assert json.loads(call("keys", "list", "--all", "--team", "admins", "--json").stdout)  # nor is a demo key made
+    assert call("keys", "list", "--team", "demo").exit_code == 1
+    with serving("--simulator", GMI_API_KEY=CANARY) as process:
+        lines = until_curl(process)
+        assert paste(lines[-1]).headers["x-simulated"] == "true"
+    assert lines[0] == "SIMULATOR: it was asked for, so a simulator makes the answers up. No model is asked."
+    with serving(GATEWAY_UPSTREAM_SIMULATOR="true") as process:
+        assert paste(until_curl(process)[-1]).status_code == 200
+
+
+def test_a_start_with_a_key_says_once_that_sums_hold_what_the_simulator_answered() -> None:
+    with serving() as process:
+        assert paste(until_curl(process)[-1]).status_code == 200
+        stop(process)
+    assert first_lines()[3] == (
+        "! sums and budgets hold calls that the simulator answered; begin anew with another folder or database, or set"
+        " budgets back with gmi-gateway limits reset\n"
+    )
+    assert first_lines()[3] == ""
