@@ -170,19 +170,21 @@ class Proxy:
             request = self._repetition(call, known, scope["cycle"])
         if call.in_doubt:
             await self._objects.check_ids(principal, call.in_doubt)
-        if match.route.runs_file:
-            await self._check_files(call, head, request)
-            await self._look_again(call, match, head, scope)
         if call.asked is not None:
             waited_s = await self._allowance.admit(call, call.asked)
             if waited_s:  # meanwhile the key may have been revoked
                 await self._directory.look_up(head.authorization)
+        if match.route.runs_file:
+            await self._check_files(call, head, request)
+            await self._look_again(call, match, head, scope)
         await self._relay.carry(call, request, send)
 
     async def _check_files(self, call: LiveCall, head: Head, request: UpstreamRequest) -> None:
         """Look through the files of requests that the body names, of which upstream runs one."""
         body = request.body if isinstance(request.body, bytes) else b""
         headers = self._upstream_headers(call, head, None, _ONCE | _NOT_FOR_LISTS)
+        if call.asked is not None:
+            call.asked.is_taken = True
         for file_id in dict.fromkeys(self._objects.named(body)):
             target = self._base_path + f"/files/{quote(file_id, safe='')}/content".encode()
             await self._relay.check_file(call, UpstreamRequest(b"GET", target, headers), _known(call.principal))

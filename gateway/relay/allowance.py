@@ -42,6 +42,8 @@ class Asked(msgspec.Struct, gc=False):
     has_budgets: bool
     """What it will cost matters."""
     demand: Demand | None = None
+    is_taken: bool = False
+    """Upstream was asked for something else before the call itself is sent, so it is paid for though it never is."""
 
 
 class _Due(NamedTuple):
@@ -137,7 +139,7 @@ class Allowance:
         asked, call.asked = call.asked, None
         if asked is None or asked.demand is None:
             return
-        if call.sent_at is None or record.upstream_error in NEVER_SENT:
+        if (call.sent_at is None and not asked.is_taken) or record.upstream_error in NEVER_SENT:
             self.limiter.cancel(asked.demand)
             self.room.released(asked.demand)
             return

@@ -136,6 +136,43 @@ async def test_parallel_calls_are_counted_while_they_last() -> None:
                 assert (await chat(gateway)).status == 200
 
 
+BATCH = {"input_file_id": "file-1", "endpoint": CHAT, "completion_window": "24h"}
+FILE = reply(200, [], b'{"custom_id": "1", "body": {"model": "m"}}')
+
+
+async def batch(gateway: RunningGateway) -> Answer:
+    return await ask(gateway.port, post("/v1/batches", BATCH))
+
+
+async def test_the_file_of_a_batch_is_read_for_calls_that_limits_admit_alone() -> None:
+    async with WireUpstream([Stall()]) as upstream:
+        with running_gateway(f"{upstream.url}/v1", **limits(each_key={"parallel": 1})) as gateway:
+            gateway.own("file-1")
+            async with connected(gateway.port) as one:
+                one.send(post("/v1/batches", BATCH))
+                await upstream.received(1)
+                assert (await batch(gateway)).status == 429
+    assert [seen.target for seen in upstream.requests] == [b"/v1/files/file-1/content"]
+
+
+async def test_a_batch_whose_file_is_refused_has_cost_a_request_and_one_that_was_not_read_none() -> None:
+    async with WireUpstream(reply(200, [], b"no JSON"), FILE, OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", **limits(each_key={"requests_per_day": 9})) as gateway:
+            gateway.own("file-1")
+            answers = []
+            for number in (1, 2):
+                answers.append(await batch(gateway))
+                await gateway.recorded(number)
+    assert [(answer.status, left(answer, "requests")) for answer in answers] == [(400, 8), (200, 7)]
+    with running_gateway("http://127.0.0.1:9/v1", **limits(each_key={"requests_per_day": 9})) as gateway:
+        gateway.own("file-1")
+        answers = []
+        for number in (1, 2):
+            answers.append(await batch(gateway))
+            await gateway.recorded(number)
+    assert [(answer.status, left(answer, "requests")) for answer in answers] == [(502, 8), (502, 8)]
+
+
 async def test_limits_in_shadow_count_and_refuse_nobody() -> None:
     async with WireUpstream(OK) as upstream:
         settings = {"each_key": {"requests_per_minute": 1}, "shadow": ["key/requests"]}
