@@ -49,7 +49,9 @@ class EndedKeys:
 
 
 def _may_wait(call: LiveCall) -> bool:
-    return call.asked is not None and call.asked.demand is None and call.outcome is None
+    """One that is upstream does not, though no limit may have bound it."""
+    asked = call.asked
+    return asked is not None and asked.demand is None and call.sent_at is None and call.outcome is None
 
 
 def _authorization(call: LiveCall) -> bytes | None:

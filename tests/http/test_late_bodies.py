@@ -13,6 +13,7 @@ from tests.faults.face import CHAT, Client, ask, connected, request
 from tests.http.admin_server import Client as Admin
 from tests.http.admin_server import made
 from tests.http.test_admin_in_force import ENDS
+from tests.http.test_drain import ends_when
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Stall, WireUpstream, reply
 
@@ -161,6 +162,34 @@ async def test_a_call_that_waits_for_its_turn_leaves_when_its_key_ends(end: str)
                 assert gateway.ask(lambda: len(gateway.app.proxy.open_calls)) == 1, "what runs is finished"
     assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
     assert len(upstream.requests) == 1
+
+
+async def test_a_call_that_is_upstream_is_finished_though_its_key_ends_while_others_wait() -> None:
+    """Also one that the limits of another model alone might have bound."""
+    go = asyncio.Event()
+    async with WireUpstream([Stall()], ends_when(go)) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[]) as gateway, administering(gateway) as admin:
+            made(admin.post("/teams", {"name": "engines", "model_limits": {"other": {"parallel": 1}}}))
+            limited = a_key(admin, limits={"parallel": 1, "max_wait_s": 60})
+            free = a_key(admin, name="bob")
+            call, stream = (
+                request("POST", CHAT, BODY, [("Authorization", f"Bearer {key['secret']}"), JSON])
+                for key in (limited, free)
+            )
+            async with connected(gateway.port) as one, connected(gateway.port) as two, connected(gateway.port) as three:
+                one.send(call)
+                await upstream.received(1)
+                three.send(stream)
+                await three.head()
+                await three.chunk()
+                await asyncio.to_thread(ENDS["revoke"], admin, free)
+                looked = looked_at(gateway)
+                two.send(call)
+                assert await asyncio.to_thread(looked.wait, 5)
+                looked.clear()
+                assert await asyncio.to_thread(looked.wait, 5), "by then, what was looked at has been cut"
+                go.set()
+                assert await three.chunk() == b"data: [DONE]\n\n"
 
 
 async def test_a_call_that_waits_goes_on_waiting_when_its_key_is_changed() -> None:
