@@ -24,23 +24,26 @@ FIRST_S, LONGEST_S = 60.0, 600.0
 GIVE_UP_AFTER_S = 86_400
 LEAST_ATTEMPTS = 8
 """A response is not given up before, however old: the gateway itself may have been away."""
+KNOWN_AFTER_S = 600
+"""So long a node of upstream's may not know yet what another one makes; what is not known later is gone."""
 AT_ONCE = 10
 
 Answer = Literal["counted", "unfinished", "gone", "given_up", "failed"]
-"""What came of asking: the response has ended; not yet; upstream does not know it, and was asked before; it takes too
-long, or is too long to be read; no answer that can be read."""
+"""What came of asking: the response has ended; not yet; upstream does not know it, though it is not new;
+it takes too long, or is too long to be read; no answer that can be read."""
 
 _Reserved = Mapping[str, int]
 
 
 class Claimed(NamedTuple):
-    """A response that upstream is to be asked for now, whether for the first time, and whether for the last."""
+    """A response that upstream is to be asked for now, and whether for the last time."""
 
     response_id: str
     team_id: str
     key_id: str
     model: str | None
-    is_first: bool
+    is_new: bool
+    """Upstream may not know it yet: for its age, or since it has not been asked before."""
     is_last: bool
 
 
@@ -112,10 +115,7 @@ class DueResponses:
                 await connection.execute(
                     update(due_responses).where(table.response_id == row.response_id).values(again)
                 )
-        return [
-            Claimed(row.response_id, row.team_id, row.key_id, row.model, row.attempts == 0, self._is_last(row, now_us))
-            for row in rows
-        ]
+        return [_claimed(row, now_us) for row in rows]
 
     async def _is_any_due(self, now_us: int) -> bool:
         """Without a lock, so that a node with nothing to do is in nobody's way."""
@@ -129,9 +129,12 @@ class DueResponses:
         longest_s = max(LONGEST_S, self._first_after_s)
         return int(min(self._first_after_s * 2 ** min(attempts, 20), longest_s) * 1e6)
 
-    def _is_last(self, row: Any, now_us: int) -> bool:
-        is_old: bool = now_us - row.started_at >= GIVE_UP_AFTER_S * 1_000_000
-        return is_old and row.attempts + 1 >= LEAST_ATTEMPTS
+
+def _claimed(row: Any, now_us: int) -> Claimed:
+    age_us, attempts = now_us - row.started_at, row.attempts + 1
+    is_new = age_us < KNOWN_AFTER_S * 1_000_000 or attempts == 1
+    is_last = age_us >= GIVE_UP_AFTER_S * 1_000_000 and attempts >= LEAST_ATTEMPTS
+    return Claimed(row.response_id, row.team_id, row.key_id, row.model, is_new, is_last)
 
 
 def _row(line: Line, due: Due, first_after_us: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Every node does so, now and then, for whatever is due in the store. What it hears goes the way that it goes when a
 client is told, so it is counted once, whoever hears of it first. It asks as the account, over the connections that
 calls take, and few at a time. Knows which answers are final: then nobody knows what was used. That upstream does not
-know a response is not, the first time.
+know a response is not, while that is new.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ class DueAsker(Chore):
         maker = maker or Principal(claimed.key_id, claimed.team_id, claimed.key_id, claimed.team_id)
         async with self._turns:
             answer, late = await self._heard(claimed, maker)
-        if answer == "gone" and claimed.is_first:
-            answer = "unfinished"  # a node of upstream's may know of it later than another
+        if answer == "gone" and claimed.is_new:
+            answer = "unfinished"
         if late is None and claimed.is_last:
             answer = "given_up"
         self._due.answers[answer] += 1

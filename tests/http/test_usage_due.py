@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, select
+from sqlalchemy import URL, select, update
 
 from gateway.call import CallRecord
+from gateway.metering.due import KNOWN_AFTER_S
 from gateway.metering.late import LateRecords
 from gateway.simulator import running_simulator
 from gateway.store.engine import Store
@@ -152,6 +153,16 @@ class World:
     async def due(self) -> list[str]:
         """The responses that are waited for."""
         return [row["response_id"] for row in await self._read(select(due_responses))]
+
+    async def grow_older(self, seconds: int) -> None:
+        """As if what is due had been made so long before."""
+        store = Store(self._url)
+        try:
+            async with store.writing() as connection:
+                older = {"started_at": due_responses.c.started_at - seconds * 1_000_000}
+                await connection.execute(update(due_responses).values(older))
+        finally:
+            await store.close()
 
     async def _read(self, query: Any) -> list[dict[str, Any]]:
         store = Store(self._url)
@@ -331,6 +342,7 @@ async def test_what_upstream_does_not_know_any_more_is_unknown(tmp_path: Path, s
             key = key_of(node)
             await node.make(key["secret"])
             before = node.left(key)
+            await here.grow_older(KNOWN_AFTER_S)
             await node.heard()
             sums, left = node.sums(), node.left(key)
         assert (sums["calls"], sums["unknown_calls"], sums["cost_microusd"]) == (1, 1, 0)
@@ -343,10 +355,14 @@ async def test_what_upstream_does_not_know_any_more_is_unknown(tmp_path: Path, s
 
 @pytest.mark.parametrize("status", [404, 410])
 async def test_what_upstream_does_not_know_at_first_is_asked_for_again(tmp_path: Path, status: int) -> None:
-    upstream = Upstream((status, {"error": {"message": "not here yet"}}), (200, FINISHED))
+    unknown = status, {"error": {"message": "not here yet"}}
+    upstream = Upstream(b"", unknown)
     async with world(tmp_path, upstream) as here:
         with here.node(**SOON) as node:
             await node.make(key_of(node)["secret"])
+            await upstream.asked(4)
+            await asyncio.to_thread(write_ledger, node.gateway)
+            upstream.answers = [(200, FINISHED)]
             assert (await node.heard()).cost_microusd == COST
             assert node.sums()["unknown_calls"] == 0
 

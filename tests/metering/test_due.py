@@ -141,6 +141,18 @@ async def test_it_is_given_up_after_a_day_if_it_was_asked_for_often_enough(store
     assert is_last == [False] * 7 + [True] * 2
 
 
+async def test_upstream_may_not_know_it_for_ten_minutes_nor_when_it_is_asked_for_the_first_time(store: Store) -> None:
+    now_s = NOON_S
+    responses = DueResponses(store, now=lambda: now_s)
+    await Drain(store, Days()).write([due(1), due(2, started_at_s=NOON_S - 3_600)])
+    is_new: dict[str, list[bool]] = {"resp_1": [], "resp_2": []}
+    for after_s in (60, 180, 420, 600, 1_200):
+        now_s = NOON_S + after_s
+        for each in await responses.claim():
+            is_new[each.response_id].append(each.is_new)
+    assert is_new == {"resp_1": [True, True, True, False], "resp_2": [True, False, False, False]}
+
+
 async def test_what_nobody_ever_asked_for_is_forgotten_at_last(store: Store) -> None:
     await Drain(store, Days()).write([due(1), due(2, started_at_s=NOON_S + 86_400)])
     await Retention(store, Days(), calls_days=0, sums_days=0, now=lambda: NOON_S + 400.5 * 86_400).prune()
