@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import randbits
+from socket import socket
 from types import FrameType
 from typing import Any
 
@@ -34,9 +35,11 @@ from gateway.cli.settings import load_or_exit, prices_or_exit, print_finding
 from gateway.configuration import is_loopback
 from gateway.doctor.inventory import Inventory, take_inventory
 from gateway.doctor.port import cannot_listen
+from gateway.doctor.running import local_url, neighbours
 from gateway.settings import Key, Settings
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
+from gateway.store.residents import Resident, residing
 from gateway.store.url import database_url
 
 _KEY_MISSING = (
@@ -57,6 +60,9 @@ def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
         except OSError as error:
             print_finding(cannot_listen(settings.server, error), err=True)
             raise typer.Exit(1) from None
+        others = stack.enter_context(
+            residing(Path(settings.server.state_dir), _myself(settings, listener, admin_listener))
+        )
         port, secret, is_simulated = listener.getsockname()[1], None, settings.upstream.is_simulated
         if is_simulated:
             is_first_try = is_loopback(settings.server.host) and not settings.keys
@@ -64,6 +70,9 @@ def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
             settings = stack.enter_context(_simulated(settings, secret))
         admin_secret, found = _prepared(settings, is_simulated=is_simulated)
         warn_of_unpriced_budgets(settings, found, prices)
+        if others and settings.redis.url is None:
+            with suppress(OSError):  # an admin key may wait to be shown
+                print_finding(neighbours(others), err=True)
         with greeting(admin_secret):
             if is_simulated:
                 introduce_simulator(settings, port, secret)
@@ -90,6 +99,13 @@ def _stoppable() -> Iterator[None]:
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     os._exit(0)
+
+
+def _myself(settings: Settings, listener: socket, admin_listener: socket | None) -> Resident:
+    """What others on this machine see of this gateway."""
+    url = local_url(*listener.getsockname()[:2])
+    admin_url = url if admin_listener is None else local_url(*admin_listener.getsockname()[:2])
+    return Resident(os.getpid(), url, admin_url if settings.admin.enabled else None)
 
 
 def _prepared(settings: Settings, *, is_simulated: bool) -> tuple[str | None, Inventory]:

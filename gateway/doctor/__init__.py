@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
 from gateway.doctor.findings import KEY_MISSING, KEYS_PAGE, Finding, Mark
-from gateway.doctor.running import NO_KEY_HERE, UNSEEN
+from gateway.doctor.running import NO_KEY_HERE, UNSEEN, local_url, neighbours
 from gateway.limits.redis_options import MEANS
 from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
 from gateway.settings import Settings, Upstream
@@ -44,6 +44,7 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     from gateway.doctor.port import examine_ports  # noqa: PLC0415
 
     has_one = yield from examine_ports(settings, timeout_s)
+    yield from _neighbours(settings, has_one=has_one)
     needs_key = False
     for finding in _stores(settings, now, timeout_s):
         needs_key = needs_key or finding == KEY_MISSING
@@ -105,6 +106,18 @@ def _limits(settings: Settings) -> Finding:
         return Finding(Mark.GOOD, "limits are counted in memory, by one process; redis.url shares them among several")
     mode = settings.limits.on_redis_failure
     return Finding(Mark.GOOD, f"limits are shared in Redis; while it is away they are {MEANS[mode]} ({mode})")
+
+
+def _neighbours(settings: Settings, *, has_one: bool) -> Iterator[Finding]:
+    """`has_one`: a gateway runs where these settings say, so only another one is worth a word."""
+    from gateway.store.residents import residents  # noqa: PLC0415 - it may be asked, but not waited for by all commands
+
+    found = residents(Path(settings.server.state_dir))
+    others = [
+        each for each in found if not has_one or each.url != local_url(settings.server.host, settings.server.port)
+    ]
+    if others and settings.redis.url is None:
+        yield neighbours(others)
 
 
 def _secret_file(name: str | None) -> Iterator[Finding]:

@@ -6,8 +6,15 @@ loads no server, so a check of settings may ask too.
 
 from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
+from gateway.doctor.findings import Finding, Mark
 from gateway.settings import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.store.residents import Resident
 
 NO_KEY_HERE = "no upstream key in this shell's settings"
 UNSEEN = "what the running gateway has cannot be seen from here"
@@ -24,6 +31,14 @@ def is_running(server: Server, timeout_s: float) -> bool:
         return False
     finally:
         connection.close()
+
+
+def neighbours(others: "Sequence[Resident]") -> Finding:
+    """What to say of `others`, one or more, on the folder of a gateway whose limits are in its memory."""
+    who = "; ".join(map(str, others))
+    what = f"another gateway runs on this folder ({who})" if len(others) == 1 else f"others run on this folder ({who})"
+    cure = "set redis.url for each, or stop all but one"
+    return Finding(Mark.WARNING, f"{what}: without redis.url each admits all that limits allow", cure)
 
 
 def local_url(host: str, port: int) -> str:

@@ -263,3 +263,30 @@ def test_a_start_with_a_key_says_once_that_sums_hold_what_the_simulator_answered
         " budgets back with gmi-gateway limits reset\n"
     )
     assert first_lines()[3] == ""
+
+
+def test_a_second_gateway_on_one_folder_says_that_limits_do_not_hold_and_so_does_the_doctor() -> None:
+    with serving(GMI_API_KEY=CANARY) as first:
+        assert first.stdout is not None
+        url = first.stdout.readline().split()[4].removesuffix("/v1,")
+        port = url.rpartition(":")[2]
+        told = (
+            f"! another gateway runs on this folder (PID {first.pid}, {url}): without redis.url each admits all that"
+            " limits allow; set redis.url for each, or stop all but one\n"
+        )
+        assert first_lines()[3] == told
+        assert told in call("doctor", "--port", "0").output
+        assert "another gateway" not in call("doctor", "--port", port).output
+        with serving(GMI_API_KEY=CANARY) as second:
+            assert second.stdout is not None
+            second.stdout.readline()
+            assert f"! another gateway runs on this folder (PID {second.pid}, " in call("doctor", "--port", port).output
+            assert "! others run on this folder (" in call("doctor", "--port", "0").output
+    assert first_lines()[3] == ""
+
+
+def test_gateways_that_share_limits_in_redis_may_share_a_folder() -> None:
+    with serving(GMI_API_KEY=CANARY) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        assert first_lines(GATEWAY_REDIS_URL="redis://127.0.0.1:1")[3] == ""
