@@ -192,15 +192,19 @@ class EventRelay:
     async def _break_off(self, error: GatewayError) -> None:
         if not self._client.started:
             raise error
-        if self._dialect is Dialect.RESPONSES and self._cutter.at_boundary and ends_response(self._last):
-            await self._end(b"")  # the client has all of it
+        # What upstream had said by then may still wait for a slow client.
+        if self._is_done or (
+            self._dialect is Dialect.RESPONSES and self._cutter.at_boundary and ends_response(self._last)
+        ):
+            await self._client.write(self._unsent, more=False)
+            self._conclude()
             return
         self._call.fail(error)
         self._tell()
         self._call.end("drained" if error is self._call.cut_by else "cut")
         if self._cutter.at_boundary:
             event = error_event(error, self._dialect, sequence_number_after(self._last))
-            await self._client.write(event, more=False)
+            await self._client.write(self._unsent + event, more=False)
         else:
             self._call.wire.abort()
 

@@ -3,17 +3,19 @@
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
 
-from tests.faults.face import CHAT, TRANSPORTS, Client, connected, post
+from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, Client, connected, post
 from tests.faults.process import serving
 from tests.support.gateway import running_gateway
 from tests.support.missing import is_missing
-from tests.support.wire import Fin, WireRequest, WireUpstream, chunk
+from tests.support.wire import Fin, Stall, Step, Wait, WireRequest, WireUpstream, chunk
 
 HEADS = {
     "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -61,14 +63,14 @@ class Endless:
 
 
 @asynccontextmanager
-async def unread(port: int, count: int) -> AsyncIterator[list[Client]]:
+async def unread(port: int, count: int, path: str = CHAT) -> AsyncIterator[list[Client]]:
     """So many clients that asked for the reply and do not read it."""
     clients = []
     for _ in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         client = Client(reader, writer)
-        client.send(post(CHAT, {"stream": True}))
+        client.send(post(path, {"stream": True}))
         clients.append(client)
     try:
         yield clients
@@ -116,6 +118,64 @@ async def test_a_slow_reader_of_a_stream_that_broke_off_is_told_so_when_it_reads
     assert answer.end == "complete"
     assert answer.body.startswith(event)
     assert b'"error"' in answer.body[len(event) :]
+
+
+LAST = {
+    "responses": b'data: {"type":"response.completed","response":{"id":"resp_1","status":"completed"}}\n\n',
+    "chat": b'data: {"choices":[]}\n\ndata: [DONE]\n\n',
+    "chat that goes on": b'data: {"choices":[]}\n\n',
+}
+
+
+@pytest.mark.parametrize("kind", LAST)
+async def test_a_slow_reader_gets_at_the_drain_deadline_what_came_by_then(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_slow, waits, is_cut = watched(monkeypatch)
+    monkeypatch.setattr("gateway.http.server._CUT_GRACE_S", 10.0)
+    go, large, last = asyncio.Event(), b'data: {"type":"x","x":"' + b"x" * LARGE_BYTES + b'"}\n\n', LAST[kind]
+    script: list[Step] = [HEADS["stream"], chunk(large), Wait(go), chunk(last), Stall()]
+    async with WireUpstream(script) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server={"drain_s": 0.5}) as gateway:
+            async with unread(gateway.port, 1, RESPONSES if kind == "responses" else CHAT) as (client,):
+                assert await asyncio.to_thread(is_slow.wait, 5)
+                go.set()
+                assert await asyncio.to_thread(waits.wait, 5)
+                gateway.stop()
+                assert await asyncio.to_thread(is_cut.wait, 5)
+                client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+                answer = await client.answer(within_s=10)
+            (record,) = await gateway.recorded(1)
+    assert answer.end == "complete"
+    assert answer.body.startswith(large + last)
+    rest = answer.body[len(large + last) :]
+    if kind == "chat that goes on":
+        assert b'"code":"draining"' in rest
+        assert record.outcome == "drained"
+    else:
+        assert (rest, record.outcome) == (b"", "done")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event, threading.Event]:
+    """Set when a client is too slow, when a call waits for it, and when that is ended from outside."""
+    is_slow, waits, is_cut = threading.Event(), threading.Event(), threading.Event()
+    pause_writing, drain = FlowControl.pause_writing, FlowControl.drain
+
+    def telling_pause(flow: FlowControl) -> None:
+        pause_writing(flow)
+        is_slow.set()
+
+    async def telling_drain(flow: FlowControl) -> None:
+        waits.set()
+        try:
+            await drain(flow)
+        except asyncio.CancelledError:
+            is_cut.set()
+            raise
+
+    monkeypatch.setattr(FlowControl, "pause_writing", telling_pause)
+    monkeypatch.setattr(FlowControl, "drain", telling_drain)
+    return is_slow, waits, is_cut
 
 
 async def test_many_unread_streams_cost_the_process_little_memory_each(is_long: bool) -> None:
