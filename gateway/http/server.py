@@ -76,6 +76,8 @@ class DrainingServer(uvicorn.Server):
             call.cut(Draining("This gateway is shutting down and cannot finish this call; send it again."))
         await self._wait(lambda: proxy.is_busy, _CUT_GRACE_S)
         await super().shutdown(sockets)
+        if self.force_exit:  # then uvicorn leaves this out, and what is kept would be closed by being cancelled
+            await self.lifespan.shutdown()
 
     async def _leave(self, listeners: list[socket.socket]) -> None:
         """Get rid of those who would send more calls, and lose none that is on its way."""

@@ -78,6 +78,19 @@ async def test_a_second_sigterm_cuts_open_streams_at_once(workers: int) -> None:
         assert await running.status() == 0
 
 
+async def test_a_second_ctrl_c_with_a_stream_open_closes_all_that_runs_and_logs_no_error() -> None:
+    stuck = [*sse([{"n": 1}], end=False), Stall()]
+    async with serving(stuck) as running:
+        async with opened(running.port, 1) as (client,):
+            os.kill(running.pid, signal.SIGINT)
+            await until_refused(running.port)
+            os.kill(running.pid, signal.SIGINT)
+            assert b'"code":"draining"' in await rest_of(client)
+        assert await running.status() == 0
+    assert b"Traceback" not in running.output
+    assert b'"level":"error"' not in running.output
+
+
 async def test_a_sigterm_that_comes_to_workers_from_elsewhere_too_is_no_second_one() -> None:
     go = asyncio.Event()
     url = shared_server("valkey").url
