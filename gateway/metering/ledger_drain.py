@@ -159,8 +159,10 @@ class Drain:
 
     async def _insert(self, connection: AsyncConnection, lines: dict[str, Line]) -> list[Line]:
         if self._store.dialect == "postgresql":
-            added = await NEW_CALLS.run(connection, "postgresql", [row(line) for line in lines.values()])
-            return [lines[call_id] for call_id in added.scalars()]
+            # In one order, so that no two nodes wait for each other.
+            in_order = [row(lines[line_id]) for line_id in sorted(lines)]
+            added = set((await NEW_CALLS.run(connection, "postgresql", in_order)).scalars())
+            return [line for line in lines.values() if line.id in added]
         # Nobody else writes meanwhile, so that what is not there now is new.
         known = await connection.execute(select(calls.c.id).where(calls.c.id.in_(list(lines))))
         there = set(known.scalars())

@@ -183,6 +183,17 @@ async def test_two_nodes_that_write_the_same_lines_at_once_count_each_once(store
         await store.close()
 
 
+async def test_two_nodes_that_hear_the_same_in_another_order_do_not_keep_each_other(store_url: URL) -> None:
+    stores = [Store(store_url) for _ in range(2)]
+    drains = [Drain(store, Days()) for store in stores]
+    for round_ in range(5):
+        lines = [encode(record(f"late_resp_{round_}_{number:03}")) for number in range(300)]
+        written = await asyncio.gather(drains[0].write(lines), drains[1].write(lines[::-1]))
+        assert sum(each.new for each in written) == 300
+    for store in stores:
+        await store.close()
+
+
 async def test_a_line_that_cannot_be_read_costs_its_own_call_alone(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
