@@ -30,7 +30,8 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
 
     Numbers are read as the most generous server would read them, since what is read too small is reserved too small:
     `8.0` and `"8"` are 8. What is none above 0 counts as not said. Bounds in tokens are None then. `n` and `best_of`
-    are 1 to `MOST_ANSWERS`; `prompts`, how many there are in `prompt`, is 1 to `MOST_PROMPTS`.
+    are 1 to `MOST_ANSWERS`; `prompts`, how many there are in `prompt`, is at least 1, and above `MOST_PROMPTS` may be
+    too many.
     """
 
     prompt_bytes: int
@@ -77,10 +78,10 @@ _PAIRS = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=operator.call)
 _SMALL_BYTES = 64 * 1024
 """An object of this size cannot hold so many members that reading them all takes long."""
 MAX_MEMBERS = 1000
-MOST_ANSWERS = 128
-"""As many answers as OpenAI gives to one prompt."""
-MOST_PROMPTS = 2048
-"""As many as OpenAI takes in one call."""
+MOST_ANSWERS = 2_000_000
+"""OpenAI gives 128 to one prompt, others more. No call reserves as many tokens as these would have."""
+MOST_PROMPTS = 16_384
+"""As many are counted one by one; OpenAI takes 2,048 in one call."""
 _text = msgspec.json.Decoder(str).decode
 _text_or_null = msgspec.json.Decoder(str | None).decode
 _SWITCH = msgspec.json.Decoder(bool | None)
@@ -312,14 +313,14 @@ def _answers(raw: msgspec.Raw) -> int:
 
 
 def _prompts(raw: msgspec.Raw) -> int:
-    """How many: a text and a list of tokens are one."""
+    """How many: a text and a list of tokens are one. Of very many no fewer than there are."""
     if not _starts(raw, b"["):
         return 1
     count = at = 0
     view = memoryview(raw)[1:]
     while count < MOST_PROMPTS and (found := _PROMPT.match(view, at)) is not None:
         count, at = count + 1, found.end()
-    return max(count, 1)
+    return max(count, 1) if count < MOST_PROMPTS else count + bytes(view[at:]).count(b",")
 
 
 _READERS: dict[str, tuple[str, Callable[[msgspec.Raw], Any]]] = {

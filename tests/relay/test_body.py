@@ -6,7 +6,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.relay.body import POLICY_KEYS, Peek, ask_for_usage, members, peek, replace_model
+from gateway.relay.body import (
+    MOST_ANSWERS,
+    MOST_PROMPTS,
+    POLICY_KEYS,
+    Peek,
+    ask_for_usage,
+    members,
+    peek,
+    replace_model,
+)
 
 KEYS = sorted(POLICY_KEYS)
 
@@ -117,7 +126,8 @@ def test_a_prompt_cache_key_that_is_no_text_is_upstreams_business(value: str) ->
 @pytest.mark.parametrize(
     ("value", "read"),
     [
-        *(("128", 128), ("128.0", 128), ('"128"', 128), ("129", 128), ('"129.0"', 128), ("9" * 20, 128)),
+        *(("129", 129), ("129.0", 129), ('"129"', 129), ("10000", 10_000)),
+        *((value, MOST_ANSWERS) for value in (str(MOST_ANSWERS + 1), f'"{MOST_ANSWERS + 1}.0"', "9" * 20)),
         *((value, 1) for value in ("0", "-2", "null", "1.5", "true", "[]", '{"a": [1]}', '"all"')),
     ],
 )
@@ -129,12 +139,17 @@ def test_no_call_asks_for_more_answers_than_there_may_be_or_for_less_than_one(na
     ("prompt", "count"),
     [
         *(("Hi", 1), (["Hi"], 1), ([], 1), (["a", 'b "c", ["d"]\n', ""], 3), (None, 1), (7, 1), ({"id": "pmpt_1"}, 1)),
-        *(([5, 6, 7], 1), ([[5, 6], [7], []], 3), (["Hi"] * 5_000, 2048)),
+        *(([5, 6, 7], 1), ([[5, 6], [7], []], 3), (["Hi"] * MOST_PROMPTS, MOST_PROMPTS)),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
 def test_prompts_are_counted(prompt: object, count: int, indent: int | None) -> None:
     assert peek(json.dumps({"prompt": prompt}, indent=indent).encode()).prompts == count
+
+
+@pytest.mark.parametrize("prompt", ["Hi", "a, b", [5, 6]])
+def test_prompts_beyond_those_that_are_counted_are_never_taken_for_fewer(prompt: object) -> None:
+    assert peek(json.dumps({"prompt": [prompt] * 40_000}).encode()).prompts >= 40_000
 
 
 @pytest.mark.parametrize(

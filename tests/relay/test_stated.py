@@ -6,7 +6,7 @@ import pytest
 
 from gateway.call import Route
 from gateway.http.routes import ROUTES
-from gateway.relay.body import MOST_ANSWERS, MOST_PROMPTS, peek
+from gateway.relay.body import MOST_ANSWERS, peek
 from gateway.relay.stated import stated_output
 
 
@@ -29,7 +29,8 @@ def route(pattern: str) -> Route:
         ("responses/compact", {"max_output_tokens": 7}, (7, 1)),
         ("completions", {"max_tokens": 3, "max_completion_tokens": 1, "n": 4}, (3, 4)),
         ("completions", {"max_tokens": 3, "n": 2, "best_of": 5, "prompt": ["a", "b", "c"]}, (3, 15)),
-        ("completions", {"best_of": 10**9, "prompt": ["a"] * 3_000}, (None, MOST_ANSWERS * MOST_PROMPTS)),
+        ("completions", {"best_of": 10**9, "prompt": ["a"] * 3_000}, (None, MOST_ANSWERS * 3_000)),
+        ("chat/completions", {"max_tokens": 5, "n": 10_000}, (5, 10_000)),
         ("embeddings", {"max_tokens": 3, "n": 2}, (0, 1)),
         ("images/generations", {"n": 4, "prompt": "A cat"}, (0, 1)),
     ],
