@@ -5,6 +5,7 @@ are enforced, is others' business.
 """
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 import msgspec
@@ -63,6 +64,29 @@ class Budgets(msgspec.Struct, frozen=True, omit_defaults=True):
     week_microusd: int | None = None
     month_microusd: int | None = None
     total_microusd: int | None = None
+
+
+LIMITS = Limits.__struct_fields__[:-1]
+"""The names of all limits."""
+
+SHORT_NAMES = {
+    "rpm": "requests_per_minute",
+    "rph": "requests_per_hour",
+    "rpd": "requests_per_day",
+    "tpm": "tokens_per_minute",
+    "tph": "tokens_per_hour",
+    "tpd": "tokens_per_day",
+    "parallel": "parallel",
+}
+"""Short names of limits, as options have them, and most gateways' settings."""
+
+
+def limit_meant(name: str) -> str | None:
+    """The limit that `name` was perhaps meant to be: that of `rpm`, `token_per_minute` or `max_parallel`."""
+    for short, limit in SHORT_NAMES.items():
+        if short in name.lower():
+            return limit
+    return next(iter(get_close_matches(name.lower(), LIMITS, n=1, cutoff=0.7)), None)
 
 
 _KINDS = (

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from gateway.cli import values
+from gateway.terms import SHORT_NAMES
 
 ConfigOption = Annotated[
     Path | None,
@@ -114,8 +115,8 @@ class Terms:
         return {name: group for name, group in groups.items() if group}
 
     def _limits(self) -> dict[str, object]:
-        counts = self._each(tuple(values.LIMITS), values.count)
-        limits = {values.LIMITS[name]: value for name, value in counts.items()}
+        counts = self._each(tuple(SHORT_NAMES), values.count)
+        limits = {SHORT_NAMES[name]: value for name, value in counts.items()}
         if self.max_wait is not None:
             limits["max_wait_s"] = read("--max-wait-s", values.wait_s, self.max_wait)
         return limits

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.metering import moments
-from gateway.terms import MOST_WAIT_S
+from gateway.terms import MOST_WAIT_S, SHORT_NAMES
 
 _MICROUSD = 1_000_000
 _MOST_KEY_BYTES = 4096
@@ -85,18 +85,6 @@ def _microusd(amount: str) -> int:
     return int(dollars * _MICROUSD)
 
 
-LIMITS = {
-    "rpm": "requests_per_minute",
-    "rph": "requests_per_hour",
-    "rpd": "requests_per_day",
-    "tpm": "tokens_per_minute",
-    "tph": "tokens_per_hour",
-    "tpd": "tokens_per_day",
-    "parallel": "parallel",
-}
-"""Short names of limits, as options have them."""
-
-
 def model_limit(text: str) -> tuple[str, dict[str, int | None] | None]:
     """Model and limits of `openai/*:rpm=60,tpm=90000`; None for `openai/*:none`."""
     model, colon, limits = text.rpartition(":")
@@ -107,10 +95,10 @@ def model_limit(text: str) -> tuple[str, dict[str, int | None] | None]:
     found = {}
     for limit in limits.split(","):
         name, _, value = limit.partition("=")
-        if name not in LIMITS:
-            known = ", ".join(LIMITS)
+        if name not in SHORT_NAMES:
+            known = ", ".join(SHORT_NAMES)
             raise ValueError(f"must have limits out of {known}: 'openai/*:rpm=60'; 'openai/*:none' lifts them")
-        found[LIMITS[name]] = count(value)
+        found[SHORT_NAMES[name]] = count(value)
     return model, found
 
 

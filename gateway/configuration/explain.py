@@ -12,9 +12,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gateway.configuration.environment import PREFIX, variable_of
-from gateway.configuration.layers import Layer
+from gateway.configuration.layers import LIMIT_TABLES, Layer
 from gateway.configuration.problems import Origin, Path, Problem
 from gateway.settings import SECTIONS, Key, Settings
+from gateway.terms import LIMITS, limit_meant
 
 _REASONS = {
     "int_parsing": "is not a whole number",
@@ -84,6 +85,8 @@ def _problem(detail: ErrorDetails, layer: Layer) -> Problem:
         return Problem(path, "unknown key", _suggestion(path, origin), origin)
     if _value_at(layer.values, path) is None:
         return Problem(path, "has no value", "give it one, or take the line out", origin)
+    if detail["type"] == "literal_error" and path[:-1] in LIMIT_TABLES:
+        return Problem(path, "unknown limit", _limit_meant(str(path[-1])), origin)
     reason = _REASONS.get(detail["type"], "is not valid").format(**detail.get("ctx", {}))
     return Problem(path, reason, _description(path) if detail["type"] in _WITH_DESCRIPTION else "", origin)
 
@@ -103,9 +106,14 @@ def _description(path: Path) -> str:
     field = field_at(path)
     if field is None or not field.description:
         return ""
-    default = field.get_default(call_default_factory=False)
-    said = "" if field.is_required() or default in (None, ()) else f" (default: {default})"
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    said = "" if default in (None, (), {}) else f" (default: {default})"
     return f"wanted: {field.description.rstrip('.')}{said}"
+
+
+def _limit_meant(name: str) -> str:
+    meant = limit_meant(name)
+    return f"the limits are {', '.join(LIMITS)}" if meant is None else f"did you mean {meant}?"
 
 
 def _suggestion(path: Path, origin: Origin | None) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 from gateway.configuration.problems import Origin, Path, Problem
 from gateway.settings import SECTIONS
 
+LIMIT_TABLES: tuple[Path, ...] = (("limits", "each_key"), ("limits", "each_team"), ("limits", "endpoint"))
+"""The settings that have limits by name."""
+
 COLLECTIONS: tuple[Path, ...] = (
     ("keys",),
     ("models", "aliases"),
     ("server", "trusted_proxies"),
-    ("limits", "each_key"),
-    ("limits", "each_team"),
-    ("limits", "endpoint"),
+    *LIMIT_TABLES,
     ("limits", "shadow"),
 )
 """The settings that are lists or tables of names."""

@@ -3,6 +3,7 @@
 Knows how FastAPI refuses, and says it again in the shape that OpenAI's clients read. Knows no page by name.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +17,7 @@ from gateway.http.errors import error_reply, send_error
 from gateway.http.requests import Head
 from gateway.http.routes import check_clean
 from gateway.relay.live import CallIds
+from gateway.terms import limit_meant
 
 _WANTED = {
     "missing": "is missing",
@@ -102,7 +104,15 @@ def _bad_member(problem: dict[str, Any]) -> BadRequest:
         return BadRequest("The body is not valid JSON. See /docs for what is expected.")
     where = ".".join(map(str, path)) or str(place)
     if kind == "extra_forbidden":
+        if (meant := _limit_meant(path)) is not None:
+            return BadRequest(f"{where}: no such limit; did you mean {meant}?", param=where)
         name = "query parameter" if place == "query" else "member"
         return BadRequest(f"{where}: no such {name}. See /docs for those that there are.", param=where)
     wanted = _WANTED.get(kind) or problem["msg"].replace("Input should", "must")
     return BadRequest(f"{where}: {wanted}. See /docs for what is expected.", param=where)
+
+
+def _limit_meant(path: Sequence[object]) -> str | None:
+    """What the unknown member at `path` was perhaps meant to be, if it stands among limits."""
+    is_limit = "limits" in path[-2:-1] or "model_limits" in path[-3:-2]
+    return limit_meant(str(path[-1])) if is_limit else None

@@ -33,6 +33,15 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
         ("server: {drain_s: inf}", "server.drain_s: is not a finite number"),
         ("server: 5", "server: is not a table of keys; write its keys below it"),
         ("streams: {include_usage: maybe}", "streams.include_usage: is neither true nor false"),
+        ("models: {aliases: 3}", "models.aliases: is not a table of names; wanted: Alias to upstream's name, as in"),
+        ("limits: {each_key: {rpm: 4}}", "limits.each_key.rpm: unknown limit; did you mean requests_per_minute?"),
+        ("limits: {each_team: {tpd: 4}}", "limits.each_team.tpd: unknown limit; did you mean tokens_per_day?"),
+        ("limits: {endpoint: {max_parallel: 4}}", "limits.endpoint.max_parallel: unknown limit; did you mean"),
+        ("limits: {each_key: {token_per_hour: 4}}", "limits.each_key.token_per_hour: unknown limit; did you mean"),
+        (
+            "limits: {each_key: {xyz: 4}}",
+            "limits.each_key.xyz: unknown limit; the limits are requests_per_minute, requests_per_hour",
+        ),
         ("log: {calls: some}", "log.calls: is not one of 'off', 'errors' or 'all'"),
         ("log: {colour: red}", "log.colour: unknown key; the keys are format, calls"),
         ("serve: {port: 1}", "serve: unknown key; did you mean server?"),
@@ -137,6 +146,7 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
 def test_a_bad_setting_is_one_problem_with_line_key_reason_and_cure(refuse: Refuse, text: str, problem: str) -> None:
     (said,) = refuse(text)
     assert said.startswith(f"gateway.yaml:1: {problem}")
+    assert "Undefined" not in said
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(refuse: Refuse) -> None:
