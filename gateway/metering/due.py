@@ -16,7 +16,7 @@ from gateway.call import Due
 from gateway.metering.late import PREFIX
 from gateway.metering.ledger_line import Line
 from gateway.store.engine import Store
-from gateway.store.tables import due_responses
+from gateway.store.tables import call_tags, due_responses
 from gateway.store.upsert import insert_into
 
 FIRST_S, LONGEST_S = 60.0, 600.0
@@ -47,6 +47,13 @@ class Claimed(NamedTuple):
     is_last: bool
 
 
+class Maker(NamedTuple):
+    """What a call that made a response asked for, and is found under."""
+
+    model: str | None
+    tags: dict[str, str]
+
+
 async def note(connection: AsyncConnection, dialect: Any, lines: Iterable[Line], first_after_s: float) -> None:
     """Keep what of these calls is due, in the transaction that writes their records."""
     rows = [_row(line, line.due, int(first_after_s * 1e6)) for line in lines if line.due is not None]
@@ -59,15 +66,19 @@ def concerns(lines: Iterable[Line]) -> bool:
     return any(line.due is not None or line.id.startswith(PREFIX) for line in lines)
 
 
-async def models(connection: AsyncConnection, lines: Collection[Line]) -> dict[str, str]:
-    """The models that were asked for where these lines tell of what is due, or is so by one of them; by their ids."""
-    made = {PREFIX + line.due.response_id: line.model for line in lines if line.due is not None}
-    wanted = [line.id.removeprefix(PREFIX) for line in lines if line.id.startswith(PREFIX) and line.id not in made]
+async def makers(connection: AsyncConnection, lines: Collection[Line]) -> dict[str, Maker]:
+    """Of calls whose responses these lines tell of, where that is due, or is so by one of the lines; by their ids."""
+    found = {PREFIX + line.due.response_id: Maker(line.model, line.tags) for line in lines if line.due is not None}
+    wanted = [line.id.removeprefix(PREFIX) for line in lines if line.id.startswith(PREFIX) and line.id not in found]
     if wanted:
-        table = due_responses.c
-        kept = await connection.execute(select(table.response_id, table.model).where(table.response_id.in_(wanted)))
-        made |= {PREFIX + response_id: model for response_id, model in kept}
-    return {line_id: model for line_id, model in made.items() if model is not None}
+        table, tag = due_responses.c, call_tags.c
+        with_tags = due_responses.outerjoin(call_tags, tag.call_id == table.call_id)
+        question = select(table.response_id, table.model, tag.name, tag.value).select_from(with_tags)
+        for response_id, model, name, value in await connection.execute(question.where(table.response_id.in_(wanted))):
+            maker = found.setdefault(PREFIX + response_id, Maker(model, {}))
+            if name is not None:
+                maker.tags[name] = value
+    return found
 
 
 async def settle(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, _Reserved]:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import structs
 
 from gateway.call import CallRecord, Due, Recorded, Usage
-from gateway.metering.ledger_line import Line
+from gateway.metering.ledger_line import Line, usage_of
 from gateway.metering.usage import data_of_events, usage_of_reply
 
 PREFIX = "late_"
@@ -110,8 +110,10 @@ class LateRecords:
         self._followers += (follower,)
 
     def note(self, record: CallRecord) -> None:
-        """Somebody was told what `record` says; never waits."""
-        self._waiting[record.id] = record
+        """Somebody was told what `record` says; never waits. What was told first stands, unless it says nothing."""
+        known = self._waiting.get(record.id)
+        if known is None or (known.usage is None and record.usage is not None):
+            self._waiting[record.id] = record
         if len(self._waiting) > MOST_WAITING:
             self._waiting.popitem(last=False)
         self._note_in_ledger([(record, "")])
@@ -121,7 +123,14 @@ class LateRecords:
         for line in new:
             record = self._waiting.pop(line.id, None) if line.id.startswith(PREFIX) else None
             if record is not None:
-                record = structs.replace(record, model=line.model, cost_microusd=line.cost_microusd)
+                # Of what was told since, or on other nodes, the ledger may have kept something else.
+                record = structs.replace(
+                    record,
+                    model=line.model,
+                    usage=usage_of(line),
+                    usage_source=line.usage_source,
+                    cost_microusd=line.cost_microusd,
+                )
                 if line.id in reserved:
                     record = structs.replace(record, due=Due(line.id.removeprefix(PREFIX), reserved[line.id]))
                 for follow in self._followers:

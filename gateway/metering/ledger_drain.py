@@ -2,7 +2,7 @@
 
 A batch is one transaction of a few statements. Which of its calls are new is told by the INSERT, or asked where not all
 are, and only those are added to the sums. SQLite is handed an ordinary batch whole. What a response in the background
-used is a call of the model that was asked for, whatever name its reply bore.
+used is a call of the model that was asked for, whatever name its reply bore, and has the tags of the call that made it.
 """
 
 import logging
@@ -18,20 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.call import Usage
 from gateway.errors import StoreUnavailable
 from gateway.metering import due, rollups
-from gateway.metering.ledger_line import Line, decode
+from gateway.metering.ledger_line import Line, decode, usage_of
 from gateway.metering.ledger_rows import CALLS, NEW_CALLS, TAGS, row, tags
 from gateway.metering.ledger_sqlite import write_ordinary
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from gateway.store.failures import sqlstate
-from gateway.store.tables import USAGE, calls
+from gateway.store.tables import calls
 
 _BATCH_BYTES = {"sqlite": 24 * 1024, "postgresql": 192 * 1024}
 """Some 80 calls, or 600. SQLite is written by a thread of this process, for which calls wait where that has one
 processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
-_NOTHING = (0,) * len(USAGE)
 
 _log = logging.getLogger("gateway")
 
@@ -86,8 +85,8 @@ class Drain:
                 if self.written is not None:
                     self.written(ordinary, {})
                 return Written(len(ordinary), 0)
-        lines = [line for line in _readable(raw) if line.started_at >= kept_since_us]
-        lost = len(raw) - len(lines)
+        kept = [line for line in _readable(raw) if line.started_at >= kept_since_us]
+        lines, lost = _each_once(kept), len(raw) - len(kept)
         if not lines:
             return Written(0, lost)
         try:
@@ -146,9 +145,9 @@ class Drain:
     async def _step_by_step(self, lines: dict[str, Line]) -> tuple[list[Line], Mapping[str, Mapping[str, int]]]:
         """Those that are new, and what had been reserved for what is told of others."""
         async with self._store.writing() as connection:
-            for line_id, model in (await due.models(connection, lines.values())).items():
+            for line_id, maker in (await due.makers(connection, lines.values())).items():
                 if line_id in lines:
-                    lines[line_id] = _of_model(lines[line_id], model, self._cost_of)
+                    lines[line_id] = _of_maker(lines[line_id], maker, self._cost_of)
             new = await self._insert(connection, lines)
             if new:
                 if rows := tags(new):
@@ -182,6 +181,16 @@ def _readable(raw: Iterable[bytes]) -> list[Line]:
     return lines
 
 
+def _each_once(lines: Iterable[Line]) -> list[Line]:
+    """Of lines that tell of one call the first stands, unless it knows no usage and a later one does."""
+    found: dict[str, Line] = {}
+    for line in lines:
+        known = found.setdefault(line.id, line)
+        if known.usage is None and line.usage is not None:
+            found[line.id] = line
+    return list(found.values())
+
+
 def _is_of_a_line(error: Exception) -> bool:
     """Whether it is what a line says that cannot be kept; else time may mend it."""
     cause = (error.orig or error) if isinstance(error, StatementError) else error
@@ -193,9 +202,11 @@ def _log_lost(line: Line, error: Exception) -> None:
     _log.error("The ledger's database refuses the record of call %s, which is lost.", line.id, exc_info=error)
 
 
-def _of_model(line: Line, model: str, cost_of: CostOf) -> Line:
-    """The same under the name that was asked for: upstream may name a snapshot of it, which has no price."""
-    if line.model == model:
-        return line
-    cost = None if line.usage is None else cost_of(model, Usage(*(*line.usage, *_NOTHING)[: len(USAGE)]))
-    return msgspec.structs.replace(line, model=model, cost_microusd=cost)
+def _of_maker(line: Line, maker: due.Maker, cost_of: CostOf) -> Line:
+    """The same as the call that asked for it is found: upstream may name a snapshot of a model, which has no price."""
+    tags_of_both = {**maker.tags, **line.tags}
+    if maker.model is None or line.model == maker.model:
+        return msgspec.structs.replace(line, tags=tags_of_both)
+    usage = usage_of(line)
+    cost = None if usage is None else cost_of(maker.model, usage)
+    return msgspec.structs.replace(line, model=maker.model, cost_microusd=cost, tags=tags_of_both)

@@ -109,6 +109,11 @@ def encode(record: CallRecord, more: int = 0) -> bytes:
     return line + b"\n"
 
 
+def usage_of(line: Line) -> Usage | None:
+    """What a line says of usage. Lines of other versions may know fewer kinds of it, or more."""
+    return None if line.usage is None else Usage(*(*line.usage, *_NOTHING)[:_KINDS])
+
+
 _NO_TAGS: dict[str, str] = {}
 
 

@@ -16,7 +16,7 @@ from gateway.metering.ledger_drain import Drain
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from gateway.store.journal import Journal
-from gateway.store.tables import COUNTS, USAGE, calls, usage_days
+from gateway.store.tables import COUNTS, USAGE, call_tags, calls, usage_days
 
 CHAT = Route("POST", "chat/completions")
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -69,6 +69,15 @@ async def rows(store: Store) -> dict[str, dict[str, Any]]:
     """All calls of the ledger, by id."""
     async with store.reading() as connection:
         return {row["id"]: dict(row) for row in (await connection.execute(select(calls))).mappings()}
+
+
+async def tags(store: Store) -> dict[str, dict[str, str]]:
+    """The tags of all calls that have some, by id."""
+    found: dict[str, dict[str, str]] = {}
+    async with store.reading() as connection:
+        for each in (await connection.execute(select(call_tags))).mappings():
+            found.setdefault(each["call_id"], {})[each["name"]] = each["value"]
+    return found
 
 
 async def day_rows(store: Store) -> list[dict[str, Any]]:

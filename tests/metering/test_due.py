@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, select
 
-from gateway.call import Due
+from gateway.call import Due, Usage
 from gateway.metering.due import GIVE_UP_AFTER_S, DueResponses
 from gateway.metering.ledger_drain import Drain
 from gateway.metering.ledger_line import Line, encode
+from gateway.metering.ledger_queries import LedgerQueries
+from gateway.metering.ledger_query import UsageQuery
 from gateway.metering.ledger_retention import Retention
 from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from gateway.store.tables import due_responses
-from tests.metering.ledger import NOON_S, day_rows, record, rows
+from tests.metering.ledger import NOON_S, day_rows, record, rows, tags
 
 RESERVED = {"team_engines/budget/total": 10_023}
 
@@ -70,6 +72,37 @@ async def test_usage_is_kept_and_priced_under_the_model_that_was_asked_for(store
     assert {each: (found[each]["model"], found[each]["cost_microusd"]) for each in kept} == kept
     sums = {row["model"]: (row["cost_microusd"], row["unpriced_calls"]) for row in await day_rows(store)}
     assert sums == {"": (0, 0), "m": (7, 0), "m-2026-10-01": (0, 1), "n": (12, 0)}
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["together", "later"])
+async def test_usage_is_found_under_the_tags_of_the_call_that_made_the_response(store: Store, first: int) -> None:
+    drain = Drain(store, Days())
+    own = {"feature": "search", "customer": "42"}
+    lines = [due(1, tags=own), due(2, model=None), late(1), late(2), late(3)]
+    await drain.write(lines[:first])
+    assert (await drain.write(lines)).new == 5 - first
+    await drain.write(lines)
+    assert await tags(store) == {"req_1": own, "late_resp_1": own}
+    since_us = int((NOON_S - 60) * 1e6)
+    query = UsageQuery(since_us=since_us, until_us=since_us + 120_000_000, group_by=("tag:feature",))
+    page = await LedgerQueries(store, Days()).usage(query)
+    found = {each.group["tag:feature"]: (each.sums.calls, each.sums.total_tokens) for each in page.groups}
+    assert found == {"search": (1, 7), None: (1, 14)}
+
+
+async def test_one_answer_of_several_counts_the_first_that_knows_what_was_used(store: Store) -> None:
+    drain = Drain(store, Days())
+    unknown: dict[str, Any] = {"usage": None, "usage_source": "unknown", "cost_microusd": None}
+    other: dict[str, Any] = {"usage": Usage(1, 1, 2), "cost_microusd": 1}
+    await drain.write([late(1), late(1, **unknown), late(1, **other)])
+    await drain.write([late(2, **unknown), late(2), late(2, **other)])
+    await drain.write([late(3, **unknown)])
+    await drain.write([late(3)])  # too late: the sums have it already
+    kept = {each: (row["usage_source"], row["total_tokens"]) for each, row in (await rows(store)).items()}
+    counted = "reported", 7
+    assert kept == {"late_resp_1": counted, "late_resp_2": counted, "late_resp_3": ("unknown", None)}
+    (sums,) = await day_rows(store)
+    assert (sums["total_tokens"], sums["unknown_calls"], sums["cost_microusd"]) == (14, 1, 24)
 
 
 async def test_lines_that_come_again_or_together_leave_nothing_due(store: Store) -> None:

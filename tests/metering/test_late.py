@@ -99,8 +99,28 @@ def test_what_counts_is_what_the_ledger_has_written() -> None:
     records.follow(followed.append)
     records.note(RECORD)
     (line,) = lines_of(RECORD.id)
-    records.written([msgspec.structs.replace(line, model="m", cost_microusd=7)])
-    assert followed == [msgspec.structs.replace(RECORD, model="m", cost_microusd=7)]
+    kept = msgspec.structs.replace(line, model="m", cost_microusd=7)
+    records.written([kept])
+    counted = msgspec.structs.replace(RECORD, model="m", cost_microusd=7, usage=Usage(5, 2, 7, 3))
+    assert followed == [msgspec.structs.replace(counted, usage_source="reported")]
+    followed.clear()
+    records.note(counted)
+    records.written([msgspec.structs.replace(kept, usage=None, usage_source="unknown", cost_microusd=None)])
+    unknown = msgspec.structs.replace(counted, usage=None, usage_source="unknown", cost_microusd=None)
+    assert followed == [unknown]
+
+
+def test_of_several_who_were_told_the_first_waits_or_the_first_who_was_told_of_usage() -> None:
+    followed: list[CallRecord] = []
+    records = LateRecords(lambda _: None)
+    records.follow(followed.append)
+    told = [msgspec.structs.replace(RECORD, started_at_s=float(at)) for at in range(3)]
+    told[1] = msgspec.structs.replace(told[1], usage=Usage(3, 4, 7))
+    for ended in (told, told[1:], told[::2]):
+        for each in ended:
+            records.note(each)
+        records.written(lines_of(RECORD.id))
+    assert [each.started_at_s for each in followed] == [1, 1, 0]
 
 
 def test_what_waits_is_bounded() -> None:
