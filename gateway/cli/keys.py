@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli import values
 from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed, warn_of_prices
-from gateway.cli.finding import key_named
+from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import Edits, Terms, read, said
 from gateway.cli.printing import Record, moment, program, terms_of
 from gateway.cli.teams import LimitOption
@@ -77,6 +77,7 @@ async def create(
     """Make a key, and print its secret, this once."""
     check_secrets_can_be_shown()
     body = {"team": team, "name": name, **members.members(), **terms.members()}
+    await team_named(desk.api, team)
     key = await desk.api.post("/keys", body)
     if terms.budget_usd:
         await warn_of_prices(desk, key)

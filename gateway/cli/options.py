@@ -29,6 +29,13 @@ _TERMS = "Terms"
 Value = TypeVar("Value")
 
 
+class NothingSaid(typer.BadParameter):
+    """No option is wrong: one is missing, and it might be any."""
+
+    def format_message(self) -> str:
+        return str(self.message)
+
+
 def read(option: str, reader: Callable[[str], Value], text: str) -> Value:
     """What `reader` makes of the option's text; if nothing, the command ends with exit code 2."""
     try:
@@ -143,7 +150,7 @@ class Edits:
         if self.untag:
             changes["tags"] = {**changes.get("tags", {}), **dict.fromkeys(self.untag)}
         if not changes:
-            raise typer.BadParameter("nothing to change was said; see --help", param_hint="options")
+            raise NothingSaid("Nothing to change was said; see --help.")
         return changes
 
 

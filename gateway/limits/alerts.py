@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import socket
 import ssl
 import time
 import uuid
@@ -289,8 +290,20 @@ async def _post(transport: "httpx2.AsyncHTTPTransport", webhook: Webhook, sent_a
     except TimeoutError:
         problem = f"no answer within {webhook.timeout_s:g} s"
     except Exception as error:  # whatever a receiver does must not keep the other alerts from being sent
-        problem = type(error).__name__
+        problem = _named_problem(error)
     return Answer(status, problem, time.perf_counter() - began)
+
+
+def _named_problem(error: BaseException) -> str:
+    """Without the address, which may be a secret."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return "nobody listens there"
+        if isinstance(cause, socket.gaierror):
+            return "its name does not resolve"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 async def _untold(connection: AsyncConnection, found: Sequence[tuple[Reached, int]]) -> list[tuple[Reached, int]]:

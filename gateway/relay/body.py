@@ -94,6 +94,8 @@ _TOO_DEEP = "The request body is nested too deep. Send a flatter JSON object."
 
 # The key, the colon and the white space around them, from the byte after `{` or `,` on (RFC 8259, section 4).
 _KEY = re.compile(rb'[ \t\n\r]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""What may be a half of a surrogate pair, or a whole one."""
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _COMMA = re.compile(rb"[ \t\n\r]*+,")
 # A text, or a list of tokens, within a list of prompts.
@@ -183,7 +185,7 @@ def _decode(text: bytes | msgspec.Raw) -> Pairs:
     except RecursionError as error:
         raise BadRequest(_TOO_DEEP) from error
     except ValueError as error:
-        raise BadRequest(f"The request body is not valid JSON: {_reason(error)}.") from error
+        raise BadRequest(f"The request body is not valid JSON: {_reason(error, text)}.") from error
 
 
 def _pairs(text: bytes | msgspec.Raw) -> Pairs:
@@ -202,11 +204,12 @@ def _pairs(text: bytes | msgspec.Raw) -> Pairs:
     return msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=counted).decode(text)
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: ValueError, text: bytes | msgspec.Raw) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "a key is not valid UTF-8"
     if str(error) == "Input data was truncated":
-        return "it ends too early, or holds half of a surrogate pair such as \\ud800"
+        has_halves = _HALF.search(bytes(text)) is not None
+        return "it ends too early" + (", or holds half of a surrogate pair such as \\ud800" if has_halves else "")
     return str(error).removeprefix("JSON is malformed: ")
 
 

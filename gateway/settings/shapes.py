@@ -168,7 +168,9 @@ def _is_header_value(value: str) -> str:
 
 
 def _is_secret_header_value(value: SecretStr) -> SecretStr:
-    _is_header_value(value.get_secret_value())
+    secret = _is_header_value(value.get_secret_value())
+    if "..." in secret:
+        raise ValueError("must be the key itself, where dots stand in its place")
     return value
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -50,9 +51,15 @@ async def test_what_is_not_taken_is_said_once_and_ends_with_1(status: int) -> No
 def test_a_webhook_that_is_not_there_is_said_without_its_address() -> None:
     result = call("alerts", "test", **environ(f"http://127.0.0.1:{free_port()}"))
     assert result.exit_code == 1
-    assert "The webhook has not taken alert_" in result.stderr
+    assert re.match(r"The webhook has not taken alert_\w+: nobody listens there after ", result.stderr)
     assert "s3cret" not in result.output
     assert "127.0.0.1" not in result.output
+
+
+def test_a_webhook_whose_name_is_nobodys_is_said() -> None:
+    result = call("alerts", "test", **environ("http://nobody.invalid"))
+    assert ": its name does not resolve after " in result.stderr
+    assert "nobody.invalid" not in result.output
 
 
 def test_without_a_webhook_it_says_what_to_set() -> None:

@@ -57,6 +57,8 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
         ('server: {state_dir: "a\\0b"}', "server.state_dir: is not a path; name a folder"),
         ("access: {share_within_team: some}", "access.share_within_team: is neither true nor false"),
         ("admin: {key: short}", "admin.key: must be 16 or more visible ASCII characters; make one with: openssl"),
+        ("upstream: {api_key: ...}", "upstream.api_key: must be the key itself, where dots stand in its place"),
+        ("upstream: {api_key: sk-...}", "upstream.api_key: must be the key itself, where dots stand in its place"),
         ("admin: {listen: 8081}", "admin.listen: must be host:port, such as 127.0.0.1:8081 or [::1]:8081"),
         ("admin: {listen: '::1:8081'}", "admin.listen: must be host:port"),
         ("admin: {listen: '127.0.0.1:65536'}", "admin.listen: must be host:port"),

@@ -244,7 +244,8 @@ def test_a_policy_value_of_a_wrong_type_is_refused_by_name(name: str, wrong: byt
     [
         (b"", "ends too early"),
         (b'{"model":"m"', "ends too early"),
-        (b'{"x":"\\ud800"}', "surrogate"),
+        (b'{"x":"\\ud800"}', "it ends too early, or holds half of a surrogate pair such as \\ud800."),
+        (b'{"x":"', "not valid JSON: it ends too early."),
         (b'{"model":"m",}', "trailing comma in object (byte 13)"),
         (b'{"x":NaN}', "invalid character (byte 5)"),
         (b'{"x":Infinity}', "byte 5"),
