@@ -33,16 +33,24 @@ class ClientReply:
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send `data` at once; the head goes first, if it has not. `more=False` ends the reply."""
         if not self.started:
+            if not more and self.respond_now(data):
+                return
             self.started = True
             self._call.status = self._status
             self._call.first_write_at = now = perf_counter()
             self._headers += receipt(self._call, now)
-            if not more and self._call.wire.respond_now(self._status, self._headers, data, self._length):
-                self._call.sent_bytes = len(data)
-                return
             await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._call.sent_bytes += len(data)
+
+    def respond_now(self, data: bytes) -> bool:
+        """Send `data` as the whole reply without waiting, or return False: while the client is slow."""
+        call, now = self._call, perf_counter()
+        if not call.wire.respond_now(self._status, self._headers + receipt(call, now), data, self._length):
+            return False
+        self.started = True
+        call.status, call.first_write_at, call.sent_bytes = self._status, now, len(data)
+        return True
 
     def write_now(self, data: bytes) -> bool:
         """Send `data` without waiting, or return False: before the first `write`, and while the client is slow."""

@@ -39,6 +39,29 @@ _SPACES = (b" ", b"\n", b"\r", b"\t")
 """What some servers send to keep a connection alive before a reply begins; it must not be held."""
 
 
+def relay_now(  # noqa: PLR0913 - as PlainRelay
+    call: LiveCall,
+    reply: UpstreamReply,
+    client: ClientReply,
+    mask: SecretMask,
+    meter: Meter,
+    fields: Mapping[bytes, bytes],
+) -> bool:
+    """Relay what replies mostly are, short and there at once, without waiting. False: it is one for `PlainRelay`."""
+    body = reply.whole()
+    if body is None or reply.status >= 300 or call.new_ids is not None or b"content-encoding" in fields:
+        return False
+    if fields.get(b"content-length") != b"%d" % len(body):
+        return False
+    call.first_byte_at = perf_counter()
+    if _is_metered(call):
+        _note_usage(call, meter, usage_of_reply(body))
+    if not client.respond_now(mask.mask(body)):
+        return False
+    call.end("done")
+    return True
+
+
 class PlainRelay:
     """Carries one reply from `reply` to `client`; `fields` are its headers as a dict."""
 
@@ -61,7 +84,7 @@ class PlainRelay:
         """The body's length as upstream states it, -1 where it does not: only then the end must be waited for."""
         self._masked = MaskedStream(mask)
         self._is_error = reply.status >= 400
-        self._is_metered = call.route is not None and call.route.reply is Reply.USAGE and not call.is_free
+        self._is_metered = _is_metered(call)
         self._fields = fields
         self._reported: Reported | None = None
         self._new_ids = None if self._is_error else call.new_ids
@@ -175,10 +198,7 @@ class PlainRelay:
     def _note_usage(self, usage: Usage | None) -> None:
         """All of the reply is there, and says this."""
         self._is_whole = True
-        self._call.usage = usage
-        if usage is not None:
-            self._call.cost_microusd = self._meter.cost_of(self._call.model, usage)
-            self._call.is_costed = True
+        _note_usage(self._call, self._meter, usage)
 
     async def _end(self, rest: bytes) -> None:
         await self._client.write(rest + self._masked.flush(), more=False)
@@ -194,3 +214,14 @@ class PlainRelay:
         self._call.fail(error)
         self._call.end(outcome)
         self._call.wire.abort()
+
+
+def _is_metered(call: LiveCall) -> bool:
+    return call.route is not None and call.route.reply is Reply.USAGE and not call.is_free
+
+
+def _note_usage(call: LiveCall, meter: Meter, usage: Usage | None) -> None:
+    call.usage = usage
+    if usage is not None:
+        call.cost_microusd = meter.cost_of(call.model, usage)
+        call.is_costed = True

@@ -21,7 +21,7 @@ from gateway.relay.listing import MAX_PAGE_BYTES, Listing
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
-from gateway.relay.plain import PlainRelay
+from gateway.relay.plain import PlainRelay, relay_now
 from gateway.relay.streaming import EventRelay
 from gateway.relay.tracing import add_trace
 from gateway.relay.whole import read_whole
@@ -120,7 +120,7 @@ class Relay:
             await EventRelay(call, reply, client, self.mask, self.streams).run()
         elif rewrites and reply.status == 200:
             await relay_models(call, reply, client, self._for_grants(grants), self.mask)
-        else:
+        elif not relay_now(call, reply, client, self.mask, self.meter, fields):
             await PlainRelay(call, reply, client, self.mask, self.meter, fields).run()
 
     def _for_grants(self, grants: tuple[Grants, ...]) -> Callable[[bytes], bytes]:

@@ -259,6 +259,9 @@ class _Reply:
             if self._outcome is not None or self._ended:
                 self._release()
 
+    def whole(self) -> None:
+        """As `UpstreamReply.whole`: it is not known what has come."""
+
     async def pump(self, sink: Sink) -> None:
         """As `UpstreamReply.pump`."""
         while (piece := await self.read()) and sink(piece):

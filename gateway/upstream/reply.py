@@ -21,7 +21,7 @@ class Reply:
     A cancelled `read` loses nothing and may be repeated.
     """
 
-    __slots__ = ("_connection", "_error", "_pieces", "_sink", "_sink_error", "headers", "status", "waiter")
+    __slots__ = ("_connection", "_error", "_pieces", "_sink", "_sink_error", "_was_read", "headers", "status", "waiter")
 
     def __init__(self, connection: "Connection", pieces: list[bytes]) -> None:
         self.status = 0
@@ -32,6 +32,7 @@ class Reply:
         self._error: TransportError | None = None
         self._sink: Sink | None = None
         self._sink_error: Exception | None = None
+        self._was_read = False
 
     def __repr__(self) -> str:
         if self._connection is not None:
@@ -51,6 +52,11 @@ class Reply:
             self.waiter = waiter = connection.loop.create_future()
             await waiter
         return self._take()
+
+    def whole(self) -> bytes | None:
+        """As `UpstreamReply.whole`."""
+        is_complete = self._connection is None and self._error is None and not self._was_read
+        return self._pieces[0] if is_complete and len(self._pieces) == 1 else None
 
     async def pump(self, sink: Sink) -> None:
         """As `UpstreamReply.pump`; one future serves for all pieces until `sink` wants no more."""
@@ -122,6 +128,7 @@ class Reply:
 
     def _take(self) -> bytes:
         """All that has come, as one piece."""
+        self._was_read = True
         pieces = self._pieces
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()

@@ -62,6 +62,12 @@ class UpstreamReply(Protocol):
         whatever has come so far: transfer coding is taken off, content coding is not touched.
         """
 
+    def whole(self) -> bytes | None:
+        """The body, if all of it is there in one piece, of which nothing was read; it can be read all the same.
+
+        None in any other case, and where that is not known.
+        """
+
     async def pump(self, sink: Sink) -> None:
         """Hand every further piece to `sink` as it comes, until it returns False or the body has ended.
 

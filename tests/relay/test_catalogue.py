@@ -94,6 +94,9 @@ class Pieces:
     async def read(self) -> bytes:
         return self._pieces.pop(0)
 
+    def whole(self) -> None:
+        """Nothing is known to be there."""
+
     async def pump(self, sink: Sink) -> None:
         while (piece := await self.read()) and sink(piece):
             pass
