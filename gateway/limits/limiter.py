@@ -27,7 +27,7 @@ class Limiter(Protocol):
         """Decide, if need be by asking a server.
 
         `asks_again`: whoever asks does so again after `ENDS_KNOWN_S` where a slot is all that is missing. Otherwise
-        that is done here, once: a call may just have ended on another node.
+        that is done here, a few times: calls may just have ended on other nodes.
 
         Raises:
             gateway.errors.StoreUnavailable: The server is away, and settings say that nobody is admitted then.

@@ -15,12 +15,11 @@ from typing import Literal
 import msgspec
 
 from gateway.errors import StoreUnavailable
-from gateway.limits import outlook
 from gateway.limits.batch import ADMITTED, REFUSED, UNCOUNTED, Answer, End, cancelled
 from gateway.limits.batching import Lane
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
-from gateway.limits.limiter import ENDS_KNOWN_S
+from gateway.limits.late_slots import decide_again
 from gateway.limits.memory import Spent
 from gateway.limits.nodes import Nodes
 from gateway.limits.redis_keys import Cell, Cells, Part
@@ -114,9 +113,8 @@ class RedisLimiter:
         parts = self._cells.parts(demand, by_tag=self._server.is_cluster)
         self._sweeper.tags.update([part.tag for part in parts])
         decision = await self._decide(demand, parts)
-        if decision is not None and not asks_again and outlook.lacks_slots_alone(demand, decision):
-            await asyncio.sleep(ENDS_KNOWN_S)
-            decision = await self._decide(demand, parts)
+        if decision is not None and not decision.admitted and not asks_again:
+            decision = await decide_again(demand, decision, lambda: self._decide(demand, parts))
         return await self._without(demand, parts) if decision is None else decision
 
     def settle(self, demand: Demand, actual: Mapping[str, int]) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from gateway.limits.connection import opened
 from gateway.limits.limiter import Limiter
+from gateway.limits.patience import Patience
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_keys import MAX_US, Cell, hash_key
 from gateway.limits.redis_options import Timing
 from gateway.limits.rules import Charge, Demand, Rule
+from gateway.limits.server import Argument, Script
 from tests.limits.household import HOUR, SECOND, Household, ask, new_id
 from tests.limits.redis_bench import Clock, RedisBench
 from tests.limits.servers import Server, shared_cluster, shared_server
@@ -85,6 +88,52 @@ async def test_on_a_cluster_teams_and_endpoints_are_steps_of_their_own_and_share
     await limiter.flush()
     assert limiter.figures.failures == 0
     await limiter.close()
+
+
+# Slots that come free on other nodes
+
+
+class Freeing:
+    """Has a call of another node end after so many round trips of `bench`'s, and Redis hear of it."""
+
+    def __init__(self, bench: RedisBench, other: RedisBench, theirs: Demand, after: int) -> None:
+        self.round_trips = 0
+        self._run, bench.server.run = bench.server.run, self.run  # type: ignore[method-assign]
+        self._other, self._theirs, self._after = other, theirs, after
+
+    async def run(self, script: Script, keys: list[str], *arguments: Argument, patience: Patience) -> Any:
+        answer = await self._run(script, keys, *arguments, patience=patience)
+        self.round_trips += 1
+        if self.round_trips == self._after:
+            self._other.limiter.cancel(self._theirs)
+            await self._other.arrived()
+        return answer
+
+
+@pytest.mark.parametrize(("after", "is_admitted"), [(1, True), (2, True), (3, True), (4, False)])
+async def test_a_call_that_lacks_a_slot_alone_is_tried_three_times_more(
+    bench: RedisBench, house: Household, after: int, is_admitted: bool
+) -> None:
+    other, slots = RedisBench(shared_server("valkey").url, clock=bench.clock), house.slots(1)
+    theirs, ours = house.call({slots: 1}), house.call({slots: 1})
+    assert (await other.limiter.admit(theirs)).admitted
+    freeing = Freeing(bench, other, theirs, after)
+    began_s = asyncio.get_running_loop().time()
+    assert (await bench.limiter.admit(ours)).admitted == is_admitted
+    assert asyncio.get_running_loop().time() - began_s < 0.5
+    assert freeing.round_trips == min(after + 1, 4)
+    await other.limiter.close()
+
+
+async def test_a_call_that_lacks_more_than_a_slot_or_is_asked_for_again_anyway_is_refused_at_once(
+    bench: RedisBench, house: Household
+) -> None:
+    slots, rate = house.slots(1), house.rate(1)
+    await house.admit({slots: 1, rate: 1})
+    before = bench.limiter.figures.round_trips
+    assert not (await bench.limiter.admit(house.call({slots: 1, rate: 1}))).admitted
+    assert not (await bench.limiter.admit(house.call({slots: 1}), asks_again=True)).admitted
+    assert bench.limiter.figures.round_trips == before + 2
 
 
 # Refusals that are remembered
