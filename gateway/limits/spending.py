@@ -96,10 +96,11 @@ class Spending:
                 await asyncio.sleep(pause_s)
                 spent = await self._read([cell.rule for cell in cells])
             cells = [cell for cell in cells if self._looks.get(cell.rule.id) is looks]
+            if not cells:
+                return
             for cell in cells:
                 lane.seed(cell, spent.get(cell.rule.id, 0))
-            if cells:
-                await lane.look(cells)  # seeds go with what is asked, and these must not wait until they are old
+            await lane.look(cells)  # seeds go with what is asked, and these must not wait until they are old
         for cell in cells:
             if self._looks.get(cell.rule.id) is looks:
                 del self._looks[cell.rule.id]

@@ -271,6 +271,28 @@ async def test_what_is_read_in_the_moment_of_a_reset_does_not_undo_it(
         assert await left(limiter, BUDGET) == [1_000_000]
 
 
+async def test_what_was_reset_is_not_read_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.limits.spending._LOOK_AGAIN_S", (0.0, 0.0, 0.0))
+    read: list[list[Rule]] = []
+    is_reset = asyncio.Event()
+
+    async def load(rules: Sequence[Rule]) -> Mapping[str, int]:
+        read.append(list(rules))
+        if len(read) == 2:
+            await is_reset.wait()
+        return dict.fromkeys([rule.id for rule in rules], 0)
+
+    async with limiting(server.url, load_spent=load) as limiter:  # type: ignore[arg-type]
+        before = set(limiter._tasks)
+        assert (await limiter.admit(call({BUDGET: 600}))).admitted
+        looks = limiter._tasks - before
+        await limiter.reset([BUDGET])
+        is_reset.set()
+        await asyncio.gather(*looks)
+    assert len(looks) == 1
+    assert read == [[BUDGET], [BUDGET]][: len(read)]
+
+
 async def test_a_budget_that_cannot_be_read_begins_with_nothing_until_it_can(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
