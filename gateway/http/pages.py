@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import __version__
@@ -19,6 +20,7 @@ from gateway.http.routes import check_clean
 from gateway.relay.live import CallIds
 from gateway.terms import limit_meant
 
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _WANTED = {
     "missing": "is missing",
     "model_attributes_type": "must be a JSON object",
@@ -90,11 +92,22 @@ def _shape_errors(app: OwnPages) -> None:
 
 def _own_words(status: int, request: Request) -> GatewayError:
     where = f"({request.method} {request.scope['raw_path'].decode('ascii', 'replace')})"
+    if status == 404 and request.scope["raw_path"].startswith(b"/admin/"):
+        return UnknownRoute(f"Invalid URL {where}. The admin API has no such path; /docs has those that there are.")
     if status == 404:
         return UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs.")
     if status == 405:
-        return MethodNotAllowed(f"Not allowed {where}. See /docs for the methods that are.")
+        takes = _methods(request)
+        return MethodNotAllowed(f"Not allowed {where}. This path takes {' and '.join(takes)}: see /docs.")
     return BadRequest(f"The request was refused {where}. See /docs for what is expected.")
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that the path takes, which several routes may have."""
+    asked = [{**request.scope, "method": method} for method in _METHODS]
+    return [
+        each["method"] for each in asked if any(route.matches(each)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _bad_member(problem: dict[str, Any]) -> BadRequest:
@@ -105,7 +118,7 @@ def _bad_member(problem: dict[str, Any]) -> BadRequest:
     where = ".".join(map(str, path)) or str(place)
     if kind == "extra_forbidden":
         if (meant := _limit_meant(path)) is not None:
-            return BadRequest(f"{where}: no such limit; did you mean {meant}?", param=where)
+            return BadRequest(f"{where}: no such limit. Perhaps {meant} was meant.", param=where)
         name = "query parameter" if place == "query" else "member"
         return BadRequest(f"{where}: no such {name}. See /docs for those that there are.", param=where)
     wanted = _WANTED.get(kind) or problem["msg"].replace("Input should", "must")

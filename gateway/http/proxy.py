@@ -233,7 +233,8 @@ class Proxy:
         match = self._routes.match(call.method, raw_path)
         if match is not None:
             return match
-        raise no_route(call.method, raw_path, scope["upgrade"], self._by(scope))
+        takes = self._routes.methods(raw_path)
+        raise no_route(call.method, raw_path, scope["upgrade"], self._by(scope), takes)
 
     def _by(self, scope: Scope) -> str:
         """For the log, of a call that goes nowhere: the key that it came with, if that is known anyway."""

@@ -86,6 +86,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{_FILE_BATCH}/files", group="vector_stores", unowned=_PART),
 )
 
+_METHODS = sorted({route.method for route in ROUTES})
 ROUTE_GROUPS = frozenset(route.group for route in ROUTES)
 
 MAKES_RESPONSES = next(each for each in ROUTES if each.makes is Makes.RESPONSE and each.reply is Reply.USAGE)
@@ -162,6 +163,10 @@ class RouteTable:
         Raises `BadRequest` for a path that two servers could read in two ways.
         """
         return self._static.get((method, raw_path)) or self._match_ids(method, raw_path)
+
+    def methods(self, raw_path: bytes) -> list[str]:
+        """Those that a path takes. Raises as `match`."""
+        return [method for method in _METHODS if self.match(method, raw_path) is not None]
 
     def _match_ids(self, method: str, raw_path: bytes) -> Match | None:
         check_clean(raw_path)

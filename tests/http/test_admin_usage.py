@@ -131,7 +131,8 @@ def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> N
 
 def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:
     ada = both.as_key("ada")
-    assert_refused(ada.get("/usage", **DAY), 403, "forbidden")
+    told = assert_refused(ada.get("/usage", **DAY), 403, "forbidden")
+    assert told.endswith(" sees what is its own alone: /admin/v1/me/usage in place of /admin/v1/usage.")
     own = asked(ada, "/me/usage", group_by="key,team,model")
     assert {(row["group"]["key"], row["group"]["team"]) for row in own["data"]} == {("ada", "engines")}
     assert (own["totals"]["calls"], own["totals"]["unpriced_calls"]) == (2, 1)

@@ -91,6 +91,32 @@ async def test_a_route_that_is_not_in_the_table_is_404_with_and_without_a_key() 
     assert not upstream.requests
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "cure"),
+    [
+        ("GET", "/v1/embeddings", "This path takes POST."),
+        ("PUT", "/v1/chat/completions/chatcmpl_1", "This path takes DELETE and GET and POST."),
+        ("POST", "/v1/models/openai/gpt-5.2", "This path takes GET."),
+        ("POST", "/v1/v1/chat/completions", "The base URL of your client has /v1 twice, or your client adds it by"),
+        ("POST", "/v1/v1", "The base URL of your client has /v1 twice"),
+        ("POST", "/v1/messages", "Anthropic's Messages API is not mirrored; use /v1/chat/completions."),
+        ("POST", "/v1/messages/count_tokens", "Anthropic's Messages API is not mirrored"),
+        ("GET", "/v1/nothing", "Check the method and the base URL of your client: it ends in /v1."),
+        (
+            "GET",
+            "/admin/v1/team",
+            "The admin API has no such path; /docs has those that there are.",
+        ),
+        ("DELETE", "/admin/v1/keys", "This path takes GET and POST: see /docs."),
+    ],
+)
+async def test_a_url_that_is_not_there_is_answered_with_what_to_do(method: str, path: str, cure: str) -> None:
+    async with one_gateway() as (upstream, gateway):
+        message = (await ask(gateway.port, request(method, path, headers=[AUTHORIZATION]))).error["message"]
+    assert message.partition(f"({method} {path})")[2].startswith(f". {cure}")
+    assert not upstream.requests
+
+
 async def test_an_unclean_path_is_400() -> None:
     unclean = [
         "/v1/../admin",

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive
 
 from gateway.access import rules
 from gateway.access.records import Actor
-from gateway.errors import BadRequest, RequestTooLarge, UnsupportedMediaType
+from gateway.errors import BadRequest, Forbidden, RequestTooLarge, UnsupportedMediaType
 
 PREFIX = "/admin/v1"
 
@@ -47,6 +47,14 @@ async def for_team_admins(request: Request) -> None:
     rules.require_team_admin(_authority(request))
 
 
+async def for_who_sees_others(request: Request) -> None:
+    """As `for_team_admins`; members are told where they see the same of their own key."""
+    if _authority(request).role == "member":
+        path = request.url.path
+        own = path.replace(f"{PREFIX}/", f"{PREFIX}/me/", 1)
+        raise Forbidden(f"A key with the role member sees what is its own alone: {own} in place of {path}.")
+
+
 async def for_admins(request: Request) -> None:
     """As `for_team_admins`, for routes that team admins have not either."""
     rules.require_admin(_authority(request))
@@ -57,7 +65,7 @@ def _authority(request: Request) -> rules.Authority:
     return rules.Authority(actor.role)
 
 
-_BEFORE_THE_BODY = (for_team_admins, for_admins)
+_BEFORE_THE_BODY = (for_team_admins, for_who_sees_others, for_admins)
 
 
 def route_class(authenticate: Authenticate, *, max_body_bytes: int = MAX_BODY_BYTES) -> type[APIRoute]:

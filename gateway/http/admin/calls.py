@@ -11,7 +11,7 @@ from gateway.access.records import Actor
 from gateway.access.validity import is_plain
 from gateway.call import Outcome
 from gateway.errors import BadRequest, NotFound
-from gateway.http.admin.authentication import ActorOf, for_team_admins, no_query
+from gateway.http.admin.authentication import ActorOf, for_who_sees_others, no_query
 from gateway.http.admin.ledger_replies import CallReply, call_reply
 from gateway.http.admin.ledger_terms import (
     AnyFilters,
@@ -57,7 +57,7 @@ class CallRoutes:
 
     def add_to(self, router: APIRouter) -> None:
         """Give the routes to `router`."""
-        leads, alone = Depends(for_team_admins), Depends(no_query)
+        leads, alone = Depends(for_who_sees_others), Depends(no_query)
         many: dict[str, Any] = {"response_model": ListReply[CallReply]}
         one: dict[str, Any] = {"response_model": CallReply}
         router.get("/calls", summary="List calls", dependencies=[leads], **many)(self.list)

@@ -12,7 +12,7 @@ from gateway.access.administration import Administration
 from gateway.access.naming import Names
 from gateway.access.records import Actor
 from gateway.errors import BadRequest
-from gateway.http.admin.authentication import ActorOf, for_team_admins
+from gateway.http.admin.authentication import ActorOf, for_who_sees_others
 from gateway.http.admin.ledger_replies import UsageReply, usage_reply
 from gateway.http.admin.ledger_terms import AnyFilters, LedgerDesk, OwnFilters, Whose, own_calls, whose_calls
 from gateway.http.admin.usage_csv import MEDIA_TYPE, csv_of
@@ -60,7 +60,7 @@ class UsageRoutes:
         """Give the routes to `router`."""
         as_csv: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
         one: dict[str, Any] = {"response_model": UsageReply, "responses": {200: as_csv}}
-        leads = [Depends(for_team_admins)]
+        leads = [Depends(for_who_sees_others)]
         router.get("/usage", summary="Sum up what calls used", dependencies=leads, **one)(self.show)
         router.get("/me/usage", summary="Sum up what my calls used", **one)(self.show_own)
 
