@@ -29,6 +29,7 @@ INSERT INTO "LiteLLM_TeamTable" VALUES ('t-1', 'engines', '{{openai/*}}', NULL, 
 INSERT INTO "LiteLLM_TeamTable" VALUES ('t-2', NULL, '{{}}', NULL, NULL, NULL, NULL, NULL, true);
 INSERT INTO "LiteLLM_TeamTable" VALUES ('t-3', '🚀', '{{}}', NULL, NULL, 7, 9, NULL, NULL);
 INSERT INTO "LiteLLM_TeamTable" VALUES ('t-4', '🚀', '{{}}', NULL, NULL, NULL, 5, NULL, NULL);
+INSERT INTO "LiteLLM_TeamTable" VALUES ('t-6', 'hourly', '{{}}', NULL, NULL, NULL, 5, '1h', NULL);
 INSERT INTO "LiteLLM_TeamTable" VALUES ('t-5', 'none', '{{}}', NULL, NULL, 0, NULL, NULL, NULL);
 """
 KEY = """
@@ -85,14 +86,14 @@ def turned(folder: Path, script: str = block("python")) -> str:
 def test_keys_come_over_with_their_secrets_and_terms(run: Run, tmp_path: Path) -> None:
     said = turned(tmp_path)
     files = sorted(tmp_path.glob("import-*.json"))
-    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 6
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 7
     for file in files:
         made = answer(run("keys", "import", str(file), "--json"))["made_keys"]
         assert {key["secret"] for key in made} <= {None}
     text = done(run("keys", "export", "--with-digests"))
     teams = {team["name"]: team for team in yaml.safe_load(text)["teams"]}
     keys = {f"{name}/{key['name']}": key for name, team in teams.items() for key in team["keys"]}
-    assert set(teams) == {"engines", "t-2", "litellm", "🚀", "none"}
+    assert set(teams) == {"engines", "t-2", "litellm", "🚀", "none", "hourly"}
     of_rockets = {"🚀/none 🚀", "🚀/poor"}
     assert set(keys) == {"engines/eng-ada", f"engines/{secret_hash('sk-bob')[:12]}", "litellm/solo"} | of_rockets
     engines, ada, bob = teams["engines"], keys["engines/eng-ada"], keys[f"engines/{secret_hash('sk-bob')[:12]}"]
@@ -105,7 +106,11 @@ def test_keys_come_over_with_their_secrets_and_terms(run: Run, tmp_path: Path) -
     refused = {**{name: keys[name] for name in of_rockets}, "none": teams["none"]}
     assert {each["state"] for each in refused.values()} == {"disabled"}
     names = ("none", "none 🚀", "poor")
-    assert said.splitlines() == [f"{name}: a limit or budget of 0, so it is disabled" for name in names]
+    assert said.splitlines() == [
+        "hourly: no budget by 1h here, so it is one by day",
+        *(f"{name}: a limit or budget of 0, so it is disabled" for name in names),
+    ]
+    assert teams["hourly"]["budgets"] == {"day_microusd": 5_000_000}
     assert keys["🚀/none 🚀"]["budgets"] == {"total_microusd": 3_000_000}
     rockets = teams["🚀"]
     assert (rockets["limits"], rockets["budgets"]) == ({"requests_per_minute": 7}, {"total_microusd": 5_000_000})
