@@ -10,7 +10,7 @@ from time import perf_counter
 
 from gateway.access.grants import allows_model
 from gateway.call import Principal, Reply
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, GatewayError
 from gateway.metering.meter import Meter
 from gateway.relay.batch_input import check_batch_input
 from gateway.relay.catalogue import add_aliases, keep_allowed, relay_models
@@ -44,7 +44,12 @@ class Relay:
     async def carry(self, call: LiveCall, request: UpstreamRequest, send: Send) -> None:
         """Send `request` and relay its reply to `send`. Raises `GatewayError` only while nothing has been sent."""
         call.sent_at = perf_counter()
-        reply = await self._send(call, request)
+        if call.trace is not None:
+            add_trace(request, call.trace, call.trace.upstream_span_id)
+        try:
+            reply = await self.transport.send(request)
+        except TransportError as error:
+            raise _failed(call, error) from error
         try:
             await self._relay(call, reply, send)
         finally:
@@ -100,14 +105,11 @@ class Relay:
         try:
             return await self.transport.send(request)
         except TransportError as error:
-            call.upstream_error = kind_of(error)
-            raise as_gateway_error(error) from error
+            raise _failed(call, error) from error
 
     async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send) -> None:
         if not 200 <= reply.status <= 599:
-            violation = ProtocolViolation(f"upstream answered with status {reply.status}")
-            call.upstream_error = kind_of(violation)
-            raise as_gateway_error(violation)
+            raise _failed(call, ProtocolViolation(f"upstream answered with status {reply.status}"))
         if reply.status >= 300:
             call.is_free = True
         fields = dict(reply.headers)
@@ -146,3 +148,9 @@ class Relay:
         if request_id in headers:  # else it must not be repeated, in a log neither
             call.upstream_request_id = request_id[1].decode("latin-1")
         return ClientReply(call, send, reply.status, headers, fields.get(b"content-length") if keep_length else None)
+
+
+def _failed(call: LiveCall, error: TransportError) -> GatewayError:
+    """What the client is told; the call keeps what it was."""
+    call.upstream_error = kind_of(error)
+    return as_gateway_error(error)

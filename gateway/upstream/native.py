@@ -6,6 +6,8 @@ no outbound proxies and no HTTP/2: the httpx2 transport does those.
 
 import asyncio
 import ssl
+from collections.abc import Coroutine
+from typing import Any
 
 from gateway.upstream.connection import Connection
 from gateway.upstream.dial import dial
@@ -86,22 +88,21 @@ class NativeTransport:
         """As `Transport.close`; returns when all sockets are closed."""
         await self.pool.close()
 
-    async def _exchange(
+    def _exchange(
         self, connection: Connection, request: UpstreamRequest, head: bytes, started_at_s: float
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
+        """Begin the call; what is left to wait for."""
         reply = connection.begin(started_at_s, head_only=request.method == b"HEAD")
+        body = request.body
+        if not isinstance(body, bytes) or len(body) > ONE_WRITE_BYTES:
+            return _send_slowly(connection, reply, request, head)
         try:
-            body = request.body
-            if isinstance(body, bytes) and len(body) <= ONE_WRITE_BYTES:
-                connection.write(head + body)
-                connection.on_sent()
-            else:
-                await send_request(connection, reply, request, head)
-            await reply.head()
+            connection.write(head + body)
         except BaseException:
             reply.close()
             raise
-        return reply
+        connection.on_sent()
+        return reply.head()
 
     async def _open(self, started_at_s: float) -> Connection:
         """A new connection in a slot that is taken already, and free again if this fails."""
@@ -135,6 +136,15 @@ class NativeTransport:
     def _new_connection(self) -> Connection:
         parser = ReplyParser(max_head_bytes=self._max_head_bytes, names=self._names)
         return Connection(self.pool, self._timeouts, parser)
+
+
+async def _send_slowly(connection: Connection, reply: Reply, request: UpstreamRequest, head: bytes) -> Reply:
+    try:
+        await send_request(connection, reply, request, head)
+    except BaseException:
+        reply.close()
+        raise
+    return await reply.head()
 
 
 def _may_be_repeated(request: UpstreamRequest) -> bool:

@@ -102,12 +102,19 @@ class Reply:
             self._pieces = []
             self._error = ConnectionBroken("the call was closed before its reply was read")
 
-    async def head(self) -> None:
-        """Wait for the head. Raises the `TransportError` that kept it from coming."""
+    async def head(self) -> "Reply":
+        """Itself, once the head has come. Raises the `TransportError` that kept it from coming, and is closed then."""
         while not self.status:
-            if self._connection is None:
+            connection = self._connection
+            if connection is None:
                 raise self._error or ConnectionBroken("upstream closed the connection without a reply")
-            await self.changed()
+            self.waiter = waiter = connection.loop.create_future()
+            try:
+                await waiter
+            except BaseException:
+                self.close()
+                raise
+        return self
 
     @property
     def is_decided(self) -> bool:
