@@ -6,7 +6,6 @@ are the endpoints, for which calls then ask in a second step.
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -151,7 +150,7 @@ class RedisLimiter:
             self._spending.forget(rule.id)
         for lane, cells in self._by_lane(rules):
             if await lane.reset(cells) is None:
-                raise _unavailable()
+                raise _unseen()
         for rule in rules:
             self._denials.forget(rule.id)
             self._spending.forget(rule.id)
@@ -297,7 +296,7 @@ class RedisLimiter:
 
     async def _standings_without(self, rules: Sequence[Rule]) -> list[Standing]:
         if self._on_failure == "closed":
-            raise _unavailable()
+            raise _unseen()
         if self._on_failure == "open":
             return [standing(self._cells.of(rule), 0, 0) for rule in rules]
         await self._spending.last_seen(rules)
@@ -357,9 +356,17 @@ class RedisLimiter:
 
     async def _count_forever(self) -> None:
         while True:
-            with contextlib.suppress(Away):
+            try:
                 await self._nodes.count(self._server, self.node)
+            except Away:
+                await self._find_out()
             await asyncio.sleep(self._timing.beat_s)
+
+    async def _find_out(self) -> None:
+        """Whether Redis is away, so that this is known, and told, before a call has to wait for it."""
+        lane = self._lane("")
+        while not self.is_away and await lane.look(()) is None:
+            pass
 
     # Lanes.
 
@@ -395,4 +402,10 @@ async def _every(seconds: float, work: Callable[[], Coroutine[None, None, None]]
 def _unavailable() -> StoreUnavailable:
     return StoreUnavailable(
         "The gateway cannot check limits now. Please try again in a second.", detail="Redis is away"
+    )
+
+
+def _unseen() -> StoreUnavailable:
+    return StoreUnavailable(
+        "Redis is away, so limits can be neither seen nor reset. gmi-gateway doctor says why.", detail="Redis is away"
     )

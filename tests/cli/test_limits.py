@@ -143,9 +143,11 @@ def test_limits_in_redis_are_seen_and_reset_without_asking_a_gateway(run: Run) -
 
 def test_a_redis_that_is_away_is_said_to_be_so(run: Run, tmp_path: Path) -> None:
     done(run("teams", "create", "--name", "engines", "--rpm", "5"))
-    result = run("limits", "show", "--team", "engines", GATEWAY_REDIS_URL=f"unix://{tmp_path}/none.sock")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "cannot check limits now" in result.stderr
+    for command in ("show", "reset"):
+        result = run("limits", command, "--team", "engines", GATEWAY_REDIS_URL=f"unix://{tmp_path}/none.sock")
+        assert (result.exit_code, result.stdout) == (1, "")
+        told = "Redis is away, so limits can be neither seen nor reset. gmi-gateway doctor says why.\n"
+        assert result.stderr == told
 
 
 def test_what_the_page_shows_can_be_pasted(gateway: RunningGateway, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What /metrics says of limits: decisions once a call, where they are counted, and how Redis does."""
 
+import asyncio
+import logging
 import re
 
 import httpx2
@@ -56,6 +58,27 @@ async def test_what_redis_does_is_told() -> None:
     assert samples["redis_round_trip_seconds_count"] >= 1
     assert 0 < samples["redis_round_trip_seconds_sum"] < 5
     assert samples["limit_nodes"] >= 1
+
+
+async def test_a_redis_that_is_away_from_the_start_is_told_before_anybody_calls() -> None:
+    heard, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    class Hears(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().endswith("limits are kept by this gateway's share, in its memory."):
+                loop.call_soon_threadsafe(heard.set)
+
+    log, hears = logging.getLogger("gateway.limits.redis"), Hears()
+    log.addHandler(hears)
+    try:
+        url = f"redis://127.0.0.1:{free_port()}/0"
+        with running_gateway("http://127.0.0.1:9/v1", limits=LIMITS, redis={"url": url}) as gateway:
+            await asyncio.wait_for(heard.wait(), 10)
+            samples = await scraped(gateway)
+    finally:
+        log.removeHandler(hears)
+    assert samples['limit_mode{mode="local"}'] == 1
+    assert samples['limit_mode{mode="exact"}'] == 0
 
 
 @pytest.mark.parametrize(("mode", "status"), [("local", 200), ("closed", 503), ("open", 200)])
