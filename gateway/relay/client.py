@@ -35,11 +35,12 @@ class ClientReply:
         if not self.started:
             if not more and self.respond_now(data):
                 return
+            now = perf_counter()
+            headers = self._headers + receipt(self._call, now)
+            await self._send({"type": "http.response.start", "status": self._status, "headers": headers})
+            # Not before: a call that is cut while its client takes nothing can still be refused.
             self.started = True
-            self._call.status = self._status
-            self._call.first_write_at = now = perf_counter()
-            self._headers += receipt(self._call, now)
-            await self._send({"type": "http.response.start", "status": self._status, "headers": self._headers})
+            self._call.status, self._call.first_write_at = self._status, now
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._call.sent_bytes += len(data)
 
