@@ -65,7 +65,7 @@ async def list_calls(
     desk: LedgerDesk,
     which: Which,
     how: How,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most to show.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "--last", min=1, help="Most to show.")] = 50,
 ) -> None:
     """List calls, newest first."""
     from gateway.metering.ledger_query import CallsQuery  # noqa: PLC0415 - with the store

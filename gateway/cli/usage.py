@@ -155,6 +155,7 @@ def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
     period = f"{shown_time(query.since_us, zone)} to {shown_time(query.until_us, zone)}, {zone}"
     if not any(msgspec.structs.astuple(answer.totals)):
         desk.printer.line(f"No calls from {period}.")
+        _tell_of_aliases(desk, query.models or ())
         return
     value = _measure(answer.totals)
     most = max((value(each.sums) for each in answer.groups), default=0)
@@ -175,6 +176,13 @@ def _show(desk: LedgerDesk, answer: Answer, names: Names) -> None:
             f"There are more than these {len(answer.groups)}, all of them in the total; --limit shows more."
         )
     _warn_of_retention(desk, answer)
+
+
+def _tell_of_aliases(desk: LedgerDesk, models: tuple[str, ...]) -> None:
+    aliases = {} if desk.settings is None else desk.settings.models.aliases
+    for alias in models:
+        if alias in aliases:
+            desk.printer.line(f"{alias} is an alias: its calls count as {aliases[alias]}, --model {aliases[alias]}.")
 
 
 def _warn_of_retention(desk: LedgerDesk, answer: Answer) -> None:

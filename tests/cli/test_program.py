@@ -1,12 +1,14 @@
 """A command that a message shows can be pasted where the message was printed."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from gateway.cli.printing import program
+from tests.cli.conftest import ROOT
 
 
 def an_executable(file: Path) -> Path:
@@ -60,3 +62,22 @@ def test_where_the_program_is_to_be_found_it_is_shown_by_its_name(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [str(there)])
     assert program() == "gmi-gateway"
+
+
+def test_in_a_clone_commands_read_the_settings_that_its_gateway_was_started_with(tmp_path: Path) -> None:
+    clone, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
+    for folder in ("scripts", "config", ".venv/bin"):
+        (clone / folder).mkdir(parents=True)
+    elsewhere.mkdir()
+    shutil.copy(ROOT / "scripts" / "gmi-gateway", clone / "scripts")
+    (clone / "config" / "gateway.yaml").touch()
+    (clone / ".venv" / "bin" / "gmi-gateway").write_text('#!/bin/sh\nprintf "%s\\n" "$GATEWAY_CONFIG" "$@"\n')
+    (clone / ".venv" / "bin" / "gmi-gateway").chmod(0o755)
+
+    def said(**environ: str) -> list[str]:
+        command = [str(clone / "scripts" / "gmi-gateway"), "keys", "list"]
+        done = subprocess.run(command, cwd=elsewhere, env=environ, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert said(PATH="/usr/bin:/bin") == [f"{clone}/config/gateway.yaml", "keys", "list"]
+    assert said(PATH="/usr/bin:/bin", GATEWAY_CONFIG="own.yaml") == ["own.yaml", "keys", "list"]

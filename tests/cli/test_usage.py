@@ -238,3 +238,8 @@ def test_what_cannot_be_asked_is_said(run: Run, words: tuple[str, ...], code: in
     result = run("usage", *words)
     assert (result.exit_code, result.stdout) == (code, "")
     assert message in plain(result.stderr)
+
+
+def test_who_asks_for_an_alias_is_told_what_its_calls_count_as(run: Run) -> None:
+    told = done(run("usage", "--model", "best", GATEWAY_MODELS_ALIASES='{"best": "openai/gpt-5.2"}'))
+    assert told.endswith("\nbest is an alias: its calls count as openai/gpt-5.2, --model openai/gpt-5.2.\n")

@@ -39,6 +39,7 @@ def ada(run: Run) -> Principal:
     [
         ((), ["req_unknown", "req_cut", "req_refused", "req_done"]),
         (("--limit", "1"), ["req_unknown"]),
+        (("--last", "1"), ["req_unknown"]),
         (("--errors",), ["req_cut", "req_refused"]),
         (("--outcome", "done", "--outcome", "cut"), ["req_unknown", "req_cut", "req_done"]),
         (("--status", "4xx"), ["req_refused"]),
@@ -117,7 +118,7 @@ def test_calls_are_followed_into_a_pipe_each_once_as_they_end_until_ctrl_c(ada: 
 
 
 def test_errors_alone_are_followed_where_they_are_asked_for(ada: Principal) -> None:
-    with tailing("--errors", "--last", "1") as process:
+    with tailing("--errors", "--limit", "1") as process:
         assert next_line(process).rstrip().endswith("cut: broken  req_cut")
         put([call_of(ada, "req_well"), call_of(ada, "req_ill", outcome="failed", error="upstream_timeout", status=504)])
         assert next_line(process).rstrip().endswith("failed: upstream_timeout  req_ill")
