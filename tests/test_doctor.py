@@ -100,6 +100,16 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def priced(tmp_path: Path) -> None:
+    """A model has a price."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "prices.yaml").write_text(
+        "unit: microusd_per_million_tokens\nmodels:\n  a: {looked_up: 2026-11-22, input: 1000, output: 1000}\n"
+    )
+
+
+@pytest.mark.usefixtures("priced")
 def test_where_all_is_well_every_line_is_good(free_port: int) -> None:
     with upstream(date=NOW) as server:
         found = findings(account(server.server_port, GATEWAY_UPSTREAM_ORGANIZATION_ID="org-1"), free_port)
@@ -203,6 +213,7 @@ def test_a_proxy_that_refuses_is_bad_and_its_password_is_not_told() -> None:
     assert [path for path, _ in proxy.seen] == ["localhost:443"]
 
 
+@pytest.mark.usefixtures("priced")
 def test_a_proxy_of_the_environment_is_not_used_and_that_is_said() -> None:
     environ = {"GMI_API_KEY": KEY, "GMI_BASE_URL": f"http://{'x' * 64}.example/v1", "HTTPS_PROXY": f"http://u:{KEY}@p"}
     (warning,) = [finding for finding in findings(environ) if finding.mark is Mark.WARNING]
@@ -256,6 +267,7 @@ def test_a_host_to_listen_on_that_does_not_resolve_is_said_to_be_that(host: str)
     assert finding.cure == "name an address of this machine, such as 127.0.0.1, with --host"
 
 
+@pytest.mark.usefixtures("priced")
 def test_without_a_key_the_simulator_is_announced_and_upstream_left_alone() -> None:
     found = findings({"HTTPS_PROXY": "http://p"})
     assert [finding.mark for finding in found] == [*[Mark.GOOD] * 7, Mark.WARNING]
@@ -273,6 +285,7 @@ def test_without_a_key_beside_a_gateway_that_runs_nothing_is_said_of_what_that_h
     assert "simulator" not in str(found)
 
 
+@pytest.mark.usefixtures("priced")
 def test_what_was_hardly_meant_is_a_warning() -> None:
     with upstream() as server:
         environ = account(server.server_port, GATEWAY_KEY="x", GMI_BASE_URL=f"http://localhost:{server.server_port}")
@@ -313,7 +326,8 @@ def test_prices_are_counted_and_what_is_wrong_with_them_is_bad_line_by_line(tmp_
     file.write_text(about % "8.5")
     (finding,) = bad(findings(environ))
     assert finding.text.startswith(f"{file}:3: a.output: ")
-    assert Finding(Mark.GOOD, "there are no prices, so that no call draws on a budget") in findings({})
+    cure = "write them into config/prices.yaml (docs/prices.md)"
+    assert Finding(Mark.WARNING, "there are no prices, so that no call draws on a budget", cure) in findings({})
 
 
 def test_where_limits_are_counted_is_told_and_what_becomes_of_them_without_redis() -> None:

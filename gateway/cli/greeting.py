@@ -20,7 +20,7 @@ from gateway.configuration import is_loopback
 from gateway.doctor.findings import KEYS_PAGE, Finding, Mark
 from gateway.doctor.inventory import Inventory
 from gateway.doctor.running import local_url
-from gateway.metering.prices import PriceList
+from gateway.metering.prices import DEFAULT_FILE, PriceList
 from gateway.settings import Settings
 from gateway.store.url import database_url, file_of, is_sqlite, shown
 
@@ -42,15 +42,24 @@ def greeting(admin_secret: str | None) -> Iterator[None]:
         typer.echo(f"The admin key that was made could not be shown and is lost. {cure}.", err=True)
 
 
-def welcome(settings: Settings, port: int) -> None:
-    """Where a gateway in front of a real upstream is."""
+def what_was_read(file: Path | None, settings: Settings, prices: PriceList) -> str:
+    """Which files the start has read."""
+    said = "no file, so defaults and environment" if file is None else str(file.absolute())
+    listed = Path(settings.prices.file or DEFAULT_FILE).absolute()
+    priced = f"{listed} ({prices.priced})" if prices.priced else f"none in {listed}"
+    return f"Settings: {said}. Prices: {priced}."
+
+
+def welcome(settings: Settings, port: int, read: str) -> None:
+    """Where a gateway in front of a real upstream is; `read`: `what_was_read`."""
     host, base_url = settings.server.host, _base_url(settings.server.host, port)
     where = f"on {base_url}" if is_loopback(host) else f"listening on {_authority(host, port)} (here: {base_url})"
     typer.echo(f"GMI gateway {__version__} {where}, upstream {settings.upstream.base_url}.")
     typer.echo(_kept(settings))
+    typer.echo(read)
 
 
-def introduce_simulator(settings: Settings, port: int, demo_secret: str | None) -> None:
+def introduce_simulator(settings: Settings, port: int, read: str, demo_secret: str | None) -> None:
     """Where a gateway in front of a simulator is, and a line to paste."""
     why = "it was asked for" if settings.upstream.simulator else "no GMI key is set"
     warning = f"SIMULATOR: {why}, so a simulator makes the answers up. No model is asked."
@@ -63,6 +72,7 @@ def introduce_simulator(settings: Settings, port: int, demo_secret: str | None) 
         typer.echo("For the real models, set GMI_API_KEY (or GMI_API_KEY_FILE) and start it again.")
     typer.echo(f"Make a key at {KEYS_PAGE}.")
     typer.echo(_kept(settings))
+    typer.echo(read)
     host = settings.server.host
     base_url = _base_url(host, port)
     where = base_url if is_loopback(host) else f"{base_url}, listening on {_authority(host, port)}"

@@ -29,6 +29,7 @@ from gateway.cli.greeting import (
     warn_of_simulated_calls,
     warn_of_unpriced_budgets,
     welcome,
+    what_was_read,
 )
 from gateway.cli.migration import unusable
 from gateway.cli.settings import load_or_exit, prices_or_exit, print_finding
@@ -51,7 +52,8 @@ _KEY_MISSING = (
 
 def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
     """Serve until told to stop. `overrides` are settings of the command line; what is wrong ends this process."""
-    settings = load_or_exit(config, overrides, code=2).settings
+    loaded = load_or_exit(config, overrides, code=2)
+    settings = loaded.settings
     prices = prices_or_exit(settings, code=2)
     with _stoppable(), ExitStack() as stack:
         try:
@@ -73,11 +75,12 @@ def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
         if others and settings.redis.url is None:
             with suppress(OSError):  # an admin key may wait to be shown
                 print_finding(neighbours(others), err=True)
+        read = what_was_read(loaded.file, settings, prices)
         with greeting(admin_secret):
             if is_simulated:
-                introduce_simulator(settings, port, secret)
+                introduce_simulator(settings, port, read, secret)
             else:
-                welcome(settings, port)
+                welcome(settings, port, read)
             if admin_secret is None:
                 remind_of_admin(found)
             else:

@@ -98,7 +98,8 @@ def _prices(settings: Settings) -> Iterator[Finding]:
     if prices.priced:
         yield Finding(Mark.GOOD, f"there are prices ({prices.priced}, in {file or DEFAULT_FILE})")
     else:
-        yield Finding(Mark.GOOD, "there are no prices, so that no call draws on a budget")
+        cure = f"write them into {file or DEFAULT_FILE} (docs/prices.md)"
+        yield Finding(Mark.WARNING, "there are no prices, so that no call draws on a budget", cure)
 
 
 def _limits(settings: Settings) -> Finding:

@@ -137,6 +137,7 @@ def test_doctor_is_content_while_the_gateway_runs() -> None:
     assert f"✓ a gateway already runs on http://127.0.0.1:{port}\n" in result.stdout
 
 
+@pytest.mark.usefixtures("priced")
 def test_doctor_marks_every_line_and_fails_where_one_is_bad() -> None:
     with create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

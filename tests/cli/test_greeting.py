@@ -153,10 +153,12 @@ def test_the_first_start_prints_an_admin_key_that_works_and_the_next_one_does_no
 
 
 def first_lines(**environ: str) -> list[str]:
-    """The three lines that a start in front of a real upstream prints first, and all of standard error."""
+    """Three lines that a start in front of a real upstream prints first, which files it read left out, and all of
+    standard error."""
     with serving(GMI_API_KEY=CANARY, GMI_BASE_URL="http://127.0.0.1:9/v1", **environ) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
+        assert lines.pop(2).startswith("Settings: ")
         code, _, err = stop(process)
     assert code == 0
     return [*lines, without_log(err)]
@@ -186,6 +188,24 @@ def test_a_start_says_in_full_where_all_is_kept(tmp_path: Path) -> None:
     assert line == f"All that it keeps is in sqlite:///{tmp_path}/else.db, and journals in {tmp_path}/data.\n"
     with serving("--simulator") as process:
         assert sum("All that it keeps" in each for each in until_curl(process)) == 1
+
+
+def test_a_start_says_which_files_it_has_read(tmp_path: Path) -> None:
+    def said(**environ: str) -> str:
+        with serving("--simulator", **environ) as process:
+            return next(line for line in until_curl(process) if line.startswith("Settings: "))
+
+    without = f"Settings: no file, so defaults and environment. Prices: none in {tmp_path}/config/prices.yaml."
+    assert said() == without
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "gateway.yaml").write_text("server: {workers: 1}\n")
+    (tmp_path / "p.yaml").write_text(
+        "unit: microusd_per_million_tokens\nmodels:\n  a: {looked_up: 2026-11-22, input: 1000, output: 1000}\n"
+    )
+    assert (
+        said(GATEWAY_PRICES_FILE="p.yaml")
+        == f"Settings: {tmp_path}/config/gateway.yaml. Prices: {tmp_path}/p.yaml (1)."
+    )
 
 
 def test_a_start_with_budgets_and_without_prices_says_that_nothing_draws_on_them() -> None:
