@@ -1,14 +1,20 @@
 """`gmi-gateway limits`: what is left of each limit now, and making all of it available again."""
 
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli.administering import Desk, administers
-from gateway.cli.api import Refused
+from gateway.cli.api import Refused, remote_api
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import said
 from gateway.cli.printing import Record, money
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 commands = typer.Typer(name="limits", help="What is left of limits and budgets.", no_args_is_help=True)
 
@@ -46,16 +52,16 @@ async def show(
 
     With --url and nobody named: of the key that asks.
     """
-    if key is team is endpoint is None:
-        if desk.settings is not None:
-            raise Refused(
-                "Say whose limits: --key-of, --team or --endpoint. Those of your own key its gateway shows: export"
-                " GATEWAY_URL=http://127.0.0.1:8080 and, as GATEWAY_ADMIN_KEY, the key."
-            )
-        _show(desk, await desk.api.get("/me/limits"))
-        return
-    whose = await _whose(desk, key, team, endpoint)
-    _show(desk, await desk.api.get("/limits", **whose))
+    async with _where_they_are_counted(desk) as asked:
+        if key is team is endpoint is None:
+            if asked.settings is not None:
+                raise Refused(
+                    "Say whose limits: --key-of, --team or --endpoint. Those of your own key its gateway shows: export"
+                    " GATEWAY_URL=http://127.0.0.1:8080 and, as GATEWAY_ADMIN_KEY, the key."
+                )
+            _show(asked, await asked.api.get("/me/limits"))
+            return
+        _show(asked, await asked.api.get("/limits", **await _whose(asked, key, team, endpoint)))
 
 
 @commands.command("reset")
@@ -71,14 +77,38 @@ async def reset(
     ] = None,
 ) -> None:
     """Make all available again. Of a key: its own limits, not its team's; of a team: not its keys'."""
-    whose = await _whose(desk, key, team)
-    told = await desk.api.post("/limits/reset", {**whose, **said(dimension=dimension)})
-    if not told["data"] and not desk.printer.as_json:
-        desk.printer.line(
-            f"This {'key' if team is None else 'team'} has no {_KINDS.get(dimension, 'limits of its own')}."
-        )
+    async with _where_they_are_counted(desk) as asked:
+        whose = await _whose(asked, key, team)
+        told = await asked.api.post("/limits/reset", {**whose, **said(dimension=dimension)})
+        if told["data"] or asked.printer.as_json:
+            _show(asked, told)
+            return
+    desk.printer.line(f"This {'key' if team is None else 'team'} has no {_KINDS.get(dimension, 'limits of its own')}.")
+
+
+@asynccontextmanager
+async def _where_they_are_counted(desk: Desk) -> AsyncIterator[Desk]:
+    """`desk`, or where limits are in the memory of a gateway that runs on its folder, one that asks that gateway."""
+    settings = desk.settings
+    url = None if settings is None or settings.redis.url is not None else _running(settings)
+    if settings is None or url is None:
+        yield desk
         return
-    _show(desk, told)
+    if settings.admin.key is None:
+        cure = "Put an admin key into GATEWAY_ADMIN_KEY"
+        raise Refused(f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. {cure}.")
+    async with remote_api(url, settings.admin.key.get_secret_value()) as api:
+        yield Desk(api, desk.printer, None)
+
+
+def _running(settings: "Settings") -> str | None:
+    """Where the admin API of the gateway is that runs on the folder of `settings`. Raises `Refused` if several do."""
+    from gateway.store.residents import residents  # noqa: PLC0415 - a command that was mistyped need not wait for it
+
+    found = [each.admin_url for each in residents(Path(settings.server.state_dir)) if each.admin_url is not None]
+    if len(found) > 1:
+        raise Refused(f"Several gateways count limits, each its own. Say by --url which is meant: {', '.join(found)}.")
+    return found[0] if found else None
 
 
 async def _whose(desk: Desk, key: str | None, team: str | None, endpoint: str | None = None) -> dict[str, Any]:

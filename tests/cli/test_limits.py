@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, answer, call, done
+from tests.cli.process import serving, until_curl
 from tests.http.admin_server import Client, made
 from tests.limits.servers import shared_server
 from tests.support.gateway import RunningGateway, running_gateway
@@ -129,6 +130,28 @@ def test_the_store_alone_knows_nothing_of_limits_in_memory_and_the_cure_is_said(
     assert (result.exit_code, result.stdout) == (1, "")
     assert "are counted in the memory of the gateway that runs" in result.stderr
     assert "--url http://127.0.0.1:8080" in result.stderr
+
+
+def test_a_gateway_that_runs_on_the_folder_is_found_and_asked_with_the_admin_key(run: Run) -> None:
+    key = {"GATEWAY_ADMIN_KEY": "an-admin-key-from-outside"}
+    with serving(**key) as process:
+        url = re.findall(r"http://[0-9.:]+", until_curl(process)[-1])[0]
+        done(run("teams", "create", "--name", "engines", "--rpm", "5"))
+        told = answer(run("limits", "show", "--team", "engines", "--json", **key))
+        assert (told["mode"], told["data"][0]["remaining"]) == ("memory", 5)
+        assert done(run("limits", "reset", "--team", "engines", "--dimension", "parallel", **key)).startswith(
+            "This team"
+        )
+        assert done(run("limits", "show", **key)).startswith("Nothing is limited here.")
+        refused = run("limits", "show", "--team", "engines")
+        assert refused.stderr == (
+            f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. Put an admin key into"
+            " GATEWAY_ADMIN_KEY.\n"
+        )
+        with serving(**key) as second:
+            until_curl(second)
+            assert "Say by --url which is meant: http://" in run("limits", "show", "--team", "engines", **key).stderr
+    assert "are counted in the memory of the gateway that runs" in run("limits", "show", "--team", "engines").stderr
 
 
 @pytest.mark.usefixtures("priced")
