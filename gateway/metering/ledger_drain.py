@@ -26,8 +26,8 @@ from gateway.store.engine import Store
 from gateway.store.failures import sqlstate
 from gateway.store.tables import calls
 
-_BATCH_BYTES = {"sqlite": 24 * 1024, "postgresql": 192 * 1024}
-"""Some 80 calls, or 600. SQLite is written by a thread of this process, for which calls wait where that has one
+_BATCH_BYTES = {"sqlite": 96 * 1024, "postgresql": 192 * 1024}
+"""Some 300 calls, or 600. SQLite is written by a thread of this process, for which calls wait where that has one
 processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
