@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from gateway.errors import BudgetSpent, GatewayError, RateLimited
+from gateway.errors import BudgetSpent, GatewayError, RateLimited, StoreUnavailable
 from gateway.limits.rules import Decision, Demand, Dimension, Rule, Standing
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -65,6 +65,20 @@ def refusal(decision: Decision, demand: Demand | None = None) -> GatewayError:
         type_="tokens" if rule.dimension == "tokens" else "requests",
         headers=(*retry_headers(wait_us), *told),
         detail=rule.id,
+    )
+
+
+def unavailable() -> StoreUnavailable:
+    """To a call, where limits are closed while Redis is away."""
+    return StoreUnavailable(
+        "The gateway cannot check limits now. Please try again in a second.", detail="Redis is away"
+    )
+
+
+def unseen() -> StoreUnavailable:
+    """To whoever wants to see limits or to reset them then."""
+    return StoreUnavailable(
+        "Redis is away, so limits can be neither seen nor reset. gmi-gateway doctor says why.", detail="Redis is away"
     )
 
 

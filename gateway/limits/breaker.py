@@ -3,11 +3,13 @@
 Pure: told what happened, asked what to do. Knows no server and no clock.
 """
 
+MOST_FAILURES = 3
+
 
 class Breaker:
     """Opens after `most` failures in a row; while it is open, only probes go through, and one success closes it."""
 
-    def __init__(self, most: int = 3) -> None:
+    def __init__(self, most: int = MOST_FAILURES) -> None:
         self._most = most
         self._failures = 0
         self.is_open = False

@@ -13,9 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from gateway.errors import StoreUnavailable
+from gateway.limits.answers import unavailable, unseen
 from gateway.limits.batch import ADMITTED, REFUSED, UNCOUNTED, Answer, End, cancelled
 from gateway.limits.batching import Lane
+from gateway.limits.breaker import MOST_FAILURES
 from gateway.limits.denials import Denials
 from gateway.limits.fallback import LocalShare
 from gateway.limits.late_slots import decide_again
@@ -150,7 +151,7 @@ class RedisLimiter:
             self._spending.forget(rule.id)
         for lane, cells in self._by_lane(rules):
             if await lane.reset(cells) is None:
-                raise _unseen()
+                raise unseen()
         for rule in rules:
             self._denials.forget(rule.id)
             self._spending.forget(rule.id)
@@ -281,7 +282,7 @@ class RedisLimiter:
     async def _without(self, demand: Demand, parts: tuple[Part, ...]) -> Decision:
         self.figures.without += 1
         if self._on_failure == "closed":
-            raise _unavailable()
+            raise unavailable()
         if self._on_failure == "open":
             return Decision(True, ())
         spent = await self._spending.last_seen([charge.rule for charge in (*demand.charges, *demand.endpoint)])
@@ -296,7 +297,7 @@ class RedisLimiter:
 
     async def _standings_without(self, rules: Sequence[Rule]) -> list[Standing]:
         if self._on_failure == "closed":
-            raise _unseen()
+            raise unseen()
         if self._on_failure == "open":
             return [standing(self._cells.of(rule), 0, 0) for rule in rules]
         await self._spending.last_seen(rules)
@@ -365,8 +366,9 @@ class RedisLimiter:
     async def _find_out(self) -> None:
         """Whether Redis is away, so that this is known, and told, before a call has to wait for it."""
         lane = self._lane("")
-        while not self.is_away and await lane.look(()) is None:
-            pass
+        for _ in range(MOST_FAILURES):
+            if self.is_away or await lane.look(()) is not None:
+                return
 
     # Lanes.
 
@@ -397,15 +399,3 @@ async def _every(seconds: float, work: Callable[[], Coroutine[None, None, None]]
     while True:
         await asyncio.sleep(seconds)
         await work()
-
-
-def _unavailable() -> StoreUnavailable:
-    return StoreUnavailable(
-        "The gateway cannot check limits now. Please try again in a second.", detail="Redis is away"
-    )
-
-
-def _unseen() -> StoreUnavailable:
-    return StoreUnavailable(
-        "Redis is away, so limits can be neither seen nor reset. gmi-gateway doctor says why.", detail="Redis is away"
-    )
