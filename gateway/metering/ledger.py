@@ -30,11 +30,11 @@ MAX_HELD_BYTES = 8 * 1024 * 1024
 
 _GATHER_S = 0.5
 """How long records are gathered before they are written to the database."""
-_RESTS, _LONGEST_REST_S = 4, 0.02
-"""After a batch the background task rests so many times as long as that took: one burst for all that was gathered would
-keep calls waiting that come meanwhile."""
-_BEHIND_BYTES = 1024 * 1024
-"""With so much to write, about three thousand calls, it takes no rest."""
+_LONGEST_REST_S = 0.02
+"""After a batch the background task rests: one burst for all that was gathered would keep calls waiting that come
+meanwhile."""
+_BEHIND_BYTES = 4 * 1024 * 1024
+"""With so much to write, about twelve thousand calls, it takes no rest."""
 _ADOPT_EVERY_S = 2.0
 _RETRY_S = 1.0
 _CLOSE_S = 5.0
@@ -152,8 +152,8 @@ class Ledger:
                     self.waiting_since_s = self._now()
                     self._noted.set()
                     return
-                if 0 < left_bytes < _BEHIND_BYTES and not self._writer.rests_within:
-                    await self._rest(min(_RESTS * (time.perf_counter() - began_s), _LONGEST_REST_S))
+                if 0 < left_bytes < _BEHIND_BYTES:
+                    await self._rest(min(self._writer.rests * (time.perf_counter() - began_s), _LONGEST_REST_S))
             while self._held:
                 some = self._held[:200]
                 await self._write(some, in_haste=True)

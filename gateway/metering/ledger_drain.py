@@ -29,6 +29,8 @@ from gateway.store.tables import calls
 _BATCH_BYTES = {"sqlite": 96 * 1024, "postgresql": 192 * 1024}
 """Some 300 calls, or 600. SQLite is written by a thread of this process, for which calls wait where that has one
 processor; PostgreSQL may be milliseconds away, and a transaction of many costs it little more than one of few."""
+_RESTS = {"sqlite": 1, "postgresql": 4}
+"""SQLite is given rests within a batch as well; those after it let others write to the file."""
 _DATA_CLASSES = ("22", "23")
 """Of PostgreSQL's SQLSTATEs for values that it cannot keep; SQLite keeps nearly all."""
 
@@ -63,8 +65,8 @@ class Drain:
         self.written: Callable[[Iterable[Line], Mapping[str, Mapping[str, int]]], None] | None = None
         """Is told the lines that are new, as the database has them by then, and what calls had reserved of whose
         usage they tell, by their ids."""
-        self.rests_within = store.dialect == "sqlite"
-        """It rests while it writes a batch; else that is for others to do, between two."""
+        self.rests = _RESTS[store.dialect]
+        """So many times as long as a batch took it is best to rest after it."""
         self.batch_bytes = _BATCH_BYTES[store.dialect]
         """How many bytes of lines are best written at a time."""
         self._store = store
@@ -79,7 +81,7 @@ class Drain:
         Raises `StoreUnavailable`; then, and if it is cancelled, they may have been written or not. What the
         ledger has deleted before `kept_since_us` it would count once more: such lines are lost.
         """
-        if self.rests_within:
+        if self._store.dialect == "sqlite":
             ordinary = await self._write_ordinary(raw, kept_since_us, in_haste=in_haste)
             if ordinary is not None:
                 if self.written is not None:
