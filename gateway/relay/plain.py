@@ -107,10 +107,7 @@ class PlainRelay:
         left = self._length
         piece = await self._first_piece()
         if self._is_metered:
-            if len(piece) == left and self._new_ids is None and b"content-encoding" not in self._fields:
-                self._note_usage(usage_of_reply(piece))  # what a reply mostly is: short, and there at once
-            else:
-                self._reported = Reported(self._fields)
+            self._reported = Reported(self._fields)
         if not self._is_whole and (max_bytes := self._most_to_hold(piece)):
             piece = await self._held(piece, max_bytes)
         while piece:
