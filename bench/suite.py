@@ -12,6 +12,7 @@ from types import MappingProxyType
 from bench import machine, measures
 from bench.measures import Pace, Target
 from bench.processes import (
+    MEASURED_CORE,
     OTHER_CORE,
     Proxy,
     Upstream,
@@ -21,6 +22,7 @@ from bench.processes import (
     start_upstream,
 )
 from bench.results import Limit, Results, Row, Share
+from bench.stalls import described, stalls_ms
 from bench.traffic import Call, plain_call, plain_calls_with_new_heads
 from bench.window import Window
 
@@ -38,6 +40,7 @@ _LARGE_LIMIT = Limit("ratio", 4.0)
 _LARGE_BODY_BYTES = 10_000_000
 _CONNECTIONS = 64
 _IDLE_STREAMS = (500, 2000)
+_STALLS_S = 5.0
 
 _CHAT = Pace("chat", 200, 100, asks_usage=False)
 _PACES = {
@@ -191,6 +194,8 @@ class Suite:
                 found = await measures.latencies_ms(measures.target(proxy, upstream), rate_hz, self.plan.window_s)
                 getattr(p50, name).append(found[0])
                 getattr(p99, name).append(found[1])
+        stalls = await asyncio.to_thread(stalls_ms, (MEASURED_CORE, OTHER_CORE), _STALLS_S)
+        self.results.notes.append(described(stalls, _STALLS_S))
 
     async def _fresh(self, upstream: Upstream) -> None:
         """What only a process that has just been started can tell: a new one each round."""

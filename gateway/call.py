@@ -27,7 +27,7 @@ class Body(Enum):
     JSON = "json"
     """Held whole, so that policy fields can be read; must be a JSON object."""
     RAW = "raw"
-    """Streams through unread (multipart)."""
+    """Streams through (multipart), unless policy needs to know the model of a form."""
 
 
 class Dialect(Enum):

@@ -56,6 +56,7 @@ from gateway.relay.live import ENDPOINT
 from gateway.settings import Settings
 from gateway.store.engine import Store
 from gateway.store.journal import Journal
+from gateway.store.sharers import Sharers, name_of, named
 from gateway.store.url import database_url
 from gateway.terms import Limits
 
@@ -67,14 +68,17 @@ class Doorkeepers:
 
     def __init__(self, settings: Settings) -> None:
         database, redis = settings.database, settings.redis
-        self.store = Store(database_url(settings), pool_size=database.pool_size, timeout_s=database.timeout_s)
+        name = name_of(settings.server.state_dir)
+        url = named(database_url(settings), name)
+        self.store = Store(url, pool_size=database.pool_size, timeout_s=database.timeout_s)
         self.directory = KeyDirectory(self.store)
         self.directory.pin(declared_digests(settings.keys, settings.admin.key))
         self.last_used = LastUsed(self.store)
         journal = Journal(Path(settings.server.state_dir), "owners")
         self.ownership = Ownership(self.store, journal, share_within_team=settings.access.share_within_team)
         self._watcher = ChangeWatcher(self.store, self.directory, redis_url=redis.url)
-        self._pruning = Pruning(self.store)
+        sharers = (Sharers(self.store, name),) if redis.url is None else ()
+        self._chores = (Pruning(self.store), *sharers)
         self._administration = Administration(
             self.store,
             on_change=self._watcher.publish,
@@ -128,10 +132,12 @@ class Doorkeepers:
             await self._watcher.start()
             await self.ownership.start()
             self.last_used.start()
-            self._pruning.start()
+            for chore in self._chores:
+                chore.start()
             yield
         finally:
-            await self._pruning.close()
+            for chore in self._chores:
+                await chore.close()
             await self._watcher.close()
             await self.directory.close()
             await self.last_used.close()
@@ -162,6 +168,7 @@ class Bounds:
             meter,
             self._spend,
             max_wait_s=settings.limits.max_wait_s,
+            refuses_unpriced=settings.limits.unpriced == "refuse",
             is_shared=settings.redis.url is not None,
         )
 
@@ -199,7 +206,7 @@ class Books:
         journal = Journal(Path(settings.server.state_dir), "usage", max_bytes=kept.max_journal_bytes)
         drain = Drain(store, days, cost_of=meter.cost_of, due_after_s=kept.ask_due_after_s)
         self.due = DueResponses(store, first_after_s=kept.ask_due_after_s)
-        self._asks_after_s = kept.ask_due_after_s
+        self._asks_after_s = 0.0 if settings.upstream.is_simulated else kept.ask_due_after_s
         self.ledger = Ledger(journal, drain, kept_days=kept.calls_retention_days, limit_of=limit_of)
         self.late = LateRecords(self.ledger.note)
         drain.written = self.late.written
@@ -215,7 +222,10 @@ class Books:
         yield from readings_of_due(self.due)
 
     def asker(self, bounds: Bounds, doorkeepers: Doorkeepers, upstream: Upstream) -> DueAsker | None:
-        """What asks `upstream` for responses that nobody else asks for; None where settings say that nothing does."""
+        """What asks `upstream` for responses that nobody else asks for; None where settings say that nothing does.
+
+        Nor is a simulator asked that stands in for the models: what they owe is asked for once they answer again.
+        """
         if not self._asks_after_s:
             return None
         meter = bounds.allowance.meter

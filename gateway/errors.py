@@ -71,6 +71,12 @@ class ModelNotAllowed(Forbidden):
     code = "model_not_allowed"
 
 
+class ModelUnpriced(Forbidden):
+    """The key has a budget, and what this model costs is not known."""
+
+    code = "model_unpriced"
+
+
 class RouteNotAllowed(Forbidden):
     """The key may not use this route."""
 

@@ -1,208 +1,38 @@
-"""docker-compose.yml, brought up for real: three gateways behind nginx, on one PostgreSQL and one Redis.
+"""docker-compose.yml, brought up for real: three gateways behind nginx, on one PostgreSQL and one Redis, and watched.
 
 Needs podman and podman-compose. Without them these tests are skipped, except in CI, where that is a failure. The images
-of PostgreSQL, Redis and nginx are pulled, or are stand-ins where no registry can be reached. What the files
-themselves say is for test_compose_files.py.
+are pulled, or are stand-ins where no registry can be reached. All tests share one deployment, which takes its time, so
+they are in one file. What the files themselves say is for test_compose_files.py.
 """
 
 import importlib.util
 import json
-import os
-import re
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 import yaml
 from openai import OpenAI
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
+from tests.deployment import CHAT, NODES, SERVICES, WATCHED, Deployment, node_of, podman_compose
+from tests.prometheus import Prometheus, comes_to
+from tests.stand_ins import is_there
 from tests.support.missing import is_missing
-from tests.support.ports import free_port
-from tests.test_container import ACCOUNT_KEY, ROOT, built_image, podman
-
-SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-NODES = 3
-CHAT = {"model": "openai/gpt-5.2", "messages": [{"role": "user", "content": "Hello!"}]}
-
-# nginx from Debian's testing, from where the image has its packages: that of older releases does not know
-# `server … resolve`.
-NGINX_STAND_IN = r"""
-FROM docker.io/library/python:3.13-slim
-RUN from=$(grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d | head -n 1) \
- && echo "deb $from forky main" >> /etc/apt/sources.list \
- && apt-get -o Acquire::Check-Valid-Until=false update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-    -o Dpkg::Options::=--force-overwrite nginx curl
-"""
-
-
-class Deployment:
-    """One project of podman-compose, in a folder as a user has it: docker-compose.yml, config, and an `.env`."""
-
-    def __init__(self, folder: Path, image: str, nginx: str) -> None:
-        self.folder = folder
-        self.project = f"gmi-gateway-test-{secrets.token_hex(4)}"
-        port, upstream_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self._sessions = ExitStack()
-        self.upstream_url = f"http://127.0.0.1:{upstream_port}"
-        shutil.copy(ROOT / "docker-compose.yml", folder)
-        shutil.copytree(ROOT / "config", folder / "config")
-        (folder / "test.yml").write_text(json.dumps(_overrides(image, nginx, upstream_port)))
-        (folder / ".env").write_text(
-            f"POSTGRES_PASSWORD={secrets.token_hex(24)}\nGMI_API_KEY={ACCOUNT_KEY}\n"
-            f"PUBLISHED_PORT={port}\nGATEWAY_NODES={NODES}\n"
-            "GMI_BASE_URL=http://upstream:8081/v1\n"
-        )
-
-    def compose(self, *words: str) -> subprocess.CompletedProcess[str]:
-        files = ("-f", "docker-compose.yml", "-f", "test.yml")
-        return podman_compose("-p", self.project, *files, *words, folder=self.folder)
-
-    def up(self) -> None:
-        """The stores first, since older versions of podman do not wait for `service_healthy`."""
-        for services in (("postgres", "redis"), ()):
-            done = self.compose("up", "--detach", *services)
-            assert done.returncode == 0, done.stdout + done.stderr
-            for service in services:
-                self.wait_until_healthy(service)
-        self.wait_until_all_answer()
-
-    def wait_until_healthy(self, service: str) -> None:
-        deadline = time.monotonic() + 60
-        (name,) = self.containers(service)
-        while podman("healthcheck", "run", name, check=False).returncode:
-            assert time.monotonic() < deadline, self.log(name)
-
-    def down(self) -> None:
-        self._sessions.close()
-        self.compose("down", "--volumes", "--timeout", "0")
-
-    def containers(self, service: str) -> list[str]:
-        count = NODES if service == "gateway" else 1
-        return [f"{self.project}_{service}_{i}" for i in range(1, count + 1)]
-
-    def logs(self, service: str) -> str:
-        return "\n".join(f"{name}:\n{self.log(name)}" for name in self.containers(service))
-
-    def log(self, container: str) -> str:
-        shown = podman("logs", container, check=False)
-        return shown.stdout + shown.stderr
-
-    @cached_property
-    def admin_keys(self) -> list[str]:
-        """Every admin key that a gateway has printed, with repetitions."""
-        return re.findall(r"Admin key, shown this once: (\S+)", self.logs("gateway"))
-
-    @cached_property
-    def admin(self) -> requests.Session:
-        return self.session(self.admin_keys[0])
-
-    def session(self, key: str) -> requests.Session:
-        """A client that is closed when all is over."""
-        session = self._sessions.enter_context(requests.Session())
-        session.headers["Authorization"] = f"Bearer {key}"
-        return session
-
-    def new_key(self, **members: object) -> tuple[str, str]:
-        """Id and secret of a new key, in a team of its own."""
-        name = secrets.token_hex(4)
-        team = self.admin.post(f"{self.url}/admin/v1/teams", json={"name": name}, timeout=10).json()
-        body = {"team": team["id"], "name": name, **members}
-        key = self.admin.post(f"{self.url}/admin/v1/keys", json=body, timeout=10).json()
-        return key["id"], key["secret"]
-
-    def chat(self, session: requests.Session, **options: Any) -> requests.Response:
-        stream = options.get("stream", False)
-        body = {**CHAT, "stream": stream}
-        return session.post(f"{self.url}/v1/chat/completions", json=body, timeout=30, **options)
-
-    def stream(self, session: requests.Session, simulate: str) -> requests.Response:
-        reply = self.chat(session, stream=True, headers={"x-simulate": simulate})
-        assert reply.status_code == 200, reply.text
-        return reply
-
-    def wait_until_all_answer(self) -> None:
-        """Until each node was seen to answer, for a minute at most."""
-        patience = Retry(total=50, status_forcelist=(502, 503), backoff_factor=0.1, raise_on_status=False)
-        patience.backoff_max = 0.2
-        nodes: set[str] = set()
-        deadline = time.monotonic() + 60
-        with requests.Session() as session:
-            session.mount("http://", HTTPAdapter(max_retries=patience))
-            while len(nodes) < NODES:
-                if time.monotonic() > deadline:
-                    pytest.fail(self.logs("nginx") + self.logs("gateway"))
-                with suppress(requests.ConnectionError):
-                    nodes.add(node_of(session.get(f"{self.url}/v1/models", timeout=10)))
-                nodes.discard("")
-
-    def upstream_sees(self, **conditions: int) -> bool:
-        """Whether the simulator comes to see so many calls as `conditions` say, within two seconds."""
-        query = {**conditions, "timeout_s": 2}
-        return requests.get(f"{self.upstream_url}/_seen", params=query, timeout=10).status_code == 200
-
-    def seen(self) -> list[dict[str, Any]]:
-        return list(requests.get(f"{self.upstream_url}/_seen", timeout=10).json()["requests"])
-
-
-def _overrides(image: str, nginx: str, upstream_port: int) -> dict[str, Any]:
-    """What a test has that a user has not: images of its own, and a simulator that all gateways share."""
-    simulator = {
-        "image": image,
-        "entrypoint": ["python", "-m", "gateway.simulator", "--host=0.0.0.0", "--port=8081"],
-        "environment": {"SIMULATOR_API_KEY": ACCOUNT_KEY},
-        "ports": [f"127.0.0.1:{upstream_port}:8081"],
-    }
-    return {"services": {"gateway": {"image": image}, "nginx": {"image": nginx}, "upstream": simulator}}
-
-
-def podman_compose(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    ours = ("GATEWAY_", "GMI_", "POSTGRES_", "REDIS_", "PUBLISHED_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    command = [sys.executable, "-m", "podman_compose", *words]
-    return subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
-
-
-def node_of(reply: requests.Response) -> str:
-    """Which process answered: the part of the request id that all its calls share."""
-    return reply.headers.get("x-gateway-request-id", "")[:20]
+from tests.test_container import ROOT, built_image, podman
+from tests.test_dashboards import DASHBOARDS, RULES, dashboard, queries_of
 
 
 def require(is_there: bool, what: str) -> None:
     if not is_there:
         is_missing(f"docker-compose.yml is not brought up: {what}")
-
-
-def is_there(name: str) -> bool:
-    known = podman("image", "exists", name, check=False).returncode == 0
-    return known or podman("pull", "--quiet", name, check=False).returncode == 0
-
-
-def nginx_image() -> str:
-    """The image that the file names, or a stand-in for it."""
-    name: str = SERVICES["nginx"]["image"]
-    if is_there(name):
-        return name
-    stand_in = f"localhost/gmi-gateway-test-{name}"
-    if podman("image", "exists", stand_in, check=False).returncode:
-        podman("build", "--network=host", f"--tag={stand_in}", "--file=-", input=NGINX_STAND_IN)
-    return stand_in
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +42,19 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         name = SERVICES[service]["image"]
         require(is_there(name), f"the image {name} can be neither pulled nor found")
     with built_image(tmp_path_factory.mktemp("context")) as image:
-        deployment = Deployment(tmp_path_factory.mktemp("compose"), image, nginx_image())
+        deployment = Deployment(tmp_path_factory.mktemp("compose"), image)
         try:
             deployment.up()
             yield deployment
         finally:
             deployment.down()
+
+
+@pytest.fixture(scope="module")
+def prometheus(deployment: Deployment) -> Prometheus:
+    """With Grafana beside it."""
+    deployment.watch()
+    return Prometheus(deployment.prometheus_url)
 
 
 def test_without_a_password_nothing_starts_and_the_message_says_where_to_set_it(tmp_path: Path) -> None:
@@ -233,6 +70,64 @@ def test_of_nodes_that_start_at_once_one_prints_the_admin_key(deployment: Deploy
     assert len(deployment.admin_keys) == 1
     me = deployment.admin.get(f"{deployment.url}/admin/v1/me", timeout=10)
     assert me.json()["key"]["name"] == "admin"
+
+
+def test_prometheus_reads_every_gateway(deployment: Deployment, prometheus: Prometheus) -> None:
+    addresses = {f"{deployment.address(name)}:8080": "" for name in deployment.containers("gateway")}
+    assert len(addresses) == NODES
+    assert comes_to(prometheus.gateways, lambda found: found == addresses) == addresses
+    assert prometheus.value('sum(up{job="gmi-gateway"})') == NODES
+
+
+def test_prometheus_watches_over_the_gateways_by_the_rules(prometheus: Prometheus) -> None:
+    rules = comes_to(prometheus.rules, lambda found: all(rule["health"] != "unknown" for rule in found.values()))
+    assert set(rules) == {rule["alert"] for rule in RULES}
+    assert {name: rule.get("lastError") for name, rule in rules.items() if rule["health"] != "ok"} == {}
+    assert rules["GatewayDown"]["state"] == rules["DatabaseAway"]["state"] == "inactive"
+
+
+def test_calls_through_nginx_are_counted_once_each_over_all_gateways(
+    deployment: Deployment, prometheus: Prometheus
+) -> None:
+    _, secret = deployment.new_key()
+    session = deployment.session(secret)
+    nodes = {node_of(deployment.chat(session)) for _ in range(4 * NODES)}
+    assert len(nodes) == NODES
+    team = session.get(f"{deployment.url}/admin/v1/me", timeout=10).json()["team"]["name"]
+    counted = f'gmi_gateway_requests_total{{team="{team}", outcome="done"}}'
+    assert comes_to(lambda: prometheus.value(f"sum({counted})"), lambda found: found >= 4 * NODES) == 4 * NODES
+    assert prometheus.value(f"count({counted})") == NODES
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_prometheus_answers_every_query_of_a_dashboard(prometheus: Prometheus, path: Path) -> None:
+    """Of several gateways: what fits together for one may not for three."""
+    for query in queries_of(dashboard(path)):
+        if not query.startswith("label_values"):
+            prometheus.series(as_grafana_sends(query))
+
+
+def as_grafana_sends(query: str) -> str:
+    """With everything chosen."""
+    for variable, value in (("$__rate_interval", "1m"), ("$__range", "6h"), ("$model", ".*"), ("$team", ".*")):
+        query = query.replace(variable, value)
+    assert "$" not in query
+    return query
+
+
+@pytest.mark.usefixtures("prometheus")
+def test_grafana_reaches_its_data_source_and_may_read_its_dashboards(deployment: Deployment) -> None:
+    (grafana,) = deployment.containers("grafana")
+    provisioning = "/etc/grafana/provisioning"
+    shown = podman("exec", grafana, "cat", f"{provisioning}/datasources/prometheus.yml").stdout
+    (source,) = yaml.safe_load(shown)["datasources"]
+    query = f"{source['url']}/api/v1/query?query=count(gmi_gateway_build_info)"
+    found = json.loads(podman("exec", grafana, "wget", "--quiet", "--output-document=-", query).stdout)
+    assert found["data"]["result"][0]["value"][1] == str(NODES)
+    shown = podman("exec", grafana, "cat", f"{provisioning}/dashboards/gateway.yml").stdout
+    (provider,) = yaml.safe_load(shown)["providers"]
+    for path in DASHBOARDS:
+        assert podman("exec", grafana, "cat", f"{provider['options']['path']}/{path.name}").stdout == path.read_text()
 
 
 @pytest.mark.parametrize("service", ["nginx", "gateway", "redis", "postgres"])
@@ -366,6 +261,26 @@ def test_a_stop_lets_open_streams_end(deployment: Deployment) -> None:
     stop.join()
     for name in (*deployment.containers("nginx"), *deployment.containers("gateway")):
         assert podman("inspect", "--format={{.State.ExitCode}}", name).stdout.strip() == "0", deployment.log(name)
+
+
+def test_metrics_are_for_prometheus_alone_where_they_have_an_address_of_their_own_and_a_token(
+    deployment: Deployment, prometheus: Prometheus
+) -> None:
+    """As docs/deploy.md says it is done."""
+    file = "config/prometheus/prometheus.yml"
+    deployment.edit(file, "port: 8080", "port: 9100")
+    deployment.edit(file, "#authorization:", "authorization:")
+    deployment.edit(file, "#  credentials_file:", "  credentials_file:")
+    deployment.configure(GATEWAY_METRICS_LISTEN="0.0.0.0:9100", GATEWAY_METRICS_TOKEN=secrets.token_hex(24))
+    deployment.compose(*WATCHED, "up", "--detach", "--no-deps", "--force-recreate", "gateway", "prometheus")
+    deployment.up()
+    deployment.watch()
+    addresses = {f"{deployment.address(name)}:9100": "" for name in deployment.containers("gateway")}
+    assert comes_to(prometheus.gateways, lambda found: found == addresses) == addresses
+    (grafana,) = deployment.containers("grafana")
+    read = podman("exec", grafana, "wget", "--output-document=-", "http://gateway:9100/metrics", check=False)
+    assert "401 Unauthorized" in read.stderr
+    assert requests.get(f"{deployment.url}/metrics", timeout=10).status_code == 404
 
 
 def test_users_of_an_sdk_notice_nothing_of_a_node_that_is_killed(deployment: Deployment) -> None:

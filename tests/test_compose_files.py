@@ -67,6 +67,16 @@ def test_prometheus_asks_every_gateway_where_it_listens() -> None:
     assert "default" in SERVICES["gateway"]["networks"]
 
 
+def test_grafana_knows_how_often_prometheus_reads() -> None:
+    """`$__rate_interval` comes from it: were it less, graphs of rates would have holes."""
+    interval = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yml").read_text("utf-8"))["global"][
+        "scrape_interval"
+    ]
+    file = CONFIG / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    (source,) = yaml.safe_load(file.read_text("utf-8"))["datasources"]
+    assert source["jsonData"]["timeInterval"] == interval
+
+
 def test_grafana_finds_its_data_source_and_dashboards() -> None:
     provisioning = CONFIG / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text("utf-8"))["datasources"]

@@ -120,8 +120,17 @@ def check_touches_key(authority: Authority, key: Key) -> None:
         raise Conflict("This key is revoked, which cannot be undone. Make a new one.")
 
 
+FIRST_TRY = "demo"
+"""The name of the key, and of its team, that a gateway without an upstream key has."""
+
+
 def declared(kind: str, name: str) -> Conflict:
-    """The settings alone change what they declare."""
+    """The settings alone change what they declare; the simulator's key for a first try is declared by nobody."""
+    if name == FIRST_TRY:
+        return Conflict(
+            f"The {kind} {name!r} is the simulator's, for a first try, or the settings declare it: it cannot be changed"
+            " here. Make one of your own (keys create), or change the settings and restart the gateway."
+        )
     return Conflict(f"The settings declare the {kind} {name!r}: change it there, and restart the gateway.")
 
 

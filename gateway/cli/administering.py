@@ -16,7 +16,7 @@ import typer
 from gateway.cli import values
 from gateway.cli.api import Api, Refused, local_api, remote_api
 from gateway.cli.options import Where, expand, read
-from gateway.cli.printing import Printer, Record, drop_output, visible
+from gateway.cli.printing import Printer, Record, drop_output, runnable, visible
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -53,7 +53,7 @@ def do(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
     except Refused as refusal:
         # Some quote names, or a file; those of a file have a line each.
-        message = "\n".join(map(visible, refusal.message.split("\n")))
+        message = "\n".join(map(visible, runnable(refusal.message).split("\n")))
         typer.secho(message, fg=typer.colors.RED, err=True)
         raise typer.Exit(refusal.exit_code) from None
 

@@ -19,7 +19,7 @@ def group() -> None:
 @commands.command("test")
 def send_test_event(
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Send a signed test event to alerts.webhook_url, once, and say what it answered."""
     # It takes longer to import than a command has to say that it was mistyped.

@@ -41,7 +41,7 @@ class Source:
     """Whose store, and how what it says is shown."""
 
     config: ConfigOption = None
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for scripts.")] = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,17 @@ class Which:
         typer.Option("--tag", metavar="NAME=VALUE", help="With this tag; may be repeated.", show_default=False),
     ] = None
 
+    def __post_init__(self) -> None:
+        self.tags()
+
+    def tags(self) -> dict[str, str]:
+        """Those that were asked for. Raises BadParameter."""
+        return dict(read_all("--tag", values.tag, self.tag))
+
     async def filters(self, desk: LedgerDesk) -> dict[str, Any]:
         """Members of a question to the ledger. Raises `Refused`, BadParameter."""
         if desk.own is not None and (self.team, self.key) != (None, None):
             raise Refused("This key is a member's, and sees its own calls alone. Leave out --team and --key-of.")
-        tags = dict(read_all("--tag", values.tag, self.tag))
         # An id is looked up too: of a team that is not there, nothing used is no answer.
         team = None if self.team is None else await desk.api.get(f"/teams/{await team_named(desk.api, self.team)}")
         key = None if self.key is None else await desk.api.get(f"/keys/{await key_named(desk.api, self.key)}")
@@ -95,7 +101,7 @@ class Which:
             "key_ids": None if key is None else (key["id"],),
             "models": None if self.model is None else tuple(self.model),
             "routes": None if self.route is None else tuple(map(_route, self.route)),
-            "tags": tags,
+            "tags": self.tags(),
         }
 
 

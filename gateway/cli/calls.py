@@ -48,7 +48,11 @@ class How:
     error: Annotated[
         str | None, typer.Option("--error", help="Code of the error: rate_limit_exceeded.", show_default=False)
     ] = None
-    errors: Annotated[bool, typer.Option("--errors", help="All that did not end well.")] = False
+    errors: Annotated[bool, typer.Option("--errors", metavar="", help="All that did not end well.")] = False
+
+    def __post_init__(self) -> None:
+        self.outcomes()
+        self.status_classes()
 
     def outcomes(self) -> tuple[Outcome, ...] | None:
         """Those that were asked for. Raises BadParameter."""
@@ -57,6 +61,10 @@ class How:
         if self.outcome is None:
             return None
         return tuple(read("--outcome", _outcome, each) for each in self.outcome)
+
+    def status_classes(self) -> tuple[int, ...] | None:
+        """The same of the status. Raises BadParameter."""
+        return None if self.status is None else (read("--status", _status, self.status),)
 
 
 @commands.command("list")
@@ -74,7 +82,7 @@ async def list_calls(
         since_us=begin_us("--since", how.since, desk.days),
         until_us=end_us("--until", how.until, desk.days),
         outcomes=how.outcomes(),
-        status_classes=None if how.status is None else (read("--status", _status, how.status),),
+        status_classes=how.status_classes(),
         errors=None if how.error is None else (how.error,),
         limit=min(limit, _PAGE),
         **await which.filters(desk),

@@ -27,7 +27,9 @@ def options(
     *,
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the gateway's version."),
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the gateway's version."
+        ),
     ] = False,
 ) -> None:
     """One GMI Cloud account, shared by a team: OpenAI's API on this machine."""

@@ -42,6 +42,9 @@ class Members:
         ),
     ] = None
 
+    def __post_init__(self) -> None:
+        self.members()
+
     def members(self) -> dict[str, Any]:
         """Those of a request. Raises BadParameter."""
         members = said(owner=self.owner, role=self.role)
@@ -49,6 +52,23 @@ class Members:
             now = datetime.now().astimezone()
             members["expires_at"] = read("--expires", lambda text: values.expiry(text, now), self.expires)
         return members
+
+
+@dataclass(frozen=True)
+class Grace:
+    """How a key's old secret ends."""
+
+    grace: Annotated[
+        str | None,
+        typer.Option("--grace", metavar="1h", help="How long the old secret works too; not at all by default."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        self.seconds()
+
+    def seconds(self) -> int:
+        """How long it works too. Raises BadParameter."""
+        return 0 if self.grace is None else read("--grace", moments.duration_s, self.grace)
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Filters:
     role: Annotated[str | None, typer.Option("--role", help="member, team_admin or admin.")] = None
     state: Annotated[str | None, typer.Option("--state", help="active, disabled or revoked.")] = None
     tag: Annotated[str | None, typer.Option("--tag", help="NAME or NAME=VALUE.")] = None
-    expired: Annotated[bool | None, typer.Option("--expired/--not-expired", help="By their expiry.")] = None
+    expired: Annotated[bool | None, typer.Option("--expired/--not-expired", metavar="", help="By their expiry.")] = None
     sort: Annotated[str | None, typer.Option("--sort", help="Such as name or -last_used_at.")] = None
 
 
@@ -91,7 +111,7 @@ async def list_keys(
     filters: Filters,
     limit: LimitOption = None,
     *,
-    revoked: Annotated[bool, typer.Option("--all", help="Revoked keys too.")] = False,
+    revoked: Annotated[bool, typer.Option("--all", metavar="", help="Revoked keys too.")] = False,
 ) -> None:
     """List keys; those that were revoked only if asked for."""
     keep = None if revoked or filters.state is not None else _is_alive
@@ -123,18 +143,11 @@ async def update(desk: Desk, key: KeyArgument, terms: Terms, members: Members, e
 
 @commands.command("rotate")
 @administers
-async def rotate(
-    desk: Desk,
-    key: KeyArgument,
-    grace: Annotated[
-        str | None,
-        typer.Option("--grace", metavar="1h", help="How long the old secret works too; not at all by default."),
-    ] = None,
-) -> None:
+async def rotate(desk: Desk, key: KeyArgument, grace: Grace) -> None:
     """Replace a key's secret, and print the new one, this once."""
     check_secrets_can_be_shown()
-    grace_s = 0 if grace is None else read("--grace", moments.duration_s, grace)
-    _show_issued(desk, await desk.api.post(f"/keys/{await key_named(desk.api, key)}/rotate", {"grace_s": grace_s}))
+    path = f"/keys/{await key_named(desk.api, key)}/rotate"
+    _show_issued(desk, await desk.api.post(path, {"grace_s": grace.seconds()}))
 
 
 @commands.command("disable")

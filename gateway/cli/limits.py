@@ -1,7 +1,8 @@
 """`gmi-gateway limits`: what is left of each limit now, and making all of it available again."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import shlex
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from gateway.cli.administering import Desk, administers
 from gateway.cli.api import Refused, remote_api
 from gateway.cli.finding import key_named, team_named
 from gateway.cli.options import said
-from gateway.cli.printing import Record, money
+from gateway.cli.printing import Record, money, program
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -30,6 +31,8 @@ _KINDS: dict[str | None, str] = {
     "parallel": "limit of parallel calls",
     "budget": "budget",
 }
+_UNLIMITED = "No limit binds the key that asks. Of another key, or a team: --key-of, --team."
+_UNLIMITED_ENDPOINT = "No limit binds all calls together. Of a key or a team: --key-of, --team."
 _MODES = {
     "local": "Redis is away: this is what is left of this gateway's share.",
     "closed": "Redis is away: no call is admitted.",
@@ -59,9 +62,11 @@ async def show(
                     "Say whose limits: --key-of, --team or --endpoint. Those of your own key its gateway shows: export"
                     " GATEWAY_URL=http://127.0.0.1:8080 and, as GATEWAY_ADMIN_KEY, the key."
                 )
-            _show(asked, await asked.api.get("/me/limits"))
+            _show(asked, await asked.api.get("/me/limits"), _UNLIMITED)
             return
-        _show(asked, await asked.api.get("/limits", **await _whose(asked, key, team, endpoint)))
+        whose = await _whose(asked, key, team, endpoint)
+        told = await asked.api.get("/limits", **whose)
+        _show(asked, told, "" if told["data"] else await _how_to_limit(asked, key or team, whose))
 
 
 @commands.command("reset")
@@ -92,13 +97,32 @@ async def _where_they_are_counted(desk: Desk) -> AsyncIterator[Desk]:
     settings = desk.settings
     url = None if settings is None or settings.redis.url is not None else _running(settings)
     if settings is None or url is None:
-        yield desk
+        with _none_runs(settings):
+            yield desk
         return
     if settings.admin.key is None:
         cure = "Put an admin key into GATEWAY_ADMIN_KEY"
         raise Refused(f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. {cure}.")
     async with remote_api(url, settings.admin.key.get_secret_value()) as api:
         yield Desk(api, desk.printer, None)
+
+
+@contextmanager
+def _none_runs(settings: "Settings | None") -> Iterator[None]:
+    """Says so where the store, which knows no limits in memory, was asked for them. Raises `Refused`."""
+    try:
+        yield
+    except Refused as refused:
+        if settings is None or settings.redis.url is not None or refused.status != 409:
+            raise
+        from gateway.store.residents import residents  # noqa: PLC0415 - whoever asks a gateway need not wait for it
+
+        if residents(Path(settings.server.state_dir)):
+            raise
+        raise Refused(
+            "No gateway runs on this folder, and limits are counted in the memory of one that does; start it, or say"
+            " --url where it is."
+        ) from None
 
 
 def _running(settings: "Settings") -> str | None:
@@ -119,14 +143,26 @@ async def _whose(desk: Desk, key: str | None, team: str | None, endpoint: str | 
     return said(team=None if team is None else await team_named(desk.api, team), endpoint=endpoint)
 
 
-def _show(desk: Desk, told: Record) -> None:
+async def _how_to_limit(desk: Desk, name: str | None, whose: dict[str, Any]) -> str:
+    """What to say of a key or a team, `name` as it was given, that nothing limits."""
+    if name is None:
+        return _UNLIMITED_ENDPOINT
+    kind = "keys" if "key" in whose else "teams"
+    found = await desk.api.get(f"/{kind}/{whose[kind[:-1]]}")
+    if found["source"] == "settings":
+        return f"No limit binds {name}, which cannot be changed here. Make one: {program()} {kind} create --help"
+    return f"No limit binds {name}. Set one: {program()} {kind} update {shlex.quote(name)} --rpm 60"
+
+
+def _show(desk: Desk, told: Record, unlimited: str = "") -> None:
+    """`unlimited`: what to say where there is no limit."""
     if desk.printer.as_json:
         desk.printer.json(told)
         return
     if told["mode"] in _MODES:
         desk.printer.line(_MODES[told["mode"]])
     if not told["data"]:
-        desk.printer.line("Nothing is limited here. Of a key or a team: --key-of, --team.")
+        desk.printer.line(unlimited)
         return
     from gateway.cli.pricing import NO_PRICES, lacks_prices  # noqa: PLC0415 - a command that was mistyped need not wait
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,13 @@ class Filters:
     since: Annotated[str | None, typer.Option("--since", metavar="7d|today|2027-01-31", help="From then on.")] = None
     until: Annotated[str | None, typer.Option("--until", metavar="today|2027-01-31", help="Before then.")] = None
 
+    def __post_init__(self) -> None:
+        self.times()
+
+    def times(self) -> dict[str, Any]:
+        """`since` and `until` in Unix time. Raises BadParameter."""
+        return {"since": _said("--since", self.since), "until": _said("--until", self.until)}
+
 
 @administers
 async def audit(
@@ -39,8 +46,7 @@ async def audit(
         team=filters.team,
         actor=filters.actor,
         action=filters.action,
-        since=_said("--since", filters.since),
-        until=_said("--until", filters.until),
+        **filters.times(),
     )
     if desk.printer.as_json:
         desk.printer.json(entries)

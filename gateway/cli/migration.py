@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli.api import NoStore, Refused
 from gateway.cli.options import ConfigOption
-from gateway.cli.printing import program
+from gateway.cli.printing import program, runnable
 from gateway.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -47,19 +48,26 @@ def place_of(settings: "Settings") -> str:
 
 def existing(settings: "Settings") -> str:
     """Where the database is that there is already, for people. Raises `Refused`."""
-    from gateway.configuration import variable_of  # noqa: PLC0415 - as above
-    from gateway.store.url import database_url, file_of, is_sqlite  # noqa: PLC0415
+    from gateway.store.url import database_url, file_of, is_sqlite  # noqa: PLC0415 - as above
 
     where = place_of(settings)
     url = database_url(settings)
     if is_sqlite(url) and not file_of(url).exists():
         place = ("server", "state_dir") if settings.database.url is None else ("database", "url")
-        raise NoStore(
-            f"There is no database at {where}, where {'.'.join(place)} says. Run this in the folder that the gateway"
-            f" was started in, set {variable_of(place)} as its start printed it, or ask it with --url;"
-            f" {program()} migrate makes a new one."
-        )
+        raise NoStore(f"There is no database at {where}, where {'.'.join(place)} says. {_cure(settings, place)}")
     return where
+
+
+def _cure(settings: "Settings", place: tuple[str, str]) -> str:
+    from gateway.configuration import variable_of  # noqa: PLC0415 - as above
+
+    setting, variable = ".".join(place), variable_of(place)
+    if settings.database.url is None and not Path(settings.server.state_dir).is_absolute():
+        here = "Run it in the folder where the gateway was started"
+        return f"{here}, or set {setting} / {variable} to an absolute path, or ask the gateway with --url."
+    return (
+        f"Set {variable} as the gateway's start printed it, or ask it with --url; {program()} migrate makes a new one."
+    )
 
 
 async def migrated(settings: "Settings") -> "URL":
@@ -76,7 +84,7 @@ async def migrated(settings: "Settings") -> "URL":
 def migrate(
     config: ConfigOption = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for scripts.")] = False,
 ) -> None:
     """Bring the database's schema to where this version needs it; `serve` does so too."""
     import asyncio  # noqa: PLC0415 - as above
@@ -89,7 +97,7 @@ def migrate(
     try:
         url = asyncio.run(migrated(settings))
     except Refused as refusal:
-        typer.echo(refusal.message, err=True)
+        typer.echo(runnable(refusal.message), err=True)
         raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps({"database": shown(url), "revision": head()}))

@@ -1,7 +1,8 @@
 """Options that several commands have: where the gateway is, and the terms of keys and teams.
 
 Knows how an option is written and what it is in a request; one command takes a group of them as one dataclass, which
-`expand` turns into options of their own.
+`expand` turns into options of their own. A group reads its values when it is made: what means nothing is told before a
+store is opened, or a gateway asked.
 """
 
 import inspect
@@ -23,7 +24,7 @@ HostOption = Annotated[str | None, typer.Option("--host", help="Address to liste
 PortOption = Annotated[
     int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one (default: 8080).")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for scripts.")]
 _WHERE = "Where"
 _TERMS = "Terms"
 Value = TypeVar("Value")
@@ -74,7 +75,9 @@ class Where:
     ] = None
     key_file: Annotated[Path | None, _option("--key-file", "File that holds the key for --url.", _WHERE, "FILE")] = None
     config: ConfigOption = None
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.", rich_help_panel=_WHERE)] = False
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print JSON, for scripts.", rich_help_panel=_WHERE)
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Terms:
         _option("--budget-usd", "Dollars by day, week, month, total; may be repeated.", metavar="5/day|none/day"),
     ] = None
     tag: Annotated[list[str] | None, _option("--tag", "A tag; may be repeated.", metavar="NAME=VALUE")] = None
+
+    def __post_init__(self) -> None:
+        self.members()
 
     def members(self) -> dict[str, Any]:
         """The members of a request; what was not said is not there. Raises BadParameter."""

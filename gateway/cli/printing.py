@@ -9,6 +9,7 @@ Clients choose much of what is printed, such as the names of models: none of it 
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 _NAME = "gmi-gateway"
+_SCRIPT_VARIABLE = "GATEWAY_PROGRAM"
+_COMMAND = re.compile(rf"(?<![\w./-]){_NAME}(?= [a-z])")
+"""The name before the word of a command; with a path before it, it was shown as it is called."""
 _BESIDE = 2
 """Cells between the name of a fact and what it is."""
 _LIMITS = {
@@ -143,8 +147,11 @@ def json_text(value: object, *, indent: int | None = None) -> str:
 
 
 def program() -> str:
-    """This program as whoever called it would call it again: by its path where its name leads elsewhere or nowhere."""
-    here = Path(sys.argv[0])
+    """This program as whoever called it would call it again: by its path where its name leads elsewhere or nowhere.
+
+    Scripts of a clone say in a variable that they are what was called: they know the settings that belong to it.
+    """
+    here = Path(os.environ.get(_SCRIPT_VARIABLE) or sys.argv[0])
     if here.name != _NAME:
         # `python -m gateway`: installed, it has its script beside that Python.
         here = Path(sys.executable).with_name(_NAME)
@@ -155,6 +162,11 @@ def program() -> str:
     with contextlib.suppress(ValueError):
         here = here.relative_to(Path.cwd())
     return shlex.quote(str(here))
+
+
+def runnable(message: str) -> str:
+    """`message` of who knows but the program's name, with `program()` in each command that it shows."""
+    return _COMMAND.sub(lambda _: program(), message)
 
 
 def _is_found_as(here: Path) -> bool:

@@ -56,7 +56,7 @@ async def reconcile(
         ),
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="What is equal too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", metavar="", help="What is equal too.")] = False,
 ) -> None:
     """Compare a provider's account of usage with the ledger; exit code 1 where they drift apart."""
     columns = _columns(desk)

@@ -14,7 +14,11 @@ def serve_command(
     *,
     simulator: Annotated[
         bool | None,
-        typer.Option("--simulator", help="Let a simulator answer, also with a GMI key, or where there was one before."),
+        typer.Option(
+            "--simulator",
+            metavar="",
+            help="Let a simulator answer, also with a GMI key, or where there was one before.",
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the port (default: 1).")] = None,
 ) -> None:

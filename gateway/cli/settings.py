@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from gateway.cli.printing import runnable
 from gateway.configuration import Loaded, SettingsError, doubtful_settings, load, misspelt_variables
 from gateway.doctor import doubts
 from gateway.doctor.findings import Finding, Mark
@@ -51,4 +52,4 @@ def print_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
 def print_finding(finding: Finding, *, err: bool = False) -> None:
     mark = typer.style(finding.mark.value, fg=_COLOURS[finding.mark])
     cure = f"; {finding.cure}" if finding.cure else ""
-    typer.echo(f"{mark} {finding.text}{cure}", err=err)
+    typer.echo(runnable(f"{mark} {finding.text}{cure}"), err=err)

@@ -32,6 +32,7 @@ from gateway.cli.greeting import (
     what_was_read,
 )
 from gateway.cli.migration import unusable
+from gateway.cli.printing import runnable
 from gateway.cli.settings import load_or_exit, prices_or_exit, print_finding
 from gateway.configuration import is_loopback
 from gateway.doctor.inventory import Inventory, take_inventory
@@ -40,7 +41,7 @@ from gateway.doctor.running import local_url, neighbours
 from gateway.settings import Key, Settings
 from gateway.store.engine import Store
 from gateway.store.migrate import migrate
-from gateway.store.residents import Resident, residing
+from gateway.store.residents import Resident, residents, residing
 from gateway.store.url import database_url
 
 _KEY_MISSING = (
@@ -55,20 +56,19 @@ def start(config: Path | None, overrides: Mapping[str, Any]) -> None:
     loaded = load_or_exit(config, overrides, code=2)
     settings = loaded.settings
     prices = prices_or_exit(settings, code=2)
+    folder = Path(settings.server.state_dir)
     with _stoppable(), ExitStack() as stack:
         try:
             listener = stack.enter_context(bind(settings))
             admin_listener, metrics_listener = bind_admin(settings), bind_metrics(settings)
         except OSError as error:
-            print_finding(cannot_listen(settings.server, error), err=True)
+            print_finding(cannot_listen(settings.server, error, on_folder=residents(folder)), err=True)
             raise typer.Exit(1) from None
-        others = stack.enter_context(
-            residing(Path(settings.server.state_dir), _myself(settings, listener, admin_listener))
-        )
+        others = stack.enter_context(residing(folder, _myself(settings, listener, admin_listener)))
         port, secret, is_simulated = listener.getsockname()[1], None, settings.upstream.is_simulated
         if is_simulated:
             is_first_try = is_loopback(settings.server.host) and not settings.keys
-            secret = demo_secret(Path(settings.server.state_dir)) if is_first_try else None
+            secret = demo_secret(folder) if is_first_try else None
             settings = stack.enter_context(_simulated(settings, secret))
         admin_secret, found = _prepared(settings, is_simulated=is_simulated)
         warn_of_unpriced_budgets(settings, found, prices)
@@ -108,7 +108,8 @@ def _myself(settings: Settings, listener: socket, admin_listener: socket | None)
     """What others on this machine see of this gateway."""
     url = local_url(*listener.getsockname()[:2])
     admin_url = url if admin_listener is None else local_url(*admin_listener.getsockname()[:2])
-    return Resident(os.getpid(), url, admin_url if settings.admin.enabled else None)
+    upstream = "the simulator" if settings.upstream.is_simulated else settings.upstream.base_url
+    return Resident(os.getpid(), url, admin_url if settings.admin.enabled else None, upstream)
 
 
 def _prepared(settings: Settings, *, is_simulated: bool) -> tuple[str | None, Inventory]:
@@ -120,7 +121,7 @@ def _prepared(settings: Settings, *, is_simulated: bool) -> tuple[str | None, In
         refusal: Exception = Refused(_KEY_MISSING)
     except (Refused, SettingsConflict) as error:
         refusal = error
-    typer.secho(str(refusal), fg=typer.colors.RED, err=True)
+    typer.secho(runnable(str(refusal)), fg=typer.colors.RED, err=True)
     raise typer.Exit(1)
 
 

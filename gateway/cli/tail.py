@@ -35,7 +35,7 @@ _PAGE = 500
 class Following:
     """Which calls to show."""
 
-    errors: Annotated[bool, typer.Option("--errors", help="Those alone that did not end well.")] = False
+    errors: Annotated[bool, typer.Option("--errors", metavar="", help="Those alone that did not end well.")] = False
     last: Annotated[
         int, typer.Option("--last", "--limit", min=0, max=500, help="How many of before to begin with.")
     ] = 10

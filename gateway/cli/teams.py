@@ -14,15 +14,29 @@ from gateway.cli.printing import Record, budgets, limits, moment, terms_of
 commands = typer.Typer(name="teams", help="Teams: groups of keys, with limits of their own.", no_args_is_help=True)
 
 TeamArgument = Annotated[str, typer.Argument(metavar="TEAM", help="Name or id.", show_default=False)]
-ModelLimitOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model-limit",
-        metavar="MODEL:rpm=N,tpm=N|none",
-        help="A limit of one model within the team; 'openai/*:none' lifts it. May be repeated.",
-        show_default=False,
-    ),
-]
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """What models of a team are limited to."""
+
+    model_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-limit",
+            metavar="MODEL:rpm=N,tpm=N|none",
+            help="A limit of one model within the team; 'openai/*:none' lifts it. May be repeated.",
+            show_default=False,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        self.members()
+
+    def members(self) -> dict[str, Any]:
+        """The member of a request, if it was said. Raises BadParameter."""
+        given = dict(read_all("--model-limit", values.model_limit, self.model_limit))
+        return {"model_limits": given} if given else {}
 
 
 @dataclass(frozen=True)
@@ -44,10 +58,10 @@ async def create(
     desk: Desk,
     name: Annotated[str, typer.Option("--name", help="Its name.")],
     terms: Terms,
-    model_limit: ModelLimitOption = None,
+    model_limits: ModelLimits,
 ) -> None:
     """Make a team."""
-    body = {"name": name, **terms.members(), **_model_limits(model_limit)}
+    body = {"name": name, **terms.members(), **model_limits.members()}
     team = await desk.api.post("/teams", body)
     if terms.budget_usd:
         await warn_of_prices(desk, team)
@@ -76,11 +90,9 @@ async def show(desk: Desk, team: TeamArgument) -> None:
 
 @commands.command("update")
 @administers
-async def update(
-    desk: Desk, team: TeamArgument, terms: Terms, edits: Edits, model_limit: ModelLimitOption = None
-) -> None:
+async def update(desk: Desk, team: TeamArgument, terms: Terms, edits: Edits, model_limits: ModelLimits) -> None:
     """Change what is said, and leave the rest. none and any lift what binds."""
-    changes = edits.members(terms.members(), _model_limits(model_limit))
+    changes = edits.members(terms.members(), model_limits.members())
     changed = await desk.api.patch(f"/teams/{await team_named(desk.api, team)}", changes)
     if terms.budget_usd:
         await warn_of_prices(desk, changed)
@@ -99,11 +111,6 @@ async def disable(desk: Desk, team: TeamArgument) -> None:
 async def enable(desk: Desk, team: TeamArgument) -> None:
     """Let them work again."""
     _show(desk, await desk.api.post(f"/teams/{await team_named(desk.api, team)}/enable"))
-
-
-def _model_limits(texts: list[str] | None) -> dict[str, Any]:
-    given = dict(read_all("--model-limit", values.model_limit, texts))
-    return {"model_limits": given} if given else {}
 
 
 def _row(team: Record) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from gateway.cli.printing import Record, json_text, program
 async def export(
     desk: Desk,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; standard output by default.")
+        Path | None, typer.Option("--output", "-o", help="New file to write; standard output by default.")
     ] = None,
     team: Annotated[
         str | None, typer.Option("--team", help="Name or id of a team: that one alone.", show_default=False)
@@ -29,6 +28,7 @@ async def export(
         bool,
         typer.Option(
             "--with-digests",
+            metavar="",
             help="With the SHA-256 of each secret, for an import elsewhere: nobody can use a key by it, nor need have"
             " it, so a file of --output is its owner's alone (0600). For admins.",
         ),
@@ -51,16 +51,19 @@ async def export(
 
 
 def _write(file: Path, text: str, *, is_private: bool) -> None:
-    with open(file, "w", encoding="utf-8", opener=_open_private if is_private else None) as writer:
+    """Raises OSError; BadParameter for a file that is there already, but not for a pipe or a device."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if is_private else 0o666)
+    except FileExistsError:
+        if file.is_file() or file.is_symlink():
+            raise _there_already(file) from None
+        descriptor = os.open(file, os.O_WRONLY)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as writer:
         writer.write(text)
 
 
-def _open_private(file: str, flags: int) -> int:
-    """As for `open`: for its owner alone before anything is in it, though it may be there already."""
-    descriptor = os.open(file, flags, 0o600)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600)
-    return descriptor
+def _there_already(file: Path) -> typer.BadParameter:
+    return typer.BadParameter(f"{file} is there already, and may hold secrets", param_hint="--output")
 
 
 async def import_(
@@ -79,7 +82,9 @@ async def import_(
             " (0600). A dry run makes none.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Say what would be done, and do nothing.")
+    ] = False,
 ) -> None:
     """Make or change teams and keys until they are as a file says; new secrets are printed, this once.
 
@@ -139,7 +144,7 @@ def _new_private(file: Path) -> Iterator[int]:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise typer.BadParameter(f"{file} is there already, and may hold secrets", param_hint="--output") from None
+        raise _there_already(file) from None
     except OSError as error:
         raise typer.BadParameter(f"cannot be written: {error.strerror}", param_hint="--output") from None
     try:

@@ -74,7 +74,7 @@ class Asked:
         int | None,
         typer.Option("--limit", min=1, help=f"Most groups (default: {_SHOWN}; all for scripts).", show_default=False),
     ] = None
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False
+    csv: Annotated[bool, typer.Option("--csv", metavar="", help="Print CSV, for spreadsheets.")] = False
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,8 @@ def secret(source: str | Path) -> str:
     """The key, which a header can carry. Raises OSError too."""
     text = source if isinstance(source, str) else _content(source)
     # HTTP clients quote what they cannot send, so nothing else may get to one.
+    if "..." in text or "…" in text:
+        raise ValueError("must be the key itself, where dots stand in its place")
     if not _HEADER_SAFE.fullmatch(text):
         raise ValueError("must hold a key and nothing else: visible ASCII characters on one line")
     return text

@@ -11,11 +11,12 @@ from difflib import get_close_matches
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
-from gateway.configuration.environment import GMI_VARIABLES, KEYS_VARIABLE, VARIABLES, is_made_up, is_ours
+from gateway.configuration.environment import GMI_VARIABLES, KEYS_VARIABLE, VARIABLES, is_made_up, is_ours, variable_of
 from gateway.configuration.file import FILE_VARIABLE
 from gateway.configuration.problems import showable
-from gateway.settings import Settings
+from gateway.settings import SECTIONS, Settings
 
+_SECTIONS = frozenset(variable_of((section,)) for section in SECTIONS)
 _CUTOFFS = {"GATEWAY": 0.85, "GMI": 0.75}
 """How alike two names must be, by difflib's ratio: half of a long name is its prefix, so it takes more."""
 
@@ -29,12 +30,11 @@ class Doubt:
 
 
 def misspelt_variables(environ: Mapping[str, str]) -> Iterator[Doubt]:
-    """Variables that are nothing to the gateway, but nearly have the name of one that is."""
-    known = [FILE_VARIABLE, KEYS_VARIABLE, *GMI_VARIABLES, *VARIABLES]
+    """Variables that are nothing to the gateway, but nearly have the name of one that is, or that of a section."""
     for name, value in environ.items():
         if value and not _is_known(name, value) and not is_made_up(name, value):
-            for meant in _alike(name.upper(), known):
-                yield Doubt(f"{showable(name)} is set and means nothing here", f"did you mean {meant}?")
+            for cure in _cures(name.upper()):
+                yield Doubt(f"{showable(name)} is set and means nothing here", cure)
 
 
 def doubtful_settings(settings: Settings, now: datetime | None = None) -> Iterator[Doubt]:
@@ -65,7 +65,15 @@ def _is_known(name: str, value: str) -> bool:
     return is_ours(name, value) or name.startswith(f"{KEYS_VARIABLE}_") or name in (FILE_VARIABLE, *GMI_VARIABLES)
 
 
-def _alike(name: str, known: list[str]) -> list[str]:
+def _cures(name: str) -> list[str]:
+    if name in _SECTIONS:
+        first = next(variable for variable in VARIABLES if variable.startswith(f"{name}_"))
+        return [f"a section has a variable for each of its settings, as {first}"]
+    return [f"did you mean {meant}?" for meant in _alike(name)]
+
+
+def _alike(name: str) -> list[str]:
+    known = [FILE_VARIABLE, KEYS_VARIABLE, *GMI_VARIABLES, *VARIABLES]
     for prefix, cutoff in _CUTOFFS.items():
         if name.startswith(prefix):
             return get_close_matches(name, known, n=1, cutoff=cutoff)

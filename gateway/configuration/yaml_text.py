@@ -23,6 +23,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}|(\{))")
 _BARE_REFERENCE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_AT_END = re.compile("(?:found|got) '<stream end>'|found unexpected end of stream")
 _QUOTED = re.compile(r"'[^']*'")
 _LONGEST_QUOTE = 8
 _TOO_DEEP = ("is nested too deep", "no setting has so many levels")
@@ -154,7 +155,8 @@ class YamlReader:
             return "is not YAML", "see https://yaml.org/spec/1.1", self._origin
         mark = error.problem_mark or error.context_mark
         where = self._origin if mark is None else self._at(mark.line)
-        return (*_reason_and_cure(error.problem or ""), where)
+        problem = _AT_END.sub("the file ended", error.problem or "")
+        return (*_reason_and_cure(problem if self._has_lines else problem.replace("the file", "it")), where)
 
 
 def _reason_and_cure(problem: str) -> tuple[str, str]:

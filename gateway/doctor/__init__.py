@@ -5,9 +5,10 @@ connections of its own; knows nothing of the running gateway.
 """
 
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.configuration import Doubt, Loaded, doubtful_settings, is_loopback, misspelt_variables
 from gateway.doctor.findings import KEY_MISSING, KEYS_PAGE, Finding, Mark
@@ -16,6 +17,9 @@ from gateway.limits.redis_options import MEANS
 from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
 from gateway.settings import Settings, Upstream
 from gateway.upstream.origin import Origin
+
+if TYPE_CHECKING:
+    from gateway.store.residents import Resident
 
 _PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -43,8 +47,10 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     # The gateway, which the ports are opened with, takes a second to import, and all commands import this module.
     from gateway.doctor.port import examine_ports  # noqa: PLC0415
 
-    has_one = yield from examine_ports(settings, timeout_s)
-    yield from _neighbours(settings, has_one=has_one)
+    found = _residents(settings)
+    ours = found[0] if len(found) == 1 and found[0].url else None
+    has_one = yield from examine_ports(settings, timeout_s, ours)
+    yield from _neighbours(settings, found, has_one=has_one)
     needs_key = False
     for finding in _stores(settings, now, timeout_s):
         needs_key = needs_key or finding == KEY_MISSING
@@ -52,7 +58,7 @@ def examine(loaded: Loaded, environ: Mapping[str, str], now: datetime, *, timeou
     if settings.upstream.is_simulated:
         if settings.upstream.simulator:
             yield _SIMULATED
-        elif has_one or not needs_key:
+        elif (has_one or not needs_key) and (ours is None or ours.upstream is None):
             yield _no_key(has_one=has_one)
         return
     yield from _ignored_proxy(settings.upstream, environ)
@@ -109,16 +115,17 @@ def _limits(settings: Settings) -> Finding:
     return Finding(Mark.GOOD, f"limits are shared in Redis; while it is away they are {MEANS[mode]} ({mode})")
 
 
-def _neighbours(settings: Settings, *, has_one: bool) -> Iterator[Finding]:
-    """`has_one`: a gateway runs where these settings say, so only another one is worth a word."""
+def _residents(settings: Settings) -> "Sequence[Resident]":
     from gateway.store.residents import residents  # noqa: PLC0415 - it may be asked, but not waited for by all commands
 
-    found = residents(Path(settings.server.state_dir))
-    others = [
-        each for each in found if not has_one or each.url != local_url(settings.server.host, settings.server.port)
-    ]
-    if others and settings.redis.url is None:
-        yield neighbours(others)
+    return residents(Path(settings.server.state_dir))
+
+
+def _neighbours(settings: Settings, found: "Sequence[Resident]", *, has_one: bool) -> Iterator[Finding]:
+    """`has_one`: a gateway runs where these settings say, so only the others are worth a word."""
+    mine = local_url(settings.server.host, settings.server.port) if has_one else None
+    if len(found) > 1 and settings.redis.url is None:
+        yield neighbours([each for each in found if each.url != mine])
 
 
 def _secret_file(name: str | None) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from gateway.access.answering import was_by_models
 from gateway.doctor.findings import KEY_MISSING, Finding, Mark
 from gateway.doctor.inventory import has_budgets
+from gateway.doctor.running import each_admits_all
 from gateway.errors import StoreUnavailable
 from gateway.metering.prices import PricesError, load_prices
 from gateway.settings import Settings
@@ -20,6 +21,7 @@ from gateway.store import tables
 from gateway.store.engine import Store
 from gateway.store.failures import reason
 from gateway.store.migrate import head, revision
+from gateway.store.sharers import name_of, others
 from gateway.store.url import BadDatabaseUrl, database_url, is_sqlite, shown
 
 _MAY_MIGRATE = text("SELECT has_schema_privilege(current_schema(), 'CREATE') AND NOT pg_is_in_recovery()")
@@ -54,6 +56,7 @@ async def _examine(url: URL, settings: Settings, now_s: int, timeout_s: float) -
                 await _admin_key(store, settings, now_s),
                 *await _budgets(store, settings),
                 *await _missing_key(store, settings),
+                *await _sharers(store, settings),
             ]
         return [await _migration(store, url, found), *_first_admin_key(settings, found)]
     finally:
@@ -105,6 +108,11 @@ async def _missing_key(store: Store, settings: Settings) -> list[Finding]:
         return []
     async with store.reading() as connection:
         return [KEY_MISSING] if await was_by_models(connection) else []
+
+
+async def _sharers(store: Store, settings: Settings) -> list[Finding]:
+    found = [] if settings.redis.url is not None else await others(store, name_of(settings.server.state_dir))
+    return [each_admits_all(f"another gateway uses this database ({', '.join(found)})")] if found else []
 
 
 def _are_there_prices(settings: Settings) -> bool:

@@ -37,6 +37,11 @@ def neighbours(others: "Sequence[Resident]") -> Finding:
     """What to say of `others`, one or more, on the folder of a gateway whose limits are in its memory."""
     who = "; ".join(map(str, others))
     what = f"another gateway runs on this folder ({who})" if len(others) == 1 else f"others run on this folder ({who})"
+    return each_admits_all(what)
+
+
+def each_admits_all(what: str) -> Finding:
+    """Of gateways that count limits in memory, where `what` says that they are several."""
     cure = "set redis.url for each, or stop all but one"
     return Finding(Mark.WARNING, f"{what}: without redis.url each admits all that limits allow", cure)
 

@@ -56,12 +56,18 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
     return int.from_bytes(queued, sys.byteorder)
 
 
+def _is_event_stream(fields: dict[bytes, bytes]) -> bool:
+    return fields.get(b"content-type", b"").startswith(b"text/event-stream")
+
+
 class GatewayCycle(RequestResponseCycle):
     """What uvicorn hands to the application as `receive` and `send`."""
 
     _head: bytes = b""
     _ends_with_connection: bool = False
     """No length was stated and no chunks are understood: the connection's end is the body's."""
+    _is_last: bool = False
+    """The connection is to end. It does so behind a reply that says so, and no other: a request may be on its way."""
 
     def __init__(  # noqa: PLR0913 - uvicorn's parts, of which there are many
         self,
@@ -118,12 +124,8 @@ class GatewayCycle(RequestResponseCycle):
             self._news.set()
 
     def be_last(self) -> None:
-        """End the connection after this reply, which says so if it has not begun and is no event stream.
-
-        A reply that is whole, and only waits to be sent, is not the last one: it does not say so.
-        """
-        if not self._is_whole:
-            self.keep_alive = self.is_ordinary = False
+        """End the connection behind this reply if that can say so: it has not begun, and is no event stream."""
+        self._is_last, self.is_ordinary = True, False
 
     def fill(self, body: bytes) -> None:
         """The request's whole body is there."""
@@ -175,6 +177,7 @@ class GatewayCycle(RequestResponseCycle):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REST_S):
                 while self.more_body and not self.disconnected and self._unread_bytes <= _SMALL_BYTES:
+                    self._pieces.clear()
                     self.flow.resume_reading()
                     await self._wait_for_news()
 
@@ -259,7 +262,8 @@ class GatewayCycle(RequestResponseCycle):
             self.waiting_for_100_continue = self.keep_alive = False
         if b"close" in fields.get(b"connection", b""):
             self.keep_alive = False
-        elif not self.keep_alive and not fields.get(b"content-type", b"").startswith(b"text/event-stream"):
+        elif (self._is_last or not self.keep_alive) and not _is_event_stream(fields):
+            self.keep_alive = False
             lines.append(b"connection: close")
         lines += _END_OF_HEAD
         head = b"\r\n".join(lines)

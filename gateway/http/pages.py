@@ -27,6 +27,16 @@ _WANTED = {
     "dict_type": "must be a JSON object",
     "list_type": "must be a list",
 }
+_KEYS = "Keys are made at POST /admin/v1/keys: see docs/from-litellm.md."
+_HEALTH = "Whether this gateway runs is told at GET /healthz, and whether it is ready at GET /readyz."
+_ELSEWHERE = {
+    b"/key/generate": _KEYS,
+    b"/key/info": "Keys are at GET /admin/v1/keys: see docs/from-litellm.md.",
+    b"/health": _HEALTH,
+    b"/health/liveliness": _HEALTH,
+    b"/health/readiness": _HEALTH,
+}
+"""LiteLLM's paths, and where it is here."""
 
 
 class OwnPages(FastAPI):
@@ -91,9 +101,17 @@ def _shape_errors(app: OwnPages) -> None:
 
 
 def _own_words(status: int, request: Request) -> GatewayError:
-    where = f"({request.method} {request.scope['raw_path'].decode('ascii', 'replace')})"
-    if status == 404 and request.scope["raw_path"].startswith(b"/admin/"):
-        return UnknownRoute(f"Invalid URL {where}. The admin API has no such path; /docs has those that there are.")
+    path = request.scope["raw_path"]
+    where = f"({request.method} {path.decode('ascii', 'replace')})"
+    if status == 404 and path in _ELSEWHERE:
+        return UnknownRoute(f"Invalid URL {where}. {_ELSEWHERE[path]}")
+    if status == 404 and path.startswith(b"/admin/"):
+        cure = (
+            "No path of the admin API ends in a slash: is a variable at its end empty? /docs has those that there are."
+            if path.endswith(b"/")
+            else "The admin API has no such path; /docs has those that there are."
+        )
+        return UnknownRoute(f"Invalid URL {where}. {cure}")
     if status == 404:
         return UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs.")
     if status == 405:

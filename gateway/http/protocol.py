@@ -99,6 +99,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """The request that is being answered; `cycle` is the one that was read last."""
         self._is_ending = False
         """No request is to follow the one that is read next."""
+        self._is_spared = False
+        """It was to end behind a reply that could not say so, and was left for one request more."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -107,17 +109,25 @@ class GatewayProtocol(HttpToolsProtocol):
         self._tick()
 
     def end_after_next(self) -> None:
-        """Serve what has come by now, or else one more request, and close; replies say so where they can."""
+        """Serve what has come by now, or else one more request, and close; replies say so where they can.
+
+        After one that cannot, a request more is served: who sends it could not know. That is for once.
+        """
         self._is_ending = True
         self._repeated = RepeatedHeads()  # nothing is found in it, so that the next head is read anew
         if self._has_cycle() and not self.cycle.response_complete:
             self.cycle.be_last()
 
-    def close_if_idle(self) -> None:
-        """Close, unless a request is being answered or has begun to come."""
+    @property
+    def is_idle(self) -> bool:
+        """No request is being answered, or has begun to come."""
         is_coming = self._in_head and self._received_bytes
         is_answering = self._has_cycle() and not self.cycle.response_complete
-        if not (is_coming or is_answering):
+        return not (is_coming or is_answering or self.transport.is_closing())
+
+    def close_if_idle(self, least_s: float) -> None:
+        """Close if it has been idle for `least_s` seconds: what its client sent before it knew has come by then."""
+        if self.is_idle and self.loop.time() - self._idle_since_s >= least_s:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -252,8 +262,10 @@ class GatewayProtocol(HttpToolsProtocol):
         scope["upgrade"], self._upgrade = self._upgrade, b""  # type: ignore[typeddict-unknown-key]
         self._in_head = False
         is_busy = self._has_cycle() and not self.cycle.response_complete
-        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_ending
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
         cycle = self.cycle = self._new_cycle(scope, expects_100=self.expect_100_continue, keep_alive=keep_alive)
+        if self._is_ending:
+            cycle.be_last()
         if not is_busy:
             self._running = cycle
             self._start_asgi_task(cycle, self.app)
@@ -367,8 +379,12 @@ class GatewayProtocol(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._running = cast("GatewayCycle", cycle)
             self._start_asgi_task(cycle, app)
+        elif self._is_spared:
+            self.transport.close()
+            return
         else:
             self._idle_since_s = self.loop.time()
+            self._is_spared = self._is_ending
         if len(self.pipeline) < _MOST_PIPELINED:
             self.flow.resume_reading()
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, MutableMapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
@@ -19,17 +19,17 @@ from gateway.errors import Draining, GatewayError, InternalError
 from gateway.http.client_address import address_of, compile_networks
 from gateway.http.ended_keys import EndedKeys
 from gateway.http.errors import send_error
+from gateway.http.forms import Forms
+from gateway.http.given import BUG, LONGEST_NAME, given
 from gateway.http.repeated import Repeated, RepeatedHeads
 from gateway.http.requests import (
     ClientLeft,
     Head,
     Receive,
     Scope,
-    check_length,
     check_media_type,
     is_form,
     read_body,
-    stream_body,
     too_large,
 )
 from gateway.http.routes import MAKES_RESPONSES, Match, RouteTable
@@ -38,7 +38,6 @@ from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
 from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
-from gateway.relay.form import FormModel
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.listing import Listing, read_query
 from gateway.relay.live import CallIds, LiveCall
@@ -58,8 +57,6 @@ if TYPE_CHECKING:
     from gateway.http.cycle import GatewayCycle
     from gateway.http.protocol import GatewayProtocol
 
-_T = TypeVar("_T")
-
 _log = logging.getLogger("gateway")
 _DECODED = frozenset((b"content-encoding",))
 _NOT_FOR_LISTS = frozenset((b"content-encoding", b"content-type", b"range", b"if-none-match", b"if-modified-since"))
@@ -69,8 +66,6 @@ _ONCE = frozenset((b"content-encoding", b"idempotency-key"))
 _NOT_REMEMBERED = _ONCE | TRACE_HEADERS
 """And a head with a place in a trace is unlike all others."""
 _NOTHING: frozenset[bytes] = frozenset()
-_LONGEST_NAME = 200
-"""What is kept of a name that a client chose, such as a model's, for logs and metrics."""
 
 
 class Proxy:
@@ -97,7 +92,7 @@ class Proxy:
         self._trusted_proxies = compile_networks(settings.server.trusted_proxies)
         self._aliases = settings.models.aliases
         self._max_body_bytes = settings.server.max_body_bytes
-        self._max_upload_bytes = settings.server.max_upload_bytes
+        self._forms = Forms(settings, allowance)
         self._include_usage = settings.streams.include_usage
         self._tags_from_body = settings.access.tags_from_body
         self._drains = settings.upstream.on_client_disconnect == "drain"
@@ -137,7 +132,7 @@ class Proxy:
             await self._broken_off(call, connection.refusal, send)
         except Exception as error:
             _log.exception("call %s failed on a bug", call.id.decode())
-            await self._refuse(call, InternalError(_BUG, detail=repr(type(error))), send)
+            await self._refuse(call, InternalError(BUG, detail=repr(type(error))), send)
         finally:
             connection.unwatch(call.client_left)
             connection.tasks.discard(call.task)
@@ -187,10 +182,10 @@ class Proxy:
             call.asked.is_taken = True
         for file_id in dict.fromkeys(self._objects.named(body)):
             target = self._base_path + f"/files/{quote(file_id, safe='')}/content".encode()
-            await self._relay.check_file(call, UpstreamRequest(b"GET", target, headers), _known(call.principal))
+            await self._relay.check_file(call, UpstreamRequest(b"GET", target, headers), given(call.principal))
 
     async def _list(self, call: LiveCall, head: Head, scope: Scope, send: Send) -> None:
-        principal, route = _known(call.principal), _known(call.route)
+        principal, route = given(call.principal), given(call.route)
         query = read_query(scope["query_string"])
         await self._objects.check_ids(principal, query.cursors)
         headers = self._upstream_headers(call, head, None, _NOT_FOR_LISTS)
@@ -225,8 +220,6 @@ class Proxy:
         if route.reply is Reply.MODEL:
             name = unquote_to_bytes(match.ids["model_id"]).decode("utf-8", "replace")
             check_model(principal.grants, (name, self._aliases.get(name, name)))
-        elif route.body is Body.RAW and route.runs_model:
-            check_model(principal.grants, ())
 
     def _match(self, call: LiveCall, scope: Scope) -> Match:
         raw_path: bytes = scope["raw_path"]
@@ -247,10 +240,10 @@ class Proxy:
         self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive
     ) -> UpstreamRequest:
         if match.route.body is Body.RAW and is_form(head):
-            return self._raw_request(call, match, head, scope, receive)
+            return await self._form(call, match, head, scope, receive)
         body = await self._body(call, match, head, scope, receive)
         if match.route.body is Body.NONE:
-            call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
+            call.new_ids = self._objects.expected(given(call.principal), match.route, None, call.owner)
             call.outlives_client = call.may_tell_late  # else what it tells at its end would be counted for nobody
         else:
             check_media_type(head)
@@ -286,42 +279,35 @@ class Proxy:
         known = Repeated(0, parts, match, head, request.target, request.headers[:-1], prefix)
         self.repeated.remember(segment, known)
 
-    def _raw_request(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
-        headers = self._upstream_headers(call, head, head.content_length, _NOTHING)
-        check_length(head, self._max_upload_bytes)
-        call.new_ids = self._objects.expected(_known(call.principal), match.route, None, call.owner)
-        if match.route.runs_model:
-            call.asked = self._allowance.ask(_known(call.principal), "", b"", 0)
-        form = FormModel(head.fields.get(b"content-type", b""))
-
+    async def _form(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
         async def receive_and_look() -> MutableMapping[str, Any]:
             is_late = scope["cycle"].more_body
             message = await receive()
             if is_late:
                 await self._look_again(call, match, head, scope)
-            if match.route.runs_model:
-                form.feed(message.get("body", b""))
-                call.model = None if form.name is None else without_keys(form.name)[:_LONGEST_NAME]
             return message
 
-        body = stream_body(receive_and_look, self._max_upload_bytes)
+        body = await self._forms.body(call, match.route, head, receive_and_look)
+        call.new_ids = self._objects.expected(given(call.principal), match.route, None, call.owner)
+        length, drop = (len(body), _DECODED) if isinstance(body, bytes) else (head.content_length, _NOTHING)
+        headers = self._upstream_headers(call, head, length, drop)
         return UpstreamRequest(call.method.encode(), self._target(match, scope), headers, body)
 
     def _upstream_headers(
         self, call: LiveCall, head: Head, length: int | None, drop: frozenset[bytes]
     ) -> list[tuple[bytes, bytes]]:
-        principal = _known(call.principal)
+        principal = given(call.principal)
         return self._headers.build(head.headers, head.fields, principal, content_length=length, drop=drop)
 
     def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> bytes:
         """The body that goes upstream; the call is told what it asks for."""
-        principal = _known(call.principal)
+        principal = given(call.principal)
         call.is_background = seen.background and match.route.makes is Makes.RESPONSE
         call.outlives_client = self._drains or call.is_background
         model, target = seen.model, None
         if model is not None:
             target = self._aliases.get(model)
-            call.model = without_keys(target or model)[:_LONGEST_NAME]
+            call.model = without_keys(target or model)[:LONGEST_NAME]
         if principal.grants and (model is not None or match.route.runs_model):
             check_model(principal.grants, () if model is None else (model, target or model))
         if principal.grants and not allows_model(principal.grants, ()):
@@ -365,23 +351,29 @@ class Proxy:
         return f"{detail}, {came_from}" if detail else came_from
 
     async def _refuse_whole(self, call: LiveCall, error: GatewayError, scope: Scope, send: Send) -> None:
-        """`_refuse`, once the request is there."""
+        """`_refuse`, once the request is there. A client that does not wait for that is refused all the same."""
+        known_at = perf_counter()
         if scope["cycle"].more_body:
             try:
                 await scope["cycle"].hear_out()
             except asyncio.CancelledError:
-                await self._broken_off(call, scope["connection"].refusal, send)
+                refusal: GatewayError | None = scope["connection"].refusal
+                await self._broken_off(call, error if refusal is None and call.left else refusal, send)
                 return
-        await self._refuse(call, error, send)
+        await self._refuse(call, error, send, known_at)
 
-    async def _refuse(self, call: LiveCall, error: GatewayError, send: Send) -> None:
+    async def _refuse(self, call: LiveCall, error: GatewayError, send: Send, known_at: float | None = None) -> None:
+        """Tell the client of `error`, and end the call. `known_at`: since when it was to be told, if not since now."""
         if call.outcome is not None or call.status:
             call.wire.abort()  # the reply has begun: its end can only be broken off
         else:
             call.status = error.status
             # Strangers learn nothing of how long it took to see that they are.
-            told = [] if call.principal is None else receipt(call, perf_counter())
+            told = [] if call.principal is None else receipt(call, known_at or perf_counter())
             call.sent_bytes = await send_error(error, call.id, send, [*told, *call.limit_headers])
+        self._end(call, error)
+
+    def _end(self, call: LiveCall, error: GatewayError) -> None:
         call.fail(error)
         call.end("refused" if error.status < 500 else "drained" if isinstance(error, Draining) else "failed")
 
@@ -389,8 +381,7 @@ class Proxy:
         """The call was ended from outside: by its client, by the connection itself, or by a shutdown."""
         if refusal is not None:
             call.left, call.status = False, refusal.status
-            call.fail(refusal)
-            call.end("refused")
+            self._end(call, refusal)
         elif call.left:
             call.end("client_left")
         elif call.cut_by is not None:
@@ -399,15 +390,6 @@ class Proxy:
         else:
             call.end("failed")
             raise asyncio.CancelledError
-
-
-_BUG = "The gateway failed on a bug of its own. Tell whoever runs it the x-gateway-request-id of this reply."
-
-
-def _known(value: _T | None) -> _T:
-    if value is None:
-        raise InternalError(_BUG)
-    return value
 
 
 def target_base(base_url_path: str) -> bytes:

@@ -105,6 +105,14 @@ _UNCLEAN = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_REASONS = (
+    (re.compile(rb"//"), "an empty segment (is a variable in it empty?)"),
+    (re.compile(rb"/\.{0,2};|/\.{1,2}(?:/|$)"), "a dot segment, or one that some servers read as such"),
+    (re.compile(rb"\\"), "a backslash"),
+    (re.compile(rb"[\x00-\x20\x7f]"), "a space or a control character"),
+    (re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE), "something encoded twice"),
+)
+"""What to say of a path that was refused, decoded once."""
 _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _UNPREFIXED = (b"/chat/completions", b"/responses")
 
@@ -184,7 +192,7 @@ class RouteTable:
                     ids[name[1:-1]] = b"/".join(segments[position:])
                     break
                 if _ENCODED_SLASH.search(segment):
-                    raise _unclean()
+                    raise _unclean("an encoded slash in an id")
                 ids[name[1:-1]] = segment
             else:
                 return None
@@ -203,11 +211,9 @@ def check_clean(raw_path: bytes) -> None:
     What is encoded counts as if it were not, a slash too, since a server behind may decode before it looks. For the
     same reason encodings must be of UTF-8: what is not is read in as many ways as there are servers.
     """
-    if _ILLEGAL.search(raw_path):
-        raise _unclean()
     plain = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
-    if _UNCLEAN.search(plain) or not _is_utf8(plain):
-        raise _unclean()
+    if _ILLEGAL.search(raw_path) or _UNCLEAN.search(plain) or not _is_utf8(plain):
+        raise _unclean(_what_is_unclean(raw_path, plain))
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -218,9 +224,17 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _unclean() -> BadRequest:
+def _what_is_unclean(raw_path: bytes, plain: bytes) -> str:
+    for pattern, what in _REASONS:
+        if pattern.search(plain):
+            return what
+    if not raw_path.isascii():
+        return "what is not ASCII"
+    return "a percent sign that encodes nothing" if _ILLEGAL.search(raw_path) else "something not encoded as UTF-8"
+
+
+def _unclean(what: str) -> BadRequest:
     return BadRequest(
-        "The path of this request is ambiguous: it holds a dot segment, an empty segment, a backslash, a control "
-        "character, an encoded slash, something encoded twice or not as UTF-8. Send the plain path of the API, such as "
+        f"The path of this request is ambiguous: it holds {what}. Send the plain path of the API, such as "
         "/v1/chat/completions."
     )

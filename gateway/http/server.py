@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import uvicorn
 
 from gateway.errors import Draining
+from gateway.http.listening import accept_waiting, ignore_newcomers
 from gateway.http.protocol import GatewayProtocol
 from gateway.http.proxy import Proxy
 from gateway.settings import Server as ServerSettings
@@ -20,7 +21,9 @@ _log = logging.getLogger("gateway")
 _CUT_GRACE_S = 2.0
 """How long cut streams have to get their in-band error out."""
 _LAST_REQUESTS_S = 0.25
-"""How long a connection may serve one more request, once nobody is let in any more: it may be on its way."""
+"""How long a connection may serve one more request, once nobody is let in any more: it may be on its way.
+
+So too after a reply that could not say that the connection is to end, such as an event stream."""
 
 
 class _Application(Protocol):
@@ -66,12 +69,12 @@ class DrainingServer(uvicorn.Server):
         proxy = self._application.proxy
         self._is_stopping = True
         await self._leave(sockets or [])
-        proxy.draining = True
         if count := len(proxy.open_calls):
             _log.info("stopping: %d calls open, for %g s at most; a second signal ends them now", count, self._drain_s)
         else:
             _log.info("stopping: no call is open")
-        await self._wait(lambda: proxy.is_busy, self._drain_s)
+        await self._wait(self._is_needed, self._drain_s)
+        proxy.draining = True
         for call in tuple(proxy.open_calls):
             call.cut(Draining("This gateway is shutting down and cannot finish this call; send it again."))
         await self._wait(lambda: proxy.is_busy, _CUT_GRACE_S)
@@ -87,25 +90,31 @@ class DrainingServer(uvicorn.Server):
         await self._wait(lambda: True, self._drain_delay_s)
         await self._stop_listening(listeners)
         await self._wait(lambda: self.server_state.connections, _LAST_REQUESTS_S)
+        self._close_idle()
+
+    def _is_needed(self) -> bool:
+        """Whether a call is under way, or may be: on its way here from a client that knows of no end."""
+        self._close_idle()
+        return self._application.proxy.is_busy or any(connection.is_idle for connection in self._connections)
+
+    def _close_idle(self) -> None:
         for connection in self._connections:
-            connection.close_if_idle()
+            connection.close_if_idle(_LAST_REQUESTS_S)
 
     async def _stop_listening(self, listeners: list[socket.socket]) -> None:
         """Let in who is waiting for it, whose calls would be lost, and nobody after them."""
-        for listener in listeners:
-            await self._accept_waiting(listener)
+        if multiprocessing.parent_process() is None:  # else others still let newcomers in, for a moment
+            for listener in listeners:
+                ignore_newcomers(listener)
+        waiting = accept_waiting(listeners)
         for server in self.servers:
             server.close()
         for listener in listeners:
             listener.close()
-
-    async def _accept_waiting(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        listener.setblocking(False)
-        with contextlib.suppress(OSError):  # mostly BlockingIOError: there is nobody left
-            while True:
-                connection, _ = listener.accept()
-                connection.setblocking(False)
+        for connection in waiting:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):  # it has left by now
                 await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> GatewayProtocol:

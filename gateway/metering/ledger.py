@@ -34,7 +34,7 @@ _LONGEST_REST_S = 0.02
 """After a batch the background task rests: one burst for all that was gathered would keep calls waiting that come
 meanwhile."""
 _BEHIND_BYTES = 4 * 1024 * 1024
-"""With so much to write, about twelve thousand calls, it takes no rest."""
+"""With so much to write, about twelve thousand calls, it takes no rest and gives way to nobody."""
 _ADOPT_EVERY_S = 2.0
 _RETRY_S = 1.0
 _CLOSE_S = 5.0
@@ -48,7 +48,7 @@ class Ledger:
     """Notes calls from `start` to `close`. Use it on one event loop. `now` is Unix time in seconds.
 
     `drained`, `lost` and `held_bytes` are how many records came into the database by this process, how many never will,
-    and how much waits in memory; `waiting_since_s` is when the first of those came that wait now, None if none does.
+    and how much waits in memory.
     """
 
     def __init__(  # noqa: PLR0913 - its parts, and what tests choose
@@ -79,7 +79,7 @@ class Ledger:
         self.drained = 0
         self.lost = 0
         self.held_bytes = 0
-        self.waiting_since_s: float | None = None
+        self._held_since_s = 0.0
 
     def __repr__(self) -> str:
         waiting = f"{self._journal.pending_bytes} bytes in the journal, {self.held_bytes} in memory"
@@ -89,6 +89,14 @@ class Ledger:
     def pending_bytes(self) -> int:
         """What waits in this process's journal for the database."""
         return self._journal.pending_bytes
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        """When the oldest of what waits came, in Unix time, as the journal has it; None if nothing waits."""
+        since_s = self._journal.waiting_since_s
+        if not self._held:
+            return since_s
+        return self._held_since_s if since_s is None else min(since_s, self._held_since_s)
 
     @property
     def is_journal_writable(self) -> bool:
@@ -129,13 +137,13 @@ class Ledger:
                 self.lost += 1
         if lines or self._refusals:
             self._keep(lines)
-            self._wake()
+            self._noted.set()
 
     async def drain(self, *, to_the_end: bool = True) -> None:
         """Write all that waits to the database. Raises `StoreUnavailable` or OSError.
 
-        Unless it is `to_the_end`, what came meanwhile is left for the next time, if it is no whole batch: while calls
-        keep coming, there would be a transaction for each few of them.
+        Unless it is `to_the_end`, what is no whole batch is left for the next time, after the first: while calls keep
+        coming, there would be a transaction for each few of them.
         """
         async with self._turn:
             if to_the_end or self._refusals.is_over(self._now()):
@@ -148,8 +156,7 @@ class Ledger:
                 await self._write(batch.lines, in_haste=in_haste)
                 self._journal.acknowledge(batch)
                 left_bytes = 0 if to_the_end else self._journal.pending_bytes
-                if left_bytes and sum(map(len, batch.lines)) < most_bytes // 2:
-                    self.waiting_since_s = self._now()
+                if 0 < left_bytes < most_bytes:
                     self._noted.set()
                     return
                 if 0 < left_bytes < _BEHIND_BYTES:
@@ -158,9 +165,8 @@ class Ledger:
                 some = self._held[:200]
                 await self._write(some, in_haste=True)
                 self._unhold(len(some))
-            self.waiting_since_s = None
             if self._refusals:  # the second that they are counted in is not over
-                self._wake()
+                self._noted.set()
 
     async def _write(self, lines: list[bytes], *, in_haste: bool) -> None:
         kept_since_us = 0 if not self._kept_days else int(self._now() * 1e6) - self._kept_days * _DAY_US
@@ -192,11 +198,6 @@ class Ledger:
                 except StoreUnavailable as error:
                     self._hold(line, error.detail)
 
-    def _wake(self) -> None:
-        if self.waiting_since_s is None:
-            self.waiting_since_s = self._now()
-        self._noted.set()
-
     def _hold(self, line: bytes, reason: str) -> None:
         """Keep a line in memory, which the journal does not take."""
         if not self._held:
@@ -204,6 +205,8 @@ class Ledger:
         if self.held_bytes + len(line) > self._max_held_bytes:
             self._lose(1, "neither journal nor memory takes more")
             return
+        if not self._held:
+            self._held_since_s = self._now()
         self._held.append(line)
         self.held_bytes += len(line)
 
@@ -239,7 +242,7 @@ class Ledger:
         while True:
             with contextlib.suppress(OSError):  # nobody can be adopted from what cannot be read
                 if self._journal.adopt():
-                    self._wake()
+                    self._noted.set()
             await asyncio.sleep(_ADOPT_EVERY_S)
 
     async def _could_drain(self, *, to_the_end: bool = True) -> bool:

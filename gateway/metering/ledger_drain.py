@@ -76,7 +76,7 @@ class Drain:
         self._sleep = sleep
 
     async def write(self, raw: Sequence[bytes], *, kept_since_us: int = 0, in_haste: bool = True) -> Written:
-        """Write lines, `in_haste` without rests for the sake of calls.
+        """Write lines, `in_haste` without giving way to calls.
 
         Raises `StoreUnavailable`; then, and if it is cancelled, they may have been written or not. What the
         ledger has deleted before `kept_since_us` it would count once more: such lines are lost.
@@ -130,7 +130,8 @@ class Drain:
         sleep = None if in_haste else self._sleep
         try:
             return await self._store.at_once(
-                lambda connection: write_ordinary(connection, raw, self._days, kept_since_us, sleep)
+                lambda connection: write_ordinary(connection, raw, self._days, kept_since_us, sleep),
+                gives_way=not in_haste,
             )
         except StoreUnavailable:
             raise

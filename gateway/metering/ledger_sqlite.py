@@ -1,7 +1,8 @@
 """Ordinary lines into SQLite, all of a batch in one step of its thread, a few at a time.
 
 Each statement that is sent there by itself takes four trips between two threads, and SQLAlchemy: more than what it
-does. In one go, a batch would keep calls waiting where thread and calls share a processor; so the thread rests.
+does. In one go, a batch would keep calls waiting where thread and calls share a processor; so the thread rests, and it
+does not interrupt them (`gives_way`).
 """
 
 import sqlite3

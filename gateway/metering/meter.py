@@ -19,6 +19,9 @@ NEVER_SENT = frozenset(("connect", "pool", "timeout_connect"))
 _UNMETERED = frozenset(("batches",))
 """Routes that make models work and never say how much."""
 
+_TOO_FEW = 4
+"""A cut stream that told of so many times less output than it delivered told it early."""
+
 
 class Prices(Protocol):
     """What models cost now."""
@@ -93,7 +96,7 @@ class Meter:
     def measure(self, call: Ended) -> Measured:
         """What `call` used. Asked once of each call; never raises."""
         usage = call.usage
-        if usage is not None and call.late is None and (usage.output_tokens or not _is_of_the_beginning(call)):
+        if usage is not None and call.late is None and not _is_of_the_beginning(call, usage):
             if (call.streamed or call.asked is not None) and usage.total_tokens:
                 self._learn(call, usage)
             cost = call.cost_microusd if call.is_costed else self.cost_of(call.model, usage)
@@ -105,7 +108,7 @@ class Meter:
             return UNKNOWN if route.method == "POST" and route.pattern in _UNMETERED else NOTHING
         if call.is_background:
             return UNKNOWN if call.due_id is None else _DUE
-        return UNKNOWN if call.outcome == "done" else self._estimated(call, route)
+        return UNKNOWN if call.outcome == "done" and usage is None else self._estimated(call, route)
 
     def cost_of(self, model: str | None, usage: Usage) -> int | None:
         """Micro-dollars; None for a model that has no price for such usage."""
@@ -125,7 +128,7 @@ class Meter:
         self.estimator.learn(team_id, call.model or "", size, usage, answers)
 
     def _estimated(self, call: Ended, route: Route) -> Measured:
-        """A call that was cut: its prompt by its size, unless it was told; its answer by what of it was delivered."""
+        """One that was cut, or told early: prompt by its size, unless that was told; answer by what was delivered."""
         if not call.body or not (answers_in_text(route) or route.group == "embeddings"):
             return UNKNOWN
         usage = call.usage
@@ -142,9 +145,11 @@ def answers_in_text(route: Route) -> bool:
     return route.dialect is not Dialect.OTHER or route.group == "responses"
 
 
-def _is_of_the_beginning(call: Ended) -> bool:
-    """Whether the usage of a stream that was cut, which has no output in it, was told before the output was."""
-    return call.streamed and call.outcome != "done" and _delivered(call) > 0
+def _is_of_the_beginning(call: Ended, usage: Usage) -> bool:
+    """Whether a stream told `usage` before its output: of a complete one it has none, of a cut one hardly any."""
+    if not call.streamed or (call.outcome == "done" and usage.output_tokens):
+        return False
+    return usage.output_tokens * _TOO_FEW < _delivered(call)
 
 
 def _team_id(call: Ended) -> str:

@@ -6,9 +6,10 @@ completions stream and of the event that ends a stream of sound, text or images,
 `response` of the event that ends a responses stream. Text that merely speaks of usage is
 no usage: only those places are looked at. Of a count in both spellings the one that is not 0
 is believed, with the details of that spelling. One of input, output and total that is missing
-follows from the others; without any of these there is no usage, but for sound that is told
-by its length. One that makes no sense must follow from both others: half of an account
-would pass for a whole one, so it is none. Other counts that make no sense are left out.
+follows from the others, and so does a total that is less than the other two come to; without
+any of these there is no usage, but for sound that is told by its length. One that makes no
+sense must follow from both others: half of an account would pass for a whole one, so it is
+none. Other counts that make no sense are left out.
 """
 
 import re
@@ -26,6 +27,8 @@ such calls, and what they cost, still fit into 64 bits."""
 _ENDS = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 _KEY = b'"usage"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+STREAM_BEGINNINGS = (b"data:", b"event:", b"id:", b":")
+"""What an event stream begins with, and no JSON does."""
 EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}+")
 _DATA = re.compile(rb"(?<![^\r\n])data:([^\r\n]*+)")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?")
@@ -113,9 +116,14 @@ def data_of_events(block: bytes) -> Iterator[bytes]:
 
 
 def usage_of_reply(body: bytes) -> Usage | None:
-    """The usage that a plain JSON reply reports; None if it reports none or is no JSON object. Never raises."""
+    """The usage that a plain JSON reply reports; None if it reports none or is no JSON object. Never raises.
+
+    Some servers send an event stream and do not call it one: then it is what that reports.
+    """
     document = _document(body.removeprefix(_BYTE_ORDER_MARK))
-    return None if document is None else _usage(document.usage)
+    if document is None:
+        return usage_of_stream(body) if body.startswith(STREAM_BEGINNINGS) else None
+    return _usage(document.usage)
 
 
 def usage_of_stream(body: bytes) -> Usage | None:
@@ -165,7 +173,9 @@ def _suffices(tokens: _Tokens) -> bool:
     """Whether two of input, output and total are told, from which the third follows."""
     has_input = tokens.prompt_tokens is not None or tokens.input_tokens is not None
     has_output = tokens.completion_tokens is not None or tokens.output_tokens is not None
-    return has_input + has_output + (tokens.total_tokens is not None) >= 2
+    parts = (tokens.input_tokens or tokens.prompt_tokens or 0) + (tokens.output_tokens or tokens.completion_tokens or 0)
+    has_total = tokens.total_tokens is not None and tokens.total_tokens >= parts
+    return has_input + has_output + has_total >= 2
 
 
 def _sensible(members: object) -> dict[str, object]:
@@ -205,16 +215,21 @@ def _counted(tokens: _Tokens) -> Usage | None:
             input_tokens = max(0, (total_tokens or 0) - (output_tokens or 0))
         if output_tokens is None:
             output_tokens = max(0, (total_tokens or 0) - input_tokens)
-        if total_tokens is None:
-            total_tokens = input_tokens + output_tokens
+    # A larger one is believed: some servers count what a model thought there alone.
+    if total_tokens is None or total_tokens < input_tokens + output_tokens:
+        total_tokens = input_tokens + output_tokens
     inputs = inputs or tokens.prompt_tokens_details or _NO_DETAILS
     outputs = outputs or tokens.completion_tokens_details or _NO_DETAILS
+    reasoning_tokens = outputs.reasoning_tokens or tokens.reasoning_tokens or 0
+    if total_tokens == input_tokens + output_tokens + reasoning_tokens:
+        # xAI's output is without them, and they are paid for as output.
+        output_tokens += reasoning_tokens
     return Usage(
         input_tokens,
         output_tokens,
         total_tokens,
         cached_tokens=inputs.cached_tokens or tokens.prompt_cache_hit_tokens or 0,
-        reasoning_tokens=outputs.reasoning_tokens or tokens.reasoning_tokens or 0,
+        reasoning_tokens=reasoning_tokens,
         audio_input_tokens=inputs.audio_tokens or 0,
         audio_output_tokens=outputs.audio_tokens or 0,
         accepted_prediction_tokens=outputs.accepted_prediction_tokens or 0,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.call import CallRecord, Principal, Usage
-from gateway.errors import InternalError
+from gateway.errors import InternalError, ModelUnpriced
 from gateway.limits.answers import limit_headers, refusal
 from gateway.limits.limiter import Limiter
 from gateway.limits.plan import Ask, Planner, actual
@@ -67,16 +67,19 @@ class Allowance:
         spend: Spend | None = None,
         *,
         max_wait_s: float = 0.0,
+        refuses_unpriced: bool = False,
         is_shared: bool = False,
     ) -> None:
-        """`max_wait_s`: how long calls may wait for their turn where neither key nor team says. `is_shared`: what one
-        process reserves is kept in common with all others, and longer than itself.
+        """`max_wait_s`: how long calls may wait for their turn where neither key nor team says. `refuses_unpriced`:
+        budgets refuse what nobody knows the price of. `is_shared`: what one process reserves is kept in common with all
+        others, and longer than itself.
         """
         self.planner = planner
         self.limiter = limiter
         self.tally = Tally()
         self.room = WaitingRoom(limiter)
         self._max_wait_s = max_wait_s
+        self._refuses_unpriced = refuses_unpriced
         self._is_shared = is_shared
         self.meter = meter
         self._spend = spend
@@ -100,7 +103,7 @@ class Allowance:
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.
 
-        Raises `RateLimited`, `BudgetSpent`, `StoreUnavailable`.
+        Raises `RateLimited`, `BudgetSpent`, `ModelUnpriced`, `StoreUnavailable`.
         """
         principal = call.principal
         if principal is None or principal.quota is None:
@@ -112,6 +115,8 @@ class Allowance:
         demand = self.planner.demand(call.id.decode(), quota, ask, time.time())
         if not demand.charges and not demand.endpoint:
             return 0.0
+        if price is None and self._refuses_unpriced:
+            _check_no_budget(demand, asked.model)
         own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
         waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
         if max_wait_s > 0:
@@ -230,3 +235,13 @@ def _amounts(record: CallRecord) -> tuple[int | None, int | None]:
     if record.usage is not None:
         return record.usage.total_tokens, record.cost_microusd or 0
     return (0, 0) if record.usage_source == "none" else (None, None)
+
+
+def _check_no_budget(demand: Demand, model: str) -> None:
+    """Of a call without a price. Raises `ModelUnpriced` where a budget binds it."""
+    if any(charge.rule.dimension == "budget" and not charge.rule.shadow for charge in demand.charges):
+        named = f"the model '{model}' has no price" if model else "it names no model that has a price"
+        raise ModelUnpriced(
+            f"A budget binds this call, and {named} here, so nobody knows what it would cost. Use a model with a "
+            "price, or ask whoever runs the gateway to add one to its prices (docs/prices.md)."
+        )

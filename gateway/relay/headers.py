@@ -65,11 +65,14 @@ def named_by_connection(value: bytes) -> frozenset[bytes]:
 
 
 def _listed(headers: Sequence[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]) -> frozenset[bytes] | None:
-    """What all `Connection` headers list, None in the ordinary case; `fields` is `headers` as a dict."""
+    """What all `Connection` headers list, None in the ordinary case; `fields` is `headers` as a dict.
+
+    Never the length, which a sender may not list: it frames what goes on, and a reply without it would have no end.
+    """
     last = fields.get(b"connection", b"")
     if last in _ORDINARY_CONNECTION and len(fields) == len(headers):
         return None
-    return named_by_connection(b",".join(value for name, value in headers if name == b"connection"))
+    return named_by_connection(b",".join(value for name, value in headers if name == b"connection")) - _LENGTH
 
 
 def _without(headers: RawHeaders, unwanted: frozenset[bytes]) -> RawHeaders:

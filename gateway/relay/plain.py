@@ -14,7 +14,7 @@ from gateway.call import Outcome, Reply, Usage
 from gateway.errors import GatewayError
 from gateway.metering.late import late_usage, late_usage_of_stream
 from gateway.metering.meter import Meter
-from gateway.metering.usage import usage_of_reply
+from gateway.metering.usage import STREAM_BEGINNINGS, usage_of_reply
 from gateway.relay.client import ClientReply
 from gateway.relay.failures import KEY_REFUSED, as_gateway_error, error_code, kind_of
 from gateway.relay.headers import is_event_stream
@@ -35,8 +35,8 @@ MAX_HELD_BYTES = 16 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
 """A longer error reply is passed on in pieces, and only looked through for the key as it is."""
 
-_SPACES = (b" ", b"\n", b"\r", b"\t")
-"""What some servers send to keep a connection alive before a reply begins; it must not be held."""
+_NOT_HELD = (b" ", b"\n", b"\r", b"\t", *STREAM_BEGINNINGS)
+"""What some servers send to keep a connection alive before a reply begins, and event streams that are not called so."""
 
 
 def relay_now(  # noqa: PLR0913 - as PlainRelay
@@ -144,7 +144,7 @@ class PlainRelay:
             return MAX_HELD_BYTES
         if self._reported is None or not self._reported.is_document or self._length > MAX_RECEIPT_BYTES:
             return 0
-        return MAX_RECEIPT_BYTES if self._length >= 0 or not first.startswith(_SPACES) else 0
+        return MAX_RECEIPT_BYTES if self._length >= 0 or not first.startswith(_NOT_HELD) else 0
 
     async def _held(self, first: bytes, max_bytes: int) -> bytes:
         """All of the reply, once what it says of usage and of new objects is read; its first part, if it is longer."""
@@ -157,7 +157,7 @@ class PlainRelay:
                     _log.warning("a reply that names a new object is over %d bytes: nobody will see it", max_bytes)
                 return body
         self._is_whole = True
-        text, is_stream = body, False
+        text, is_stream = body, body.startswith(STREAM_BEGINNINGS)
         if b"content-encoding" in self._fields:
             text = await (self._reported or Reported(self._fields)).text_of(body)
             is_stream = is_event_stream({b"content-type": self._fields.get(b"content-type", b"")})
@@ -168,7 +168,7 @@ class PlainRelay:
         return body
 
     def _note_made(self, new_ids: NewIds, text: bytes, *, is_stream: bool) -> None:
-        """What all of the reply says of new objects. An event stream comes here only where it was compressed."""
+        """What all of the reply says of new objects. An event stream comes here if it was compressed or misnamed."""
         if is_stream:
             new_ids.feed(text)
             late = late_usage_of_stream

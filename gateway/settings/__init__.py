@@ -67,7 +67,7 @@ class Server(Section):
     )
     max_upload_bytes: Bytes = Field(
         default=512 * 1024 * 1024,
-        description="Largest multipart upload, which streams through unheld, in bytes.",
+        description="Largest multipart upload that streams through, in bytes.",
     )
     max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
         default=64 * 1024, description="Largest request head (request line and headers), in bytes."

@@ -68,6 +68,10 @@ class Limits(Section):
         default=(),
         description="Limits that count and report but refuse nobody: `key`, `tokens`, `team/budget` and the like.",
     )
+    unpriced: Literal["admit", "refuse"] = Field(
+        default="admit",
+        description="Calls under a budget of a model without a price: `admit`, and count tokens alone, or `refuse`.",
+    )
     time_zone: TimeZone = Field(default="UTC", description="Where the days, weeks and months of budgets begin.")
     on_redis_failure: Literal["local", "closed", "open"] = Field(
         default="local",

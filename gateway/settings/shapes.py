@@ -168,13 +168,18 @@ def _is_header_value(value: str) -> str:
 
 
 def _is_secret_header_value(value: SecretStr) -> SecretStr:
-    secret = _is_header_value(value.get_secret_value())
-    if "..." in secret:
+    _is_header_value(_is_no_placeholder(value).get_secret_value())
+    return value
+
+
+def _is_no_placeholder(value: SecretStr) -> SecretStr:
+    if any(dots in value.get_secret_value() for dots in ("...", "…")):
         raise ValueError("must be the key itself, where dots stand in its place")
     return value
 
 
 def _is_strong_secret(value: SecretStr) -> SecretStr:
+    _is_no_placeholder(value)
     if not is_strong(value.get_secret_value()):
         raise ValueError("must be 16 or more visible ASCII characters; make one with: openssl rand -hex 24")
     return value

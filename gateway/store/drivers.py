@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -60,22 +60,48 @@ def cut(driver: Any) -> None:
         driver.terminate()
 
 
-async def at_once(driver: Any, work: Callable[[sqlite3.Connection], T]) -> T:
-    """What `work` returns, in one transaction and in one step of the thread that SQLite runs in."""
-    result: T = await driver._execute(_in_transaction, driver._conn, work)  # noqa: SLF001 - no public way to do it
+async def at_once(driver: Any, work: Callable[[sqlite3.Connection], T], *, gives_way: bool) -> T:
+    """What `work` returns, in one transaction and in one step of the thread that SQLite runs in.
+
+    A thread that `gives_way` interrupts no other that runs; where one always does, it may come to very little.
+    """
+    result: T = await driver._execute(_in_transaction, driver._conn, work, gives_way)  # noqa: SLF001 - no public way
     return result
 
 
-def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
+@contextlib.contextmanager
+def _giving_way() -> Iterator[None]:
+    """This thread interrupts no other meanwhile, if the system can do that and nobody chose another way for it."""
+    did = _reschedule("SCHED_OTHER", "SCHED_BATCH")
     try:
-        result = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # some failures have ended it
-            connection.execute("ROLLBACK")
-        raise
-    return result
+        yield
+    finally:
+        if did:
+            _reschedule("SCHED_BATCH", "SCHED_OTHER")
+
+
+def _reschedule(before: str, after: str) -> bool:
+    """Give this thread another of Linux' policies; False where it has not the one `before`, or may not."""
+    try:
+        if os.sched_getscheduler(0) != getattr(os, before):
+            return False
+        os.sched_setscheduler(0, getattr(os, after), os.sched_param(0))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], gives_way: bool) -> T:
+    with _giving_way() if gives_way else contextlib.nullcontext():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # some failures have ended it
+                connection.execute("ROLLBACK")
+            raise
+        return result
 
 
 def _opened(url: URL, timeout_s: float, pragmas: tuple[str, ...], pool: dict[str, Any]) -> AsyncEngine:

@@ -69,18 +69,19 @@ class Store:
             async with self._my_turn(), self._borrowed(self._writer) as connection, connection.begin():
                 yield connection
 
-    async def at_once(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def at_once(self, work: Callable[[sqlite3.Connection], T], *, gives_way: bool = False) -> T:
         """What `work` returns, which runs in a transaction of its own and in one step: for SQLite alone.
 
         Statements that are sent one by one take four trips to SQLite's thread each, and SQLAlchemy between them: more
-        than the statements themselves. Raises StoreUnavailable, and whatever `work` does; then nothing is changed.
+        than the statements themselves. Where it `gives_way`, the thread does not interrupt calls; while there always
+        are some, it comes to very little. Raises StoreUnavailable, and whatever `work` does; then nothing is changed.
         """
         with self._noted(), asking():
             async with self._my_turn(), self._borrowed(self._reader) as connection:
                 raw = await connection.get_raw_connection()
                 if connection.sync_connection is not None:
                     self._watch(connection.sync_connection)  # until it is given back
-                result = await drivers.at_once(raw.driver_connection, work)
+                result = await drivers.at_once(raw.driver_connection, work, gives_way=gives_way)
                 self.is_away = False
                 return result
 

@@ -15,6 +15,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,16 +39,19 @@ _log = logging.getLogger("gateway")
 class Segment:
     """One file of lines, locked. `size` bytes are in it, the first `done` of them acknowledged.
 
-    `is_own`: this process has written them.
+    `is_own`: this process has written them. `since_s`: when the first of them came, in Unix time; of another process's
+    file, when the last one did, as nothing tells of the first.
     """
 
-    __slots__ = ("descriptor", "done", "is_own", "path", "size")
+    __slots__ = ("descriptor", "done", "is_own", "path", "since_s", "size")
 
     def __init__(self, path: Path, descriptor: int, *, is_own: bool) -> None:
         self.path = path
         self.descriptor = descriptor
         self.is_own = is_own
-        self.size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        self.size = status.st_size
+        self.since_s = status.st_mtime
         self.done = 0
 
     def __repr__(self) -> str:
@@ -92,14 +97,18 @@ class Batch(NamedTuple):
 class Journal:
     """The journal of `kind` in `directory`, this process's part and what it has adopted.
 
-    All methods are short, none awaits: call them from one thread. `max_bytes` bounds what waits to be drained.
+    All methods are short, none awaits: call them from one thread. `max_bytes` bounds what waits to be drained. `now`
+    is Unix time in seconds.
     """
 
-    def __init__(self, directory: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, directory: Path, kind: str, *, max_bytes: int = MAX_BYTES, now: Callable[[], float] = time.time
+    ) -> None:
         self._directory = directory
         self._kind = kind
         self._pattern = f"{kind}-*.journal"
         self._max_bytes = max_bytes
+        self._now = now
         self._segments: list[Segment] = []
         self._current: Segment | None = None
         self._least_room = 0
@@ -118,6 +127,14 @@ class Journal:
     def pending_bytes(self) -> int:
         """What waits to be drained."""
         return sum(segment.size - segment.done for segment in self._segments)
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        """When the first line came of those files that are not drained to their end, in Unix time; None if all are.
+
+        A file of which a part is drained still counts from its first line: twice the truth at most, under steady load.
+        """
+        return min((segment.since_s for segment in self._segments if segment.done < segment.size), default=None)
 
     @property
     def drained_bytes(self) -> int:
@@ -158,9 +175,13 @@ class Journal:
                 raise self._full()
         self._least_room -= len(lines)
         try:
-            self._writable().write(lines)
+            segment = self._writable()
+            is_first = not segment.size
+            segment.write(lines)
         except OSError as error:
             raise _unavailable(_NO_DISK, f"the journal {self._kind} cannot be written: {error}") from error
+        if is_first:
+            segment.since_s = self._now()
         self.written_bytes += len(lines)
 
     def batch(self, max_bytes: int = BATCH_BYTES) -> Batch | None:

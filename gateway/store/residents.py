@@ -6,7 +6,7 @@ Knows files and locks of one machine. Nothing fails for want of them: where a fo
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,8 @@ class Resident(msgspec.Struct, frozen=True):
     """Where clients of this machine reach it: `http://127.0.0.1:8080`."""
     admin_url: str | None = None
     """The same of its admin API; None where there is none."""
+    upstream: str | None = None
+    """Who answers its calls: a base URL, or `the simulator`."""
 
     def __str__(self) -> str:
         return ", ".join(([f"PID {self.pid}"] if self.pid else []) + ([self.url] if self.url else [])) or "just started"
@@ -33,13 +35,13 @@ def residing(folder: Path, me: Resident) -> Iterator[list[Resident]]:
     """Run on `folder`; who does so already."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = _take(folder)
+        mine, held = _take(folder)
     except OSError:
         yield []
         return
     try:
         _write(held, msgspec.json.encode(me))
-        yield [resident for resident in residents(folder) if resident != me]
+        yield _found(path for path in _files(folder) if path != mine)  # what it says may be what another one says
     finally:
         _write(held, b"")
         os.close(held)
@@ -47,13 +49,22 @@ def residing(folder: Path, me: Resident) -> Iterator[list[Resident]]:
 
 def residents(folder: Path) -> list[Resident]:
     """All gateways that run on `folder`."""
-    return [found for path in sorted(folder.glob(_PATTERN.format("*"))) if (found := _resident(path)) is not None]
+    return _found(_files(folder))
 
 
-def _take(folder: Path) -> int:
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(_PATTERN.format("*")))
+
+
+def _found(paths: Iterable[Path]) -> list[Resident]:
+    return [found for path in paths if (found := _resident(path)) is not None]
+
+
+def _take(folder: Path) -> tuple[Path, int]:
     """The first file that nobody holds, locked. Raises OSError."""
     for number in range(_MOST):
-        descriptor = os.open(folder / _PATTERN.format(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = folder / _PATTERN.format(number)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -62,7 +73,7 @@ def _take(folder: Path) -> int:
             os.close(descriptor)
             raise
         else:
-            return descriptor
+            return path, descriptor
     raise OSError("all locks are taken")
 
 

@@ -17,11 +17,19 @@ from tests.support.stores import PostgresServer
 
 
 @pytest.fixture(scope="session")
-def stoppable_postgres() -> Iterator[PostgresServer]:
-    """A server apart from the one that all tests share. Who stops it starts it again."""
+def postgres_apart() -> Iterator[PostgresServer]:
+    """A server apart from the one that all tests share."""
     server = PostgresServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def stoppable_postgres(postgres_apart: PostgresServer) -> Iterator[PostgresServer]:
+    """A server that may be stopped. A test that fails meanwhile leaves it running to the next one all the same."""
+    yield postgres_apart
+    if not postgres_apart.is_up:
+        postgres_apart.start()
 
 
 @pytest.fixture

@@ -134,7 +134,9 @@ def test_doctor_is_content_while_the_gateway_runs() -> None:
         port = re.findall(r":(\d+)/v1", until_curl(process)[-1])[0]
         result = call("doctor", "--host", "127.0.0.1", "--port", port)
     assert result.exit_code == 0
-    assert f"✓ a gateway already runs on http://127.0.0.1:{port}\n" in result.stdout
+    ours = f"✓ a gateway runs on this folder at http://127.0.0.1:{port} (PID {process.pid})"
+    assert f"{ours}; its upstream is the simulator\n" in result.stdout
+    assert "no upstream key" not in result.stdout
 
 
 @pytest.mark.usefixtures("priced")

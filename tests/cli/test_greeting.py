@@ -10,8 +10,10 @@ import pytest
 
 from gateway import __version__
 from gateway.access.keys import is_well_formed
+from gateway.store.sharers import name_of
 from tests.cli.conftest import call
 from tests.cli.process import CANARY, OWN_KEY, paste, serving, stop, until_curl, without_log
+from tests.support.stores import fresh_postgres_url
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -295,8 +297,11 @@ def test_a_second_gateway_on_one_folder_says_that_limits_do_not_hold_and_so_does
             " limits allow; set redis.url for each, or stop all but one\n"
         )
         assert first_lines()[3] == told
-        assert told in call("doctor", "--port", "0").output
-        assert "another gateway" not in call("doctor", "--port", port).output
+        for each in ("0", port):
+            said = call("doctor", "--port", each).output
+            assert f"✓ a gateway runs on this folder at {url} (PID {first.pid}); its upstream is https://" in said
+            assert "another gateway" not in said
+            assert "free" not in said
         with serving(GMI_API_KEY=CANARY) as second:
             assert second.stdout is not None
             second.stdout.readline()
@@ -310,3 +315,21 @@ def test_gateways_that_share_limits_in_redis_may_share_a_folder() -> None:
         assert first.stdout is not None
         first.stdout.readline()
         assert first_lines(GATEWAY_REDIS_URL="redis://127.0.0.1:1")[3] == ""
+
+
+def test_a_gateway_with_a_folder_of_its_own_tells_of_others_on_its_database_unless_limits_are_in_redis(
+    tmp_path: Path,
+) -> None:
+    on_one = {"GMI_API_KEY": CANARY, "GATEWAY_DATABASE_URL": fresh_postgres_url().render_as_string(hide_password=False)}
+    told = f"nother gateway uses this database ({name_of('data').removeprefix('gmi-gateway serve ')})"
+    with serving(**on_one) as first:
+        assert first.stdout is not None
+        port = first.stdout.readline().split()[4].rpartition(":")[2].removesuffix("/v1,")
+        assert told not in call("doctor", "--port", port, **on_one).output
+        own = {**on_one, "GATEWAY_SERVER_STATE_DIR": str(tmp_path / "own")}
+        assert f"! a{told}: without redis.url each admits" in call("doctor", "--port", "0", **own).output
+        in_redis = call("doctor", "--port", "0", **own, GATEWAY_REDIS_URL="redis://127.0.0.1:1")
+        assert told not in in_redis.output
+        with serving(**own) as second:
+            assert second.stderr is not None
+            assert any(told in line for line in second.stderr)

@@ -115,7 +115,7 @@ def test_what_the_page_shows_can_be_pasted(server: AdminServer, tmp_path: Path, 
     assert after["engines/ci-evals"]["limits"]["parallel"] is None
     assert after["engines/ci-evals"]["grants"]["networks"] is None
     assert after["engines/ci-evals"]["budgets"]["day_microusd"] == 5_000_000
-    assert "ada" not in yaml.safe_dump(yaml.safe_load((tmp_path / "backup.yaml").read_text("utf-8")))
+    assert "ada" not in yaml.safe_dump(yaml.safe_load((tmp_path / "teams-now.yaml").read_text("utf-8")))
 
 
 def test_every_task_is_shown_as_commands_and_as_curl() -> None:

@@ -82,7 +82,17 @@ def test_on_the_store_somebody_is_to_be_named_and_the_cure_is_said(run: Run, wor
 
 def test_nothing_that_is_limited_is_said_to_be_so(gateway: RunningGateway) -> None:
     said = done(call("limits", "show", "--endpoint", "upstream", **at(gateway)))
-    assert said == "Nothing is limited here. Of a key or a team: --key-of, --team.\n"
+    assert said == "No limit binds all calls together. Of a key or a team: --key-of, --team.\n"
+
+
+def test_a_key_or_a_team_that_nothing_limits_is_told_with_what_sets_a_limit(run: Run) -> None:
+    redis = {"GATEWAY_REDIS_URL": shared_server("valkey").url}
+    done(run("teams", "create", "--name", "the free"))
+    done(run("keys", "create", "--team", "the free", "--name", "eva"))
+    said = done(run("limits", "show", "--team", "the free", **redis))
+    assert said == "No limit binds the free. Set one: gmi-gateway teams update 'the free' --rpm 60\n"
+    said = done(run("limits", "show", "--key-of", "eva", **redis))
+    assert said == "No limit binds eva. Set one: gmi-gateway keys update eva --rpm 60\n"
 
 
 def test_a_reset_is_in_the_audit_log(gateway: RunningGateway) -> None:
@@ -128,8 +138,10 @@ def test_the_store_alone_knows_nothing_of_limits_in_memory_and_the_cure_is_said(
     done(run("teams", "create", "--name", "engines"))
     result = run("limits", *words, "--team", "engines")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "are counted in the memory of the gateway that runs" in result.stderr
-    assert "--url http://127.0.0.1:8080" in result.stderr
+    assert result.stderr == (
+        "No gateway runs on this folder, and limits are counted in the memory of one that does; start it, or say --url"
+        " where it is.\n"
+    )
 
 
 def test_a_gateway_that_runs_on_the_folder_is_found_and_asked_with_the_admin_key(run: Run) -> None:
@@ -142,7 +154,13 @@ def test_a_gateway_that_runs_on_the_folder_is_found_and_asked_with_the_admin_key
         assert done(run("limits", "reset", "--team", "engines", "--dimension", "parallel", **key)).startswith(
             "This team"
         )
-        assert done(run("limits", "show", **key)).startswith("Nothing is limited here.")
+        assert done(run("limits", "show", **key)).startswith("No limit binds the key that asks.")
+        said = done(run("limits", "show", "--key-of", "demo/demo", **key))
+        assert said == (
+            "No limit binds demo/demo, which cannot be changed here. Make one: gmi-gateway keys create --help\n"
+        )
+        changed = run("keys", "update", "demo/demo", "--rpm", "60")
+        assert (changed.exit_code, "is the simulator's, for a first try" in changed.stderr) == (1, True)
         refused = run("limits", "show", "--team", "engines")
         assert refused.stderr == (
             f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. Put an admin key into"
@@ -151,7 +169,7 @@ def test_a_gateway_that_runs_on_the_folder_is_found_and_asked_with_the_admin_key
         with serving(**key) as second:
             until_curl(second)
             assert "Say by --url which is meant: http://" in run("limits", "show", "--team", "engines", **key).stderr
-    assert "are counted in the memory of the gateway that runs" in run("limits", "show", "--team", "engines").stderr
+    assert run("limits", "show", "--team", "engines").stderr.startswith("No gateway runs on this folder, ")
 
 
 @pytest.mark.usefixtures("priced")

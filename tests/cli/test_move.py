@@ -29,14 +29,22 @@ def test_keys_move_to_another_database_with_the_commands_of_the_page(run: Run) -
     assert sha256(secret.encode()).hexdigest() in Path("all.yaml").read_text("utf-8")
 
 
-def test_a_file_with_digests_is_its_owners_alone_even_if_it_was_not_before(run: Run) -> None:
-    for name in ("new.yaml", "old.yaml"):
-        Path("old.yaml").touch(0o644)
-        Path("old.yaml").chmod(0o644)
-        done(run("keys", "export", "--with-digests", "--output", name))
-        assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
+def test_a_file_with_digests_is_its_owners_alone(run: Run) -> None:
+    done(run("keys", "export", "--with-digests", "--output", "new.yaml"))
+    assert stat.S_IMODE(Path("new.yaml").stat().st_mode) == 0o600
     result = run("keys", "export", "--with-digests", "--output", "/dev/full")
     assert (result.exit_code, "cannot be written" in plain(result.stderr)) == (2, True)
+
+
+@pytest.mark.parametrize("words", [(), ("--with-digests",)])
+def test_an_export_overwrites_no_file(run: Run, words: tuple[str, ...]) -> None:
+    Path("old.yaml").write_text("mine")
+    Path("link.yaml").symlink_to("elsewhere.yaml")
+    for name in ("old.yaml", "link.yaml"):
+        result = run("keys", "export", *words, "--output", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{name} is there already, and may hold secrets" in plain(result.stderr)
+    assert (Path("old.yaml").read_text(), Path("elsewhere.yaml").exists()) == ("mine", False)
 
 
 def test_nothing_is_printed_as_the_secret_of_a_key_that_keeps_its_own(run: Run) -> None:

@@ -1,13 +1,14 @@
 """`gmi-gateway serve` where it cannot start: one clear line, and an exit code."""
 
 import json
+import re
 from pathlib import Path
 from socket import create_server
 
 import pytest
 
 from tests.cli.conftest import call
-from tests.cli.process import CANARY, OWN_KEY
+from tests.cli.process import CANARY, OWN_KEY, serving, until_curl
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -32,6 +33,18 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
         f"✗ cannot listen on 127.0.0.1:{port}: Address already in use; "
         "choose another with --port or --host, or stop what listens there (see: ss -ltnp)\n"
     )
+
+
+def test_a_port_that_the_gateway_of_the_folder_has_is_said_to_be_its() -> None:
+    with serving() as process:
+        port = re.findall(r":(\d+)/v1", until_curl(process)[-1])[0]
+        results = {host: call("serve", "--port", port, "--host", host) for host in ("127.0.0.1", "localhost")}
+    for host, result in results.items():
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.splitlines()[-1] == (
+            f"✗ {host}:{port} is taken by the gateway of this same folder (PID {process.pid}): it runs already; to"
+            " restart it, stop that one first"
+        )
 
 
 @pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 64])

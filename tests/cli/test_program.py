@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.printing import program
-from tests.cli.conftest import ROOT
+from gateway.cli.printing import program, runnable
+from tests.cli.conftest import ROOT, call, done
 
 
 def an_executable(file: Path) -> Path:
@@ -16,6 +16,17 @@ def an_executable(file: Path) -> Path:
     shutil.copyfile("/bin/true", file)
     file.chmod(0o755)
     return file
+
+
+def a_clone(clone: Path, script: str, does: str) -> Path:
+    """A clone with one of our scripts, nothing left to install, and in place of the program a line of shell."""
+    for folder in ("scripts", "config", ".venv/bin"):
+        (clone / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / script, clone / "scripts")
+    an_executable(clone / "scripts" / "install")
+    (clone / "config" / "gateway.yaml").touch()
+    an_executable(clone / ".venv" / "bin" / "gmi-gateway").write_text(f"#!/bin/sh\n{does}\n")
+    return clone
 
 
 @pytest.mark.parametrize(
@@ -64,15 +75,35 @@ def test_where_the_program_is_to_be_found_it_is_shown_by_its_name(
     assert program() == "gmi-gateway"
 
 
+def test_started_by_a_script_the_program_is_shown_as_the_script_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_executable(tmp_path / ".venv" / "bin" / "gmi-gateway")
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv" / "bin"))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / ".venv" / "bin" / "gmi-gateway")])
+    monkeypatch.setenv("GATEWAY_PROGRAM", str(an_executable(tmp_path / "scripts" / "gmi-gateway")))
+    assert program() == "scripts/gmi-gateway"
+    assert runnable("Run `gmi-gateway doctor`, gmi-gateway.") == "Run `scripts/gmi-gateway doctor`, gmi-gateway."
+    assert runnable(f"{program()} doctor") == "scripts/gmi-gateway doctor"
+
+
+@pytest.mark.parametrize(("script", "asked"), [("serve", "serve keys"), ("gmi-gateway", "keys")])
+def test_scripts_of_a_clone_say_how_to_call_a_command_of_it(script: str, asked: str, tmp_path: Path) -> None:
+    clone = a_clone(tmp_path / "clone", script, 'echo "$GATEWAY_PROGRAM" "$@"')
+    done = subprocess.run(
+        [str(clone / "scripts" / script), "keys"],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{clone}/scripts/gmi-gateway {asked}\n"
+
+
 def test_in_a_clone_commands_read_the_settings_that_its_gateway_was_started_with(tmp_path: Path) -> None:
     clone, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
-    for folder in ("scripts", "config", ".venv/bin"):
-        (clone / folder).mkdir(parents=True)
     elsewhere.mkdir()
-    shutil.copy(ROOT / "scripts" / "gmi-gateway", clone / "scripts")
-    (clone / "config" / "gateway.yaml").touch()
-    (clone / ".venv" / "bin" / "gmi-gateway").write_text('#!/bin/sh\nprintf "%s\\n" "$GATEWAY_CONFIG" "$@"\n')
-    (clone / ".venv" / "bin" / "gmi-gateway").chmod(0o755)
+    a_clone(clone, "gmi-gateway", 'printf "%s\\n" "$GATEWAY_CONFIG" "$@"')
 
     def said(**environ: str) -> list[str]:
         command = [str(clone / "scripts" / "gmi-gateway"), "keys", "list"]
@@ -81,3 +112,9 @@ def test_in_a_clone_commands_read_the_settings_that_its_gateway_was_started_with
 
     assert said(PATH="/usr/bin:/bin") == [f"{clone}/config/gateway.yaml", "keys", "list"]
     assert said(PATH="/usr/bin:/bin", GATEWAY_CONFIG="own.yaml") == ["own.yaml", "keys", "list"]
+
+
+@pytest.mark.parametrize("words", ["serve", "keys export", "keys list", "usage", "calls list", "tail"])
+def test_flags_are_shown_without_a_value_since_they_take_none(words: str) -> None:
+    shown = done(call(*words.split(), "--help")).splitlines()
+    assert [line for line in shown if "<bool>" in line and "--help" not in line] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import answer, call, done
+from tests.cli.conftest import answer, call, done, plain
 from tests.support.stores import fresh_sqlite_url
 
 
@@ -25,18 +25,40 @@ def test_a_command_where_there_is_no_database_makes_none_and_says_where_it_looke
     result = call(*words.split())
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        f"There is no database at {tmp_path}/data/gateway.db, where server.state_dir says. Run this in the folder that"
-        " the gateway was started in, set GATEWAY_SERVER_STATE_DIR as its start printed it, or ask it with --url;"
-        " gmi-gateway migrate makes a new one.\n"
+        f"There is no database at {tmp_path}/data/gateway.db, where server.state_dir says. Run it in the folder where"
+        " the gateway was started, or set server.state_dir / GATEWAY_SERVER_STATE_DIR to an absolute path, or ask the"
+        " gateway with --url.\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("keys create --team engines --name ada --rpm many", "--rpm: must be a whole number"),
+        ("keys create --team engines --name ada --max-wait-s long", "--max-wait-s: must be whole seconds"),
+        ("keys create --team engines --name ada --expires soon", "--expires: must be never"),
+        ("keys update ada --budget-usd 5", "--budget-usd: must be dollars"),
+        ("keys rotate ada --grace long", "--grace: must be"),
+        ("teams create --name engines --tag a", "--tag: must be a name"),
+        ("teams update engines --model-limit a", "--model-limit: must be a model"),
+        ("audit --since lately", "--since: must be"),
+        ("usage --tag a", "--tag: must be a name"),
+        ("calls list --outcome odd", "--outcome: must be"),
+        ("calls list --status 7", "--status: must be"),
+    ],
+)
+def test_a_value_that_means_nothing_is_told_before_a_store_is_looked_for(words: str, said: str) -> None:
+    result = call(*words.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in plain(result.stderr)
 
 
 def test_the_setting_that_names_the_missing_database_is_said(tmp_path: Path) -> None:
     result = call("keys", "list", GATEWAY_DATABASE_URL="sqlite:///else/where.db")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"There is no database at {tmp_path}/else/where.db, where database.url says. ")
-    assert "set GATEWAY_DATABASE_URL as" in result.stderr
+    assert "Set GATEWAY_DATABASE_URL as" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

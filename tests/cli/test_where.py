@@ -32,6 +32,14 @@ def test_a_file_that_holds_no_such_key_is_refused_and_not_shown(source: str, con
     _assert_refused(call("keys", "list", "--url", URL, *words, **environ), source)
 
 
+@pytest.mark.parametrize("text", ["...", "sk-gw-...", "sk-gw-…"])
+def test_dots_that_were_pasted_are_said_to_be_no_key(text: str) -> None:
+    for words, environ in ((["--url", URL], {"GATEWAY_ADMIN_KEY": text}), (["--url", URL, "--key", text], {})):
+        result = call("keys", "list", *words, **environ)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "must be the key itself, where dots stand in its place" in plain(result.stderr)
+
+
 def _assert_refused(result: Result, source: str) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"{source}: must hold a key and nothing else" in plain(result.stderr)

@@ -55,6 +55,24 @@ def test_names_that_platforms_make_up_and_names_of_others_are_not_told(name: str
     assert not list(misspelt_variables({name: "tcp://10.0.0.1:8080"}))
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GATEWAY_LIMITS", "GATEWAY_LIMITS_EACH_KEY"),
+        ("GATEWAY_LOG", "GATEWAY_LOG_FORMAT"),
+        ("gateway_upstream", "GATEWAY_UPSTREAM_BASE_URL"),
+    ],
+)
+def test_a_section_as_a_whole_is_no_variable_which_is_told_with_one_that_is(name: str, meant: str) -> None:
+    (doubt,) = misspelt_variables({name: '{"canary": 1}'})
+    assert doubt.text == f"{name} is set and means nothing here"
+    assert doubt.cure == f"a section has a variable for each of its settings, as {meant}"
+
+
+def test_each_section_as_a_whole_is_told() -> None:
+    assert len(list(misspelt_variables({f"GATEWAY_{section.upper()}": "x" for section in SECTIONS}))) == len(SECTIONS)
+
+
 def test_the_names_of_settings_empty_ones_and_those_refused_anyway_are_not_told() -> None:
     names = {variable_of((section, key)) for section in SECTIONS for key in getattr(Settings(), section).model_dump()}
     refused = {"GATEWAY_SERVER_PROT", "GATEWAY_KEYS_0_NAME"}

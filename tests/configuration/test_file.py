@@ -72,6 +72,10 @@ def test_a_thousand_keys_may_share_their_team_by_an_alias(read: Read) -> None:
     [
         ("server:\n\tport: 1", "gateway.yaml:2: is not YAML: a tab in the indentation; indent with spaces"),
         ("a: [1\nb: 2", "gateway.yaml:2: is not YAML: expected ',' or ']', but got ':'; look at this line"),
+        (
+            "log: {}\nredis: {",
+            "gateway.yaml:2: is not YAML: expected the node content, but the file ended; look at this",
+        ),
         ("log: {}\n- a", "gateway.yaml:2: is not YAML"),
         ("- a", "gateway.yaml:1: is not a table of sections at its top; begin with a section, as in `server:`"),
         ("just text", "gateway.yaml:1: is not a table of sections at its top"),

@@ -56,6 +56,8 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
         ("server: {state_dir: gateway.yaml/x/y}", "server.state_dir: cannot be made: below a file; name a folder"),
         ('server: {state_dir: "a\\0b"}', "server.state_dir: is not a path; name a folder"),
         ("access: {share_within_team: some}", "access.share_within_team: is neither true nor false"),
+        ("admin: {key: ...}", "admin.key: must be the key itself, where dots stand in its place"),
+        ("admin: {key: sk-gw-...}", "admin.key: must be the key itself, where dots stand in its place"),
         ("admin: {key: short}", "admin.key: must be 16 or more visible ASCII characters; make one with: openssl"),
         ("upstream: {api_key: ...}", "upstream.api_key: must be the key itself, where dots stand in its place"),
         ("upstream: {api_key: sk-...}", "upstream.api_key: must be the key itself, where dots stand in its place"),

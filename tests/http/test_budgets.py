@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.faults.face import CHAT, ask, request
 from tests.http.admin_server import Client, made
 from tests.support.gateway import running_gateway
@@ -16,8 +18,8 @@ models: {m: {looked_up: 2026-11-22, input: 1_000_000, output: 1_000_000}}
 """
 
 
-def chat(secret: str, max_tokens: int) -> bytes:
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": max_tokens}
+def chat(secret: str, max_tokens: int, model: str = "m") -> bytes:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": max_tokens}
     headers = [("Authorization", f"Bearer {secret}"), ("Content-Type", "application/json")]
     return request("POST", CHAT, json.dumps(body).encode(), headers)
 
@@ -44,6 +46,43 @@ async def test_a_call_too_large_for_what_is_left_is_told_so_and_a_smaller_one_is
     )
 
 
+@pytest.mark.parametrize("unpriced", ["admit", "refuse"])
+async def test_a_model_without_a_price_is_refused_where_budgets_bind_and_the_settings_say_so(
+    tmp_path: Path, unpriced: str
+) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    how = {"prices": {"file": str(tmp_path / "prices.yaml")}, "limits": {"unpriced": unpriced}}
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], **how) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            made(admin.post("/teams", {"name": "engines"}))
+            free = made(admin.post("/keys", {"team": "engines", "name": "ada", "limits": {"parallel": 9}}))["secret"]
+            bound = made(admin.post("/keys", {"team": "engines", "name": "bob", "budgets": {"total_microusd": 500}}))
+            admin.close()
+            assert (await ask(gateway.port, chat(free, 2, "other"))).status == 200
+            assert (await ask(gateway.port, chat(bound["secret"], 2))).status == 200
+            told = await ask(gateway.port, chat(bound["secret"], 2, "other"))
+    assert len(upstream.requests) == (3 if unpriced == "admit" else 2)
+    if unpriced == "refuse":
+        assert (told.status, told.error["code"]) == (403, "model_unpriced")
+        assert "'other' has no price" in told.error["message"]
+
+
+async def test_a_budget_that_only_counts_refuses_no_model_without_a_price(tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    how = {
+        "prices": {"file": str(tmp_path / "prices.yaml")},
+        "limits": {"unpriced": "refuse", "shadow": ["key/budget"]},
+    }
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], **how) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            made(admin.post("/teams", {"name": "engines"}))
+            key = made(admin.post("/keys", {"team": "engines", "name": "ada", "budgets": {"total_microusd": 500}}))
+            admin.close()
+            assert (await ask(gateway.port, chat(key["secret"], 2, "other"))).status == 200
+
+
 async def test_a_form_counts_against_a_budget_by_the_price_of_the_model_that_it_names(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text(PRICES)
     usage = {"input_tokens": 300, "output_tokens": 300, "total_tokens": 600}
@@ -52,7 +91,7 @@ async def test_a_form_counts_against_a_budget_by_the_price_of_the_model_that_it_
         with running_gateway(f"{upstream.url}/v1", keys=[], prices={"file": str(tmp_path / "prices.yaml")}) as gateway:
             admin = Client(gateway.url, gateway.admin_secret)
             made(admin.post("/teams", {"name": "engines"}))
-            key = made(admin.post("/keys", {"team": "engines", "name": "ada", "budgets": {"total_microusd": 500}}))
+            key = made(admin.post("/keys", {"team": "engines", "name": "ada", "budgets": {"total_microusd": 1500}}))
             admin.close()
             served = await ask(gateway.port, edit(key["secret"]))
             refused = await ask(gateway.port, edit(key["secret"]))

@@ -38,6 +38,12 @@ class There(asyncio.Transport):
     def close(self) -> None:
         self.is_closed = True
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
 
 def cycle_on(transport: asyncio.Transport) -> GatewayCycle:
     return GatewayCycle(
@@ -78,3 +84,16 @@ def test_a_reply_that_is_told_to_be_the_last_in_time_says_so() -> None:
     cycle.be_last()
     assert cycle.respond_now(200, LENGTH, b"ok", b"2")
     assert (b"connection: close" in transport.written, transport.is_closed) == (True, True)
+
+
+async def test_what_is_heard_out_is_dropped_and_counted() -> None:
+    cycle = cycle_on(There())
+    cycle.hold(b"x" * 60_000)
+    hearing = asyncio.create_task(cycle.hear_out())
+    for size in (4_000, 4_000):
+        await asyncio.sleep(0)  # let it hear what there is
+        await asyncio.sleep(0)
+        assert (cycle._pieces, hearing.done()) == ([], False)
+        cycle.hold(b"x" * size)
+    await hearing
+    assert cycle.more_body

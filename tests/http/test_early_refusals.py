@@ -3,11 +3,15 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.face import AUTHORIZATION, CHAT, Answer, Client, ask, connected, request
 from tests.support.gateway import RunningGateway, running_gateway
+
+if TYPE_CHECKING:
+    from gateway.call import Recorded
 
 WRONG = ("Authorization", "Bearer sk-gmi-wrong")
 BODY = b'{"model": "m", "messages": []}'
@@ -73,12 +77,35 @@ async def test_a_rest_that_does_not_come_is_waited_for_one_second(gateway: Runni
     assert 1 <= time.monotonic() - began_s < 3
 
 
-async def test_a_client_that_leaves_meanwhile_has_left(gateway: RunningGateway) -> None:
+async def test_the_wait_is_no_part_of_what_the_gateway_takes_for_itself(gateway: RunningGateway) -> None:
+    async with connected(gateway.port) as client:
+        client.send(head(AUTHORIZATION, ("x-gateway-tags", "???"), ("Content-Length", "1")))
+        answer = await client.answer()
+    assert answer.status == 400
+    assert float(answer.header("x-gateway-overhead-ms") or "nan") < 500
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (WRONG, (401, "refused", "invalid_api_key", 0, "malformed key, from 127.0.0.1")),
+        (AUTHORIZATION, (413, "refused", "request_too_large", 0, "")),
+    ],
+)
+async def test_a_client_that_leaves_meanwhile_was_refused(
+    gateway: RunningGateway, key: tuple[str, str], told: tuple[object, ...]
+) -> None:
+    seen: list[Recorded] = []
+    gateway.ask(lambda: gateway.app.proxy.settlement.add_observer(seen.extend))
     before = len(gateway.records)
     async with connected(gateway.port) as client:
-        client.send(head(AUTHORIZATION, ("Content-Length", "200000")))
+        client.send(head(key, ("Content-Length", "200000")))
+        for _ in range(2):  # so it is refused by now
+            assert (await ask(gateway.port, request("POST", CHAT, BODY, [WRONG]))).status == 401
         client.leave()
-    assert [record.outcome for record in await gateway.recorded(before + 1)][before:] == ["client_left"]
+        await gateway.recorded(before + 3)
+    record, detail = gateway.ask(lambda: seen[2])
+    assert (record.status, record.outcome, record.error, record.sent_bytes, detail) == told
 
 
 async def test_a_rest_that_cannot_be_read_is_what_is_told(gateway: RunningGateway) -> None:

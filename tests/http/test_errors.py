@@ -107,6 +107,9 @@ async def test_a_route_that_is_not_in_the_table_is_404_with_and_without_a_key() 
             "/admin/v1/team",
             "The admin API has no such path; /docs has those that there are.",
         ),
+        ("GET", "/admin/v1/keys/", "No path of the admin API ends in a slash: is a variable at its end empty?"),
+        ("POST", "/key/generate", "Keys are made at POST /admin/v1/keys: see docs/from-litellm.md."),
+        ("GET", "/health", "Whether this gateway runs is told at GET /healthz"),
         ("DELETE", "/admin/v1/keys", "This path takes GET and POST: see /docs."),
     ],
 )

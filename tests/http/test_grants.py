@@ -21,7 +21,6 @@ GRANTS: dict[str, dict[str, Any]] = {
 }
 KEYS = [{"name": name, "team": "core", "secret": SECRETS[name], **grants} for name, grants in GRANTS.items()]
 ALIASES = {"fast": "openai/gpt-5.2", "small": "openai/gpt-5.2-mini"}
-FORM = {"prompt": "a cat", "model": "openai/gpt-5.2-mini"}
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +69,19 @@ def test_who_may_use_no_model_or_some_must_name_one(gateway: RunningGateway) -> 
         assert code(chat(gateway, name, None)) == "model_not_allowed"
 
 
-def test_models_that_are_hidden_in_a_form_or_a_batch_are_for_keys_that_may_use_all(gateway: RunningGateway) -> None:
-    files = {"image": ("a.png", b"x", "image/png")}
-    assert call(gateway, "free", "POST", "images/edits", data=FORM, files=files).status_code == 200
-    assert code(call(gateway, "mini", "POST", "images/edits", data=FORM, files=files)) == "model_not_allowed"
+def test_the_model_of_a_form_is_checked_as_that_of_json_is(gateway: RunningGateway) -> None:
+    def edited(name: str, **fields: str) -> httpx2.Response:
+        files = {"image": ("a.png", b"x", "image/png")}
+        return call(gateway, name, "POST", "images/edits", data={"prompt": "a cat", **fields}, files=files)
+
+    assert edited("free").status_code == 200
+    assert edited("mini", model="openai/gpt-5.2-mini").status_code == 200
+    assert edited("mini").status_code == 400
+    for name, model in (("mini", "openai/gpt-5.2"), ("mini", "small"), ("alias", "fast"), ("none", "openai/gpt-5.2")):
+        assert code(edited(name, model=model)) == "model_not_allowed", (name, model)
+
+
+def test_models_that_are_hidden_in_a_batch_are_for_keys_that_may_use_all(gateway: RunningGateway) -> None:
     batch = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     assert code(call(gateway, "mini", "POST", "batches", json=batch)) == "model_not_allowed"
 

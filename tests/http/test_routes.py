@@ -135,6 +135,27 @@ def test_a_path_that_two_servers_could_read_in_two_ways_is_refused(path: bytes) 
         TABLE.match("GET", path)
 
 
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        (b"/v1/responses//cancel", r"an empty segment \(is a variable in it empty\?\)"),
+        (b"/v1/responses/../models", "a dot segment"),
+        (b"/v1/models/..;/x", "a dot segment"),
+        (b"/v1/responses/a%5cb", "a backslash"),
+        (b"/v1/responses/a%00", "a space or a control character"),
+        (b"/v1/responses/a b", "a space or a control character"),
+        (b"/v1/responses/a%2Fcancel", "an encoded slash"),
+        (b"/v1/models/%252e%252e/x", "something encoded twice"),
+        (b"/v1/responses/%zz", "a percent sign that encodes nothing"),
+        (b"/v1/responses/caf\xc3\xa9", "what is not ASCII"),
+        (b"/v1/models/%ff", "something not encoded as UTF-8"),
+    ],
+)
+def test_the_one_thing_that_makes_a_path_ambiguous_is_named(path: bytes, what: str) -> None:
+    with pytest.raises(BadRequest, match=f"it holds {what}[^,]*\\. Send|it holds {what}, or one"):
+        TABLE.match("GET", path)
+
+
 @given(st.sampled_from(["GET", "POST", "DELETE"]), st.binary(max_size=60))
 def test_no_path_whatever_does_more_than_match_miss_or_be_refused(method: str, tail: bytes) -> None:
     path = b"/v1/responses/" + tail

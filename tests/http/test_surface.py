@@ -195,6 +195,19 @@ async def test_the_client_gets_upstreams_headers_without_those_of_the_account(up
     )
 
 
+async def test_a_reply_has_an_end_though_upstream_lists_its_length_as_the_connections(
+    upstream_section: dict[str, Any],
+) -> None:
+    raw = reply(200, [(b"Connection", b"Content-Length, X-Hop"), (b"X-Hop", b"1")], b"{}")
+    async with WireUpstream(raw) as upstream:
+        with running_gateway(f"{upstream.url}/v1", upstream=upstream_section) as gateway:
+            async with connected(gateway.port) as client:
+                for _ in range(2):
+                    client.send(post(CHAT, {"model": "m", "messages": []}))
+                    answer = await client.answer()
+                    assert (answer.body, answer.header("content-length"), answer.header("x-hop")) == (b"{}", "2", None)
+
+
 @pytest.mark.parametrize("stated", [b"Close", b"keep-alive"])
 async def test_a_stream_says_that_it_is_not_to_be_buffered_and_never_closes_the_connection(
     upstream_section: dict[str, Any], stated: bytes

@@ -1,14 +1,15 @@
-"""What is counted of streams that upstream ends with an error, and of those that begin with more than they say."""
+"""What is counted of streams that end with an error, that begin with more than they say, or that are not called so."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from gateway.call import CallRecord, Usage
-from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, Answer, ask, post
+from tests.faults.face import CHAT, RESPONSES, TRANSPORTS, Answer, ask, connected, post, request
 from tests.support.gateway import running_gateway
-from tests.support.wire import Fin, Reset, Script, WireUpstream, sse
+from tests.support.wire import Fin, Reset, Script, Wait, WireUpstream, chunked, reply, sse
 
 BODY = {"model": "m", "messages": [], "input": "Hi", "stream": True}
 DELTA = {"choices": [{"index": 0, "delta": {"content": "fourfour"}}]}
@@ -83,3 +84,48 @@ async def test_the_code_of_an_error_at_the_end_of_a_stream_has_no_secret_in_it()
     assert record.error is not None
     assert "canary" not in record.error
     assert b"canary" not in answer.body
+
+
+MISNAMED: list[list[tuple[bytes, bytes]]] = [
+    [],
+    [(b"Content-Type", b"application/json")],
+    [(b"Content-Type", b"text/plain")],
+]
+TOLD = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
+COMPLETED = {
+    "type": "response.completed",
+    "response": {**RESPONSE, "status": "completed", "usage": {"input_tokens": 3, "output_tokens": 4}},
+}
+
+
+@pytest.mark.parametrize("headers", MISNAMED, ids=["none", "json", "text"])
+@pytest.mark.parametrize(("path", "events"), [(CHAT, [DELTA, TOLD, DONE]), (RESPONSES, [SAID, COMPLETED])])
+async def test_usage_of_a_stream_that_its_content_type_does_not_tell_of_counts_and_its_bytes_stay(
+    path: str, events: list[Any], headers: list[tuple[bytes, bytes]]
+) -> None:
+    raw = [f"data: {each if isinstance(each, str) else json.dumps(each)}\n\n".encode() for each in events]
+    for script in (chunked(raw, headers=headers), reply(headers=headers, body=b"".join(raw))):
+        answer, record = await called(script, path)
+        assert (answer.status, answer.end, answer.body) == (200, "complete", b"".join(raw))
+        assert (record.outcome, record.usage_source, record.usage) == ("done", "reported", Usage(3, 4, 7))
+
+
+async def test_such_a_stream_is_passed_on_as_it_comes() -> None:
+    go = asyncio.Event()
+    head, first, *rest = chunked([b": hello\n\n", b"data: [DONE]\n\n"])
+    async with WireUpstream([head, first, Wait(go), *rest]) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, BODY))
+                await client.head()
+                assert await client.chunk() == b": hello\n\n"
+                go.set()
+                assert await client.chunk() == b"data: [DONE]\n\n"
+
+
+async def test_what_such_a_stream_has_made_is_its_makers() -> None:
+    made = [f"data: {json.dumps(COMPLETED)}\n\n".encode()]
+    async with WireUpstream(chunked(made), reply(body=b"{}")) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            assert (await ask(gateway.port, post(RESPONSES, BODY))).status == 200
+            assert (await ask(gateway.port, request("GET", f"{RESPONSES}/resp_1"))).status == 200

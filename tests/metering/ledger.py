@@ -57,7 +57,8 @@ async def opened(
 ) -> AsyncIterator[Ledger]:
     """A ledger at work whose journal is in `folder`, closed at the end."""
     max_bytes = more.pop("max_bytes", 2**20)
-    ledger = Ledger(Journal(folder, "usage", max_bytes=max_bytes), Drain(store, Days(zone)), now=now, **more)
+    journal = Journal(folder, "usage", max_bytes=max_bytes, now=now)
+    ledger = Ledger(journal, Drain(store, Days(zone)), now=now, **more)
     await ledger.start()
     try:
         yield ledger

@@ -1,14 +1,13 @@
 """The ledger keeps each call once, whatever becomes of disk, database and process; and no call fails for it."""
 
 import asyncio
-import itertools
 import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, event, text
+from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.call import Usage
@@ -21,7 +20,6 @@ from gateway.metering.rollups import Days
 from gateway.store.engine import Store
 from gateway.store.journal import Journal
 from tests.metering.ledger import BERLIN, NOON_S, counted, day_row, day_rows, opened, record, rows
-from tests.support.stores import fresh_sqlite_url
 
 DAY = 20_779
 """2026-11-22."""
@@ -80,49 +78,6 @@ async def test_records_come_into_the_database_by_themselves(store: Store, ledger
     async with asyncio.timeout(5):
         while not await rows(store):  # noqa: ASYNC110 - nobody tells when another task has written
             await asyncio.sleep(0.02)
-
-
-async def test_it_rests_in_or_between_batches_unless_it_is_behind_or_to_come_to_an_end(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rests: list[float] = []
-    numbers = itertools.count()
-
-    async def rest(seconds: float) -> None:
-        rests.append(seconds)
-
-    line_bytes = len(encode(record("req_00")))
-    async with opened(store, tmp_path, rest=rest) as ledger:
-        ledger._writer.batch_bytes = 2 * line_bytes
-        ledger._writer._sleep = rests.append
-
-        async def drained(*, to_the_end: bool) -> list[float]:
-            rests.clear()
-            ledger.note([(record(f"req_{next(numbers):02}"), "") for _ in range(6)])
-            await ledger.drain(to_the_end=to_the_end)
-            return rests
-
-        assert await drained(to_the_end=True) == []
-        resting = await drained(to_the_end=False)
-        assert len(resting) == (5 if store.dialect == "sqlite" else 2)  # two between, and SQLite's three within
-        assert 0 < min(resting) <= max(resting) <= 0.02
-        monkeypatch.setattr("gateway.metering.ledger._BEHIND_BYTES", 3 * line_bytes)
-        assert len(await drained(to_the_end=False)) == (2 if store.dialect == "sqlite" else 1)
-        monkeypatch.setattr("gateway.metering.ledger._BEHIND_BYTES", 0)
-        assert await drained(to_the_end=False) == []
-
-
-async def test_ordinary_lines_are_one_step_for_sqlite_and_others_are_not(tmp_path: Path) -> None:
-    store = Store(fresh_sqlite_url(tmp_path))
-    statements: list[str] = []
-    event.listen(store.engine.sync_engine, "before_cursor_execute", lambda *of: statements.append(of[2]))
-    drain = Drain(store, Days())
-    lines = [encode(record(f"req_{number}", tags={"team": "a"})) for number in range(50)]
-    assert await drain.write(lines) == Written(50, 0)
-    assert statements == []
-    assert await drain.write([*lines, encode(record("req_new"))]) == Written(1, 0)
-    assert statements
-    await store.close()
 
 
 async def test_calls_by_nobody_and_to_nowhere_are_not_kept(store: Store, ledger: Ledger) -> None:

@@ -162,12 +162,27 @@ def test_usage_that_a_cut_stream_told_at_its_beginning_is_not_all_that_it_used(o
     assert meter().measure(background) == DUE
 
 
-def test_usage_without_output_stands_where_a_stream_ended_or_delivered_none_and_where_it_has_some() -> None:
+@pytest.mark.parametrize("outcome", ["cut", "client_left", "drained", "upstream_error"])
+def test_nor_is_a_first_token_that_it_told_of_there(outcome: Outcome) -> None:
+    told = Usage(9, 2, 11)
+    assert meter().measure(cut_stream(told, outcome=outcome)) == (Usage(9, 10, 19), "estimated", 19)
+
+
+def test_a_complete_stream_that_delivered_text_and_told_of_no_output_is_estimated() -> None:
+    told = Usage(9, 0, 9, cached_tokens=4)
+    estimated = meter().measure(cut_stream(told, outcome="done"))
+    assert estimated == (Usage(9, 10, 19, cached_tokens=4), "estimated", 19)
+    assert meter().measure(cut_stream(told, outcome="done", body=b"")) == UNKNOWN
+
+
+def test_usage_stands_where_nothing_was_delivered_where_it_is_much_of_that_and_at_a_clean_end() -> None:
     told = Usage(9, 0, 9)
-    for call in (cut_stream(told, outcome="done"), cut_stream(told, b""), cut_stream(told, first_write_at=None)):
+    for call in (cut_stream(told, b"", outcome="done"), cut_stream(told, b""), cut_stream(told, first_write_at=None)):
         assert meter().measure(call)[:2] == (told, "reported")
     running = Usage(9, 3, 12)  # as of servers that tell in each event how much it is until then
     assert meter().measure(cut_stream(running))[:2] == (running, "reported")
+    at_the_end = Usage(9, 1, 10)
+    assert meter().measure(cut_stream(at_the_end, outcome="done"))[:2] == (at_the_end, "reported")
 
 
 def test_nothing_is_learnt_of_usage_that_was_told_at_the_beginning_of_a_cut_stream() -> None:

@@ -79,7 +79,7 @@ async def test_no_second_begins_but_what_was_counted_comes_into_the_database(sto
             ledger.note([(refused(number), "")])
         await ledger.drain(to_the_end=False)
         assert await counted(store) == MOST_A_SECOND
-        assert ledger.waiting_since_s is not None, "so it is looked at again"
+        assert ledger._noted.is_set(), "so it is looked at again"
         clock.now_s += 1
         await ledger.drain(to_the_end=False)
         assert await counted(store) == 30

@@ -176,7 +176,8 @@ def test_usage_of_a_plain_reply_is_its_top_level_member(reply: object, usage: Us
         ({"prompt_tokens": 1}, Usage(1, 0, 1)),
         ({"total_tokens": 5}, Usage(5, 0, 5)),
         ({"completion_tokens": 2, "total_tokens": 5}, Usage(3, 2, 5)),
-        ({"prompt_tokens": 7, "total_tokens": 5}, Usage(7, 0, 5)),
+        ({"prompt_tokens": 7, "total_tokens": 5}, Usage(7, 0, 7)),
+        ({"prompt_tokens": 10, "total_tokens": 5, "completion_tokens": -1}, None),
         ({"prompt_tokens": 1.0, "completion_tokens": 2.5}, None),
         ({"prompt_tokens": 1.0, "completion_tokens": 2.5, "total_tokens": 4}, Usage(1, 3, 4)),
         ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": -1}, Usage(1, 2, 3)),
@@ -208,6 +209,51 @@ def test_usage_of_a_plain_reply_is_its_top_level_member(reply: object, usage: Us
 def test_odd_usage_counts_what_makes_sense_and_is_never_half(odd: object, usage: Usage | None) -> None:
     assert usage_of_reply(json.dumps({"usage": odd}).encode()) == usage
     assert scan(event({"usage": odd})) == usage
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 0}, Usage(10, 5, 15)),
+        ({"input_tokens": 10, "output_tokens": 5, "total_tokens": 0}, Usage(10, 5, 15)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 14}, Usage(10, 5, 15)),
+        ({"prompt_tokens": "10", "completion_tokens": 5, "total_tokens": "0"}, Usage(10, 5, 15)),
+        ({"prompt_tokens": 10, "total_tokens": 0}, Usage(10, 0, 10)),
+        ({"completion_tokens": 5, "total_tokens": 0}, Usage(0, 5, 5)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}, Usage(10, 5, 40)),
+    ],
+)
+def test_a_total_is_believed_unless_it_is_smaller_than_the_sum_of_its_parts(told: object, usage: Usage) -> None:
+    assert usage_of_reply(json.dumps({"usage": told}).encode()) == usage
+    assert scan(event({"usage": told})) == usage
+    assert scan(event({"type": "response.completed", "response": {"usage": told}})) == usage
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        (
+            # As xAI tells it.
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 9,
+                "total_tokens": 135,
+                "completion_tokens_details": {"reasoning_tokens": 94},
+            },
+            Usage(32, 103, 135, reasoning_tokens=94),
+        ),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 0, "total_tokens": 5, "reasoning_tokens": 4},
+            Usage(1, 4, 5, reasoning_tokens=4),
+        ),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 9, "total_tokens": 15, "reasoning_tokens": 4},
+            Usage(1, 9, 15, reasoning_tokens=4),
+        ),
+    ],
+)
+def test_reasoning_that_only_the_total_holds_is_output(told: object, usage: Usage) -> None:
+    assert usage_of_reply(json.dumps({"usage": told}).encode()) == usage
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0", b"1E400"])
@@ -242,6 +288,12 @@ def test_of_a_count_in_both_spellings_the_one_that_is_not_0_counts_with_its_deta
 
 def test_usage_of_a_reply_after_a_byte_order_mark_is_found() -> None:
     assert usage_of_reply(b"\xef\xbb\xbf" + json.dumps({"usage": CHAT}).encode()) == OF_CHAT
+
+
+@pytest.mark.parametrize("beginning", [b"", b": hello\n\n", b"event: x\n", b"id: 1\n"])
+def test_usage_of_an_event_stream_that_is_not_called_one_is_found(beginning: bytes) -> None:
+    assert usage_of_reply(beginning + event({"choices": [], "usage": CHAT})) == OF_CHAT
+    assert usage_of_reply(b"It said:\n" + beginning + event({"choices": [], "usage": CHAT})) is None
 
 
 @given(st.binary(max_size=200))

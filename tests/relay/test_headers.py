@@ -111,6 +111,14 @@ def test_what_connection_lists_ends_here_but_never_the_key_that_we_set() -> None
     assert value_of(out, b"authorization") == b"Bearer " + KEY
 
 
+def test_the_length_that_connection_lists_frames_the_body_all_the_same() -> None:
+    listed = (b"connection", b"Content-Length, X-Hop")
+    assert value_of(upstream(listed, (b"content-length", b"999")), b"content-length") == b"2"
+    told = reply(listed, (b"content-length", b"5"), (b"x-hop", b"1"))
+    assert (value_of(told, b"content-length"), value_of(told, b"x-hop")) == (b"5", None)
+    assert value_of(reply(listed, (b"content-length", b"5"), keep_length=False), b"content-length") is None
+
+
 def test_the_client_library_adds_no_header_of_its_own() -> None:
     assert {name for name, _ in upstream()} == OWN
 

@@ -1,6 +1,7 @@
 """Work that SQLite's own thread does in one step: a transaction like any other."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -90,3 +91,20 @@ async def test_it_is_done_to_its_end_where_nobody_waits_for_it_any_more(store: S
         await task
     await asyncio.to_thread(done.wait)
     assert await store.at_once(value) == before + 1
+
+
+async def test_while_it_gives_way_its_thread_interrupts_no_other_where_the_system_can_do_that(store: Store) -> None:
+    policy = getattr(os, "sched_getscheduler", lambda _: None)  # Linux has it
+    ordinary = await store.at_once(lambda _: policy(0))
+    assert await store.at_once(lambda _: policy(0), gives_way=True) == getattr(os, "SCHED_BATCH", None)
+    with pytest.raises(ZeroDivisionError):
+        await store.at_once(lambda _: 1 // 0, gives_way=True)
+    assert await store.at_once(lambda _: policy(0)) == ordinary == policy(0)
+
+
+async def test_a_policy_that_somebody_chose_for_its_thread_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: list[tuple[object, ...]] = []
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _: -1, raising=False)
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *to: changed.append(to), raising=False)
+    await store.at_once(value, gives_way=True)
+    assert not changed

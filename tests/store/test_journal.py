@@ -1,5 +1,6 @@
 """Lines that outlive the process that wrote them."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -264,6 +265,46 @@ def test_lines_that_come_steadily_come_out_once_and_in_order(journal: Journal, m
     found += drained(journal)
     assert len(found) == 200 + sum(1 for number in range(200) if number % 30 > 20)
     assert found == sorted(found)
+
+
+def test_what_waits_has_waited_since_the_first_line_of_the_oldest_file_that_is_not_drained(tmp_path: Path) -> None:
+    seconds = itertools.count(100)
+    journal = Journal(tmp_path, "ids", now=lambda: float(next(seconds)))
+    journal.open()
+
+    def since_s() -> float | None:
+        return journal.waiting_since_s
+
+    assert since_s() is None
+    for line in (b"1\n", b"2\n"):
+        journal.append(line)
+    assert since_s() == 100, "one look at the clock a file"
+    first = journal.batch(2)
+    assert first is not None
+    journal.append(b"3\n")
+    journal.acknowledge(first)
+    assert since_s() == 100, "a part of it waits"
+    second = journal.batch()
+    assert second is not None
+    journal.acknowledge(second)
+    assert since_s() == 101
+    assert drained(journal) == [b"3\n"]
+    assert since_s() is None
+    journal.append(b"4\n")
+    assert since_s() == 102
+    drained(journal)
+    journal.close()
+
+
+def test_what_a_dead_process_left_has_waited_since_its_last_line_at_least(journal: Journal) -> None:
+    left = journal._directory / "ids-dead.journal"
+    left.write_bytes(b"a\nb\n")
+    os.utime(left, (50.0, 50.0))
+    journal.append(b"c\n")
+    journal.adopt()
+    assert journal.waiting_since_s == 50
+    drained(journal)
+    assert journal.waiting_since_s is None
 
 
 def test_what_was_drained_of_what_was_written_is_counted(journal: Journal) -> None:

@@ -20,6 +20,12 @@ def test_whoever_comes_is_told_who_is_there_already_and_each_leaves_for_itself(t
     assert residents(tmp_path / "data") == []
 
 
+def test_two_that_say_the_same_of_themselves_are_two(tmp_path: Path) -> None:
+    """As in two containers on one folder, each of which is PID 1 at the same port."""
+    with residing(tmp_path, FIRST), residing(tmp_path, FIRST) as others:
+        assert others == [FIRST]
+
+
 def test_one_that_was_killed_is_there_no_more(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys, pathlib; from gateway.store.residents import *\n"

@@ -63,6 +63,7 @@ class PostgresServer:
         if self._user is not None:
             shutil.chown(self._folder, self._user)
         self.port = free_port()
+        self.is_up = False
         self._call("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync")
         self.start()
 
@@ -74,10 +75,12 @@ class PostgresServer:
         """Start it, and wait until it takes connections."""
         options = f"-h 127.0.0.1 -p {self.port} -k '' -c fsync=off -c max_connections=200 -c shared_buffers=16MB"
         self._call("pg_ctl", "--wait", "--silent", "--log", str(self._folder / "log"), "--options", options, "start")
+        self.is_up = True
 
     def stop(self) -> None:
         """Stop it, its connections cut, and wait until it is gone."""
         self._call("pg_ctl", "--wait", "--silent", "--mode", "immediate", "stop")
+        self.is_up = False
 
     def create(self, *, template: str | None = None) -> URL:
         """A new database."""
