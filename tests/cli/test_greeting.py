@@ -324,7 +324,9 @@ def test_a_gateway_with_a_folder_of_its_own_tells_of_others_on_its_database_unle
     told = f"nother gateway uses this database ({name_of('data').removeprefix('gmi-gateway serve ')})"
     with serving(**on_one) as first:
         assert first.stdout is not None
-        port = first.stdout.readline().split()[4].rpartition(":")[2].removesuffix("/v1,")
+        url = httpx2.URL(first.stdout.readline().split()[4].rstrip(","))
+        assert httpx2.get(f"{url}/models", trust_env=False).status_code == 401  # answered: it has been to the database
+        port = str(url.port)
         assert told not in call("doctor", "--port", port, **on_one).output
         own = {**on_one, "GATEWAY_SERVER_STATE_DIR": str(tmp_path / "own")}
         assert f"! a{told}: without redis.url each admits" in call("doctor", "--port", "0", **own).output
