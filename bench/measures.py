@@ -5,6 +5,7 @@ and in what order is the suite's.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +19,7 @@ _WARM_UP_S = 0.5
 _END_WITHIN_S = 30
 _OPENING_S = (0.4, 4.0)
 _LATENCY_CONNECTIONS = 128
+_IDLE_SHARE, _IDLE_LOOK_S, _IDLE_LOOKS, _IDLE_WITHIN_S = 0.03, 0.2, 3, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,17 @@ def target(proxy: Proxy | None, upstream: Upstream) -> Target:
     if proxy is None:
         return Target(upstream.port, [], upstream.pids)
     return Target(proxy.port, proxy.pids, upstream.pids)
+
+
+async def idle(pids: list[int]) -> None:
+    """Return when these processes have nothing to do, or after some seconds."""
+    until_s = time.monotonic() + _IDLE_WITHIN_S
+    rested = 0
+    while rested < _IDLE_LOOKS and time.monotonic() < until_s:
+        before_ns = machine.cpu_ns(pids)
+        await asyncio.sleep(_IDLE_LOOK_S)
+        used = (machine.cpu_ns(pids) - before_ns) / (_IDLE_LOOK_S * 1e9)
+        rested = rested + 1 if used < _IDLE_SHARE else 0
 
 
 async def calls(to: Target, call: Call, connections: int, seconds: float) -> Window:

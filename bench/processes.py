@@ -39,16 +39,20 @@ class NotStartedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The running upstream; `tls_port` speaks the same over TLS, with a certificate for localhost."""
+    """The running upstream; `tls_port` speaks the same over TLS, with a certificate for localhost.
+
+    `beside`: process ids of servers that stand beside it.
+    """
 
     process: subprocess.Popen[bytes]
     port: int
     tls_port: int
     ca_file: Path
+    beside: tuple[int, ...] = ()
 
     @property
     def pids(self) -> list[int]:
-        return [self.process.pid]
+        return [self.process.pid, *self.beside]
 
     def stop(self) -> None:
         _end(self.process)
@@ -120,8 +124,8 @@ def start_gateway(
 
 
 @contextlib.contextmanager
-def running_valkey(folder: Path) -> Iterator[str]:
-    """A Valkey server that keeps nothing, on the core of upstream and clients; its URL."""
+def running_valkey(folder: Path) -> Iterator[tuple[str, int]]:
+    """A Valkey server that keeps nothing, on the core of upstream and clients; its URL and process id."""
     port = _free_port()
     command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
     with (folder / "valkey.log").open("wb") as output:
@@ -129,7 +133,7 @@ def running_valkey(folder: Path) -> Iterator[str]:
     pin(process.pid, OTHER_CORE)
     try:
         _wait_for_port(process, port)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield f"redis://127.0.0.1:{port}/0", process.pid
     finally:
         _end(process)
 

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
@@ -134,8 +134,9 @@ class Suite:
     async def _limits(self, upstream: Upstream) -> None:
         """The same call with five limits: in the process's memory, and in a Valkey on the other core."""
         await self._limited("plain call, five limits in memory", _PLAIN_LIMIT, upstream, {})
-        with running_valkey(self.folder) as url:
-            await self._limited("plain call, five limits in Redis", _REDIS_LIMIT, upstream, {"redis": {"url": url}})
+        with running_valkey(self.folder) as (url, pid):
+            shared = replace(upstream, beside=(pid,))
+            await self._limited("plain call, five limits in Redis", _REDIS_LIMIT, shared, {"redis": {"url": url}})
             self._running.pop().stop()
         self._running.append(self._start_gateway(upstream, tls=False))
 
@@ -171,11 +172,16 @@ class Suite:
         windows: dict[str, list[Window]] = {"nginx": [], "gateway": []}
         for _ in range(self.plan.rounds):
             for name, proxy, into in zip(windows, self._running, (row.nginx, row.gateway), strict=True):
+                await self._rest()
                 window = await one_round(measures.target(proxy, upstream))
                 windows[name].append(window)
                 into.append(window.us_each)
         for name, found in windows.items():
             self._share(f"{row.name}, {name}", found)
+
+    async def _rest(self) -> None:
+        """What one still does when its load has ended, such as to fill its database, is not to slow the next one."""
+        await measures.idle([pid for proxy in self._running for pid in proxy.pids])
 
     def _share(self, what: str, windows: list[Window]) -> None:
         shares = {name: mean(window.shares[name] for window in windows) for name in ("proxy", "driver", "others")}
@@ -191,6 +197,7 @@ class Suite:
         self.results.rows += [p50, p99]
         for _ in range(self.plan.rounds):
             for name, proxy in zip(("direct", "nginx", "gateway"), (None, *self._running), strict=True):
+                await self._rest()
                 found = await measures.latencies_ms(measures.target(proxy, upstream), rate_hz, self.plan.window_s)
                 getattr(p50, name).append(found[0])
                 getattr(p99, name).append(found[1])
