@@ -79,8 +79,9 @@ class Batch:
     def end(self, end: End) -> None:
         part = end.part
         op = [self._place(part.tag, call_field(part.call_id))]
+        rules = self._rules
         for cell, delta, full in zip(part.cells, end.deltas, end.fulls, strict=True):
-            op += (self._rule(cell), delta, full)
+            op += (rules.get(cell) or self._rule(cell), delta, full)
         self._ends.append(op)
 
     def hold(self, part: Part) -> None:

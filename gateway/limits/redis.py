@@ -111,7 +111,8 @@ class RedisLimiter:
         if (decision := self.admit_now(demand)) is not None:
             return decision
         parts = self._cells.parts(demand, by_tag=self._server.is_cluster)
-        self._sweeper.tags.update([part.tag for part in parts])
+        for part in parts:
+            self._sweeper.tags.add(part.tag)
         decision = await self._decide(demand, parts)
         if decision is not None and not decision.admitted and not asks_again:
             decision = await decide_again(demand, decision, lambda: self._decide(demand, parts))

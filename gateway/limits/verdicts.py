@@ -37,11 +37,12 @@ def waits_us(cell: Cell, state: int, amount: int, wall_us: int) -> int:
 
 def admission(cells: Sequence[Cell], amounts: Sequence[int], states: Sequence[int], wall_us: int) -> Decision:
     """`states` after the charge."""
-    exceeded: tuple[Rule, ...] = ()
-    for cell, amount, state in zip(cells, amounts, states, strict=True):
-        if cell.is_shadow and waits_us(cell, state - amount, amount, wall_us):
-            exceeded = (*exceeded, cell.rule)
-    return Decision(True, _standings(cells, states, wall_us), exceeded=exceeded)
+    exceeded = [
+        cell.rule
+        for cell, amount, state in zip(cells, amounts, states, strict=True)
+        if cell.is_shadow and waits_us(cell, state - amount, amount, wall_us)
+    ]
+    return Decision(True, _standings(cells, states, wall_us), exceeded=tuple(exceeded))
 
 
 def refusal(cells: Sequence[Cell], amounts: Sequence[int], states: Sequence[int], first: int, wall_us: int) -> Decision:
@@ -64,6 +65,8 @@ def told(
 
     Given how many parts were `charged`, states are as they were before it.
     """
+    if len(parts) == 1 and not charged and not parts[0].refund:
+        return parts[0].cells, parts[0].amounts, answers[0][1:]
     cells = [cell for part in parts for cell in part.cells]
     amounts = [amount for part in parts for amount in part.amounts]
     found = [state for answer in answers for state in answer[1:]]
@@ -79,4 +82,9 @@ def unspent(kind: int, state: int) -> int:
 
 
 def _standings(cells: Sequence[Cell], states: Sequence[int], wall_us: int) -> tuple[Standing, ...]:
-    return tuple([standing(cell, state, wall_us) for cell, state in zip(cells, states, strict=False)])
+    return tuple(
+        [
+            Standing(cell.rule, cell.remaining(state), state) if cell.kind == RATE else standing(cell, state, wall_us)
+            for cell, state in zip(cells, states, strict=False)
+        ]
+    )
