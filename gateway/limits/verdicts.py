@@ -9,7 +9,7 @@ from gateway.limits.batch import Answer
 from gateway.limits.counters import NEVER_US
 from gateway.limits.gcra import PARALLEL_RETRY_US, wait_us
 from gateway.limits.redis_keys import BUDGET, PARALLEL, RATE, Cell, Part
-from gateway.limits.rules import Decision, Rule, Standing
+from gateway.limits.rules import Decision, Standing
 
 
 def standing(cell: Cell, state: int, wall_us: int) -> Standing:

@@ -55,13 +55,17 @@ _STEP, _FIRST_STEPS = 0.1, 8.0
 class Model:
     """What a model lately did for a team: its tokens a byte of prompt, and a length that few of its answers exceed."""
 
-    __slots__ = ("calls", "output_tokens", "tokens_per_byte")
+    __slots__ = ("calls", "cost_microusd", "output_tokens", "paid", "tokens_per_byte")
 
     def __init__(self) -> None:
         self.calls = 0
         """That it learnt from."""
         self.tokens_per_byte = 1 / BYTES_PER_TOKEN
         self.output_tokens = float(FIRST_OUTPUT_TOKENS)
+        self.paid = 0
+        """Calls whose cost it learnt."""
+        self.cost_microusd = 0.0
+        """What few of its answers cost more than, where tokens do not tell."""
 
     def most_output_tokens(self, max_tokens: int) -> int:
         """What an answer reserves that is bound to `max_tokens`."""
@@ -76,11 +80,20 @@ class Model:
             seen = min(max(usage.input_tokens / prompt_bytes, _LEAST), _MOST)
             weight = _MEMORY * min(1.0, prompt_bytes / _TEACHES_FULLY_BYTES)
             self.tokens_per_byte += weight * (seen - self.tokens_per_byte)
-        # Moves up as often times as far as it moves down where one answer in twenty is longer than it is.
-        step = min(1.0, max(_STEP, _FIRST_STEPS / self.calls))
-        longer = usage.output_tokens > self.output_tokens * answers
-        factor = 1 + step * _QUANTILE if longer else 1 - step * (1 - _QUANTILE)
-        self.output_tokens = min(max(self.output_tokens * factor, 1.0), MAX_LEARNT_OUTPUT_TOKENS)
+        moved = _moved(self.output_tokens, usage.output_tokens / answers, self.calls)
+        self.output_tokens = min(max(moved, 1.0), MAX_LEARNT_OUTPUT_TOKENS)
+
+    def learn_cost(self, cost_microusd: int, answers: int) -> None:
+        """A call with so many answers has cost that."""
+        self.paid += 1
+        each = cost_microusd / answers
+        self.cost_microusd = each if self.paid == 1 else _moved(self.cost_microusd, each, self.paid)
+
+
+def _moved(level: float, seen: float, calls: int) -> float:
+    """A quantile after one more of `calls`: up as often times as far as down where one in twenty is above it."""
+    step = min(1.0, max(_STEP, _FIRST_STEPS / calls))
+    return level * (1 + step * _QUANTILE if seen > level else 1 - step * (1 - _QUANTILE))
 
 
 _UNSEEN = Model()
@@ -112,14 +125,28 @@ class Estimator:
         each = int(known.output_tokens) + 1 if max_tokens is None else known.most_output_tokens(max_tokens)
         return input_tokens, max(0, min(each * answers, MAX_OUTPUT_TOKENS))
 
+    def cost_microusd(self, team_id: str, model: str, answers: int) -> int:
+        """What so many answers should reserve by what such have cost; 0 where that is not known."""
+        return int(self._models.get((team_id, model), _UNSEEN).cost_microusd * answers)
+
     def learn(self, team_id: str, model: str, prompt_bytes: int, usage: Usage, answers: int = 1) -> None:
         """A call took what `usage` says, which upstream has reported; never teach what was itself estimated."""
+        self._used(team_id, model).learn(prompt_bytes, usage, answers)
+
+    def learn_cost(self, team_id: str, model: str, cost_microusd: int, answers: int = 1) -> None:
+        """A call has cost that, by what upstream has reported."""
+        self._used(team_id, model).learn_cost(cost_microusd, answers)
+
+    def _used(self, team_id: str, model: str) -> Model:
+        """That model, from now on the one used last."""
         which = team_id, model
-        known = self._models.pop(which, None) or Model()
-        known.learn(prompt_bytes, usage, answers)
+        known = self._models.pop(which, None)
+        if known is None:
+            known = Model()
         self._models[which] = known
         if len(self._models) > self._max_models:
             del self._models[next(iter(self._models))]
+        return known
 
 
 def prompt_bytes(body: bytes) -> int:

@@ -19,6 +19,7 @@ NEVER_SENT = frozenset(("connect", "pool", "timeout_connect"))
 _UNMETERED = frozenset(("batches",))
 """Routes that make models work and never say how much."""
 
+_NOT_BY_TEXT = frozenset(("audio", "images"))
 _TOO_FEW = 4
 """A cut stream that told of so many times less output than it delivered told it early."""
 
@@ -100,6 +101,8 @@ class Meter:
             if (call.streamed or call.asked is not None) and usage.total_tokens:
                 self._learn(call, usage)
             cost = call.cost_microusd if call.is_costed else self.cost_of(call.model, usage)
+            if cost and call.asked is not None and costs_as_before(call.route):
+                self.estimator.learn_cost(_team_id(call), call.model or "", cost, call.asked.answers)
             return usage, "reported", cost
         route = call.route
         if route is None or call.sent_at is None or call.is_free or call.upstream_error in NEVER_SENT:
@@ -138,6 +141,11 @@ class Meter:
         output_tokens = _delivered(call) if answers_in_text(route) else 0
         usage = structs.replace(usage, output_tokens=output_tokens, total_tokens=usage.input_tokens + output_tokens)
         return usage, "estimated", self.cost_of(call.model, usage)
+
+
+def costs_as_before(route: Route | None) -> bool:
+    """Whether a route's calls are paid by time, or by tokens of which the request tells next to nothing."""
+    return route is not None and route.group in _NOT_BY_TEXT
 
 
 def answers_in_text(route: Route) -> bool:

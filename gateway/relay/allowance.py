@@ -23,7 +23,7 @@ from gateway.limits.waiting import WaitingRoom
 from gateway.metering.cost import estimated_microusd
 from gateway.metering.estimate import prompt_bytes
 from gateway.metering.late import PREFIX
-from gateway.metering.meter import NEVER_SENT, Meter
+from gateway.metering.meter import NEVER_SENT, Meter, costs_as_before
 from gateway.relay.live import ENDPOINT, LiveCall
 from gateway.terms import Quota
 
@@ -111,6 +111,8 @@ class Allowance:
         quota = principal.quota
         price = self.meter.prices.price_of(asked.model) if asked.has_budgets else None
         cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
+        if price is not None and costs_as_before(call.route):
+            cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
         ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
         demand = self.planner.demand(call.id.decode(), quota, ask, time.time())
         if not demand.charges and not demand.endpoint:

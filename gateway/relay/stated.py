@@ -18,4 +18,6 @@ def stated_output(route: Route, seen: Peek) -> tuple[int | None, int]:
             return seen.max_tokens, max(seen.n, seen.best_of) * seen.prompts
         bound, other = seen.max_completion_tokens, seen.max_tokens
         return other if bound is None or (other is not None and other > bound) else bound, seen.n
+    if route.group == "images":
+        return None, seen.n
     return (seen.max_output_tokens, 1) if route.group == "responses" else (0, 1)

@@ -101,9 +101,47 @@ async def test_a_form_counts_against_a_budget_by_the_price_of_the_model_that_it_
     assert upstream.requests[0].body == FORM
 
 
-def edit(secret: str) -> bytes:
+async def test_images_and_sound_are_taken_to_cost_what_they_did_before_each_of_several_for_itself(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES.replace("output: 1", "audio_seconds: 1_000_000_000, output: 1"))
+    json_type = [(b"content-type", b"application/json")]
+    usage = {"input_tokens": 10, "output_tokens": 39_990, "total_tokens": 40_000}
+    drawn = reply(200, json_type, json.dumps({"data": [], "usage": usage}).encode())
+    heard = reply(200, json_type, json.dumps({"text": "Hi", "usage": {"type": "duration", "seconds": 40}}).encode())
+    async with WireUpstream(drawn, heard) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], prices={"file": str(tmp_path / "prices.yaml")}) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            made(admin.post("/teams", {"name": "engines"}))
+            draws, hears = (
+                made(admin.post("/keys", {"team": "engines", "name": name, "budgets": {"total_microusd": limit}}))[
+                    "secret"
+                ]
+                for name, limit in (("ada", 150_000), ("bob", 70_000))
+            )
+            admin.close()
+            assert (await ask(gateway.port, image(draws, 1))).status == 200
+            assert (await ask(gateway.port, edit(hears, "/v1/audio/transcriptions"))).status == 200
+            records = await gateway.recorded(2)
+            refused = [
+                await ask(gateway.port, image(draws, 3)),
+                await ask(gateway.port, edit(hears, "/v1/audio/transcriptions")),
+            ]
+            served = await ask(gateway.port, image(draws, 2))
+    assert [each.cost_microusd for each in records] == [40_000, 40_000]
+    assert [(each.status, each.error["code"]) for each in refused] == [(429, "insufficient_quota")] * 2
+    assert (served.status, len(upstream.requests)) == (200, 3)
+
+
+def image(secret: str, n: int) -> bytes:
+    headers = [("Authorization", f"Bearer {secret}"), ("Content-Type", "application/json")]
+    body = {"model": "m", "prompt": "A cat", "n": n}
+    return request("POST", "/v1/images/generations", json.dumps(body).encode(), headers)
+
+
+def edit(secret: str, path: str = "/v1/images/edits") -> bytes:
     headers = [("Authorization", f"Bearer {secret}"), ("Content-Type", "multipart/form-data; boundary=limit")]
-    return request("POST", "/v1/images/edits", FORM, headers)
+    return request("POST", path, FORM, headers)
 
 
 FORM = (

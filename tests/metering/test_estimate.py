@@ -74,6 +74,18 @@ def test_several_answers_reserve_and_teach_each_for_itself(stated: int | None) -
     assert four.estimate(T, M, 4_000, 10**15, 128)[1] <= MAX_OUTPUT_TOKENS
 
 
+def test_what_tokens_do_not_tell_costs_each_answer_as_nearly_all_did_before() -> None:
+    estimator = Estimator()
+    assert estimator.cost_microusd(T, M, 3) == 0
+    estimator.learn_cost(T, M, 80_000, 2)
+    assert [estimator.cost_microusd(T, M, answers) for answers in (1, 3)] == [40_000, 120_000]
+    assert estimator.cost_microusd("team_2", M, 1) == 0
+    chance = random.Random(7)
+    for _ in range(3_000):
+        estimator.learn_cost(T, M, chance.randrange(100_000))
+    assert 85_000 < estimator.cost_microusd(T, M, 1) < 110_000
+
+
 def test_a_huge_body_reserves_no_more_than_any_model_takes() -> None:
     assert Estimator().estimate(T, M, 10**9, 1) == (MAX_INPUT_TOKENS, 1)
 

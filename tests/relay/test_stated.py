@@ -32,7 +32,8 @@ def route(pattern: str) -> Route:
         ("completions", {"best_of": 10**9, "prompt": ["a"] * 3_000}, (None, MOST_ANSWERS * 3_000)),
         ("chat/completions", {"max_tokens": 5, "n": 10_000}, (5, 10_000)),
         ("embeddings", {"max_tokens": 3, "n": 2}, (0, 1)),
-        ("images/generations", {"n": 4, "prompt": "A cat"}, (0, 1)),
+        ("images/generations", {"n": 4, "prompt": "A cat"}, (None, 4)),
+        ("audio/speech", {"n": 4, "input": "A cat"}, (0, 1)),
     ],
 )
 def test_only_what_the_route_reads_says_how_long_an_answer_may_be(
