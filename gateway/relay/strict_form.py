@@ -1,6 +1,7 @@
 """The model that a form names (RFC 7578), where policy depends on it: of forms that every server reads alike.
 
-Pure: takes a whole form as OpenAI's SDKs, browsers and curl write it, down to the byte, and refuses every other.
+Pure: takes a whole form as OpenAI's SDKs (for .NET too), browsers and curl write it, down to the byte, and refuses
+every other.
 Parsers differ on nearly all that RFC 7578 and its ancestors leave open, and whoever writes the form would choose what
 this one sees. Refuses to know what the fields mean, but for `model`.
 """
@@ -17,12 +18,13 @@ _LONGEST_HEAD = 8 * 1024
 _LONGEST_MODEL = 256
 """Characters."""
 
-_CONTENT_TYPE = re.compile(rb'multipart/form-data; ?boundary=("?)([0-9A-Za-z+_.-]{1,70})\1')
-"""No other parameter: a `charset` would be that of the names. Of what RFC 2046 allows, what needs no quotes."""
+_CONTENT_TYPE = re.compile(rb'multipart/form-data; ?boundary=(?:([0-9A-Za-z+_.-]{1,70})|"([0-9A-Za-z+_.=-]{1,70})")')
+"""No other parameter: a `charset` would be that of the names. Of what RFC 2046 allows, the plain; `=` within quotes."""
 _FIELD = re.compile(rb"([A-Za-z-]+): ?([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)")
 _FIELDS = frozenset((b"content-disposition", b"content-type", b"content-length", b"content-transfer-encoding"))
 _DISPOSITION = re.compile(
-    rb'form-data; name="([0-9A-Za-z_.\[\]-]{1,100})"(?:; filename="([^"\\]*)")?'
+    rb'form-data; name=(?:"([0-9A-Za-z_.\[\]-]{1,100})"|([0-9A-Za-z_.-]{1,100}))'
+    rb'(?:; filename=(?:"([^"\\]*)"|([0-9A-Za-z+_.-]+)))?'
     rb"(; filename\*=[Uu][Tt][Ff]-8'[A-Za-z-]*'[0-9A-Za-z!#$&+.^_`|~%-]+)?"
 )
 _LURE = re.compile(rb"name\*?[ \t]*=|^[ \t]*model[ \t]*$", re.IGNORECASE)
@@ -69,7 +71,7 @@ def _boundary(content_type: bytes) -> bytes:
     found = _CONTENT_TYPE.fullmatch(content_type)
     if found is None:
         raise _odd("its Content-Type is not just `multipart/form-data; boundary=` with a boundary of plain characters")
-    return found[2]
+    return bytes(found[1] or found[2])
 
 
 def _parts(body: bytes, delimiter: bytes) -> Iterator[_Part]:
@@ -98,10 +100,11 @@ def _part(head: bytes, start: int, end: int) -> _Part:
     disposition = _DISPOSITION.fullmatch(fields.pop(b"content-disposition", b""))
     if disposition is None:
         raise _odd(
-            'a field does not have just `Content-Disposition: form-data; name="..."`, with a plain name in quotes, and '
-            'with `; filename="..."` without backslashes if it is a file'
+            'a field does not have just `Content-Disposition: form-data; name="..."`, with a plain name, and with '
+            '`; filename="..."` without backslashes if it is a file'
         )
-    name, file, long_file = disposition.groups()
+    quoted, bare, quoted_file, bare_file, long_file = disposition.groups()
+    name, file = quoted or bare, bare_file if quoted_file is None else quoted_file
     if (name != b"model" and _resembles_model(name)) or name.lower() == b"_charset_" or _LURE.search(file or b""):
         raise _odd("a field or a file has a name that some servers may take for that of the model")
     if fields.get(b"content-type", b"").lower().startswith(_NESTED):

@@ -75,6 +75,7 @@ CONTENT_TYPES = [
     b"Multipart/Form-Data; boundary=limit",
     b"multipart/mixed; boundary=limit",
     b"multipart/form-data; boundary=limit\xff",
+    b"multipart/form-data; boundary=limit=",
 ]
 
 
@@ -86,6 +87,20 @@ def test_a_content_type_in_which_the_boundary_may_be_read_differently_is_refused
 
 def test_a_boundary_may_stand_in_quotes() -> None:
     assert read_form(b'multipart/form-data; boundary="limit"', MODEL + END).model == "whisper"
+
+
+def by_dotnet(boundary: bytes) -> tuple[bytes, bytes]:
+    """A form as OpenAI's SDK for .NET writes it: its MultipartFormDataContent quotes nothing but the boundary."""
+    head = "Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name="
+    file = raw("Content-Disposition: form-data; name=file; filename=a.mp3; filename*=utf-8''a.mp3", SOUND)
+    fields = file + raw(head + "model", b"whisper") + raw(head + '"timestamp_granularities[]"', b"word")
+    body = (fields + END).replace(b"--limit", b"--" + boundary)
+    return b'multipart/form-data; boundary="%b"' % boundary, body
+
+
+@pytest.mark.parametrize("boundary", [b"limit", 35 * b"9=", b"=", b"==-"])
+def test_names_and_a_boundary_as_net_writes_them_are_read(boundary: bytes) -> None:
+    assert read_form(*by_dotnet(boundary)).model == "whisper"
 
 
 ODD: dict[str, bytes] = {
@@ -137,7 +152,15 @@ ODD: dict[str, bytes] = {
     "without a head": MODEL + b"--limit\r\n\r\nother\r\n" + END,
     "an empty head": MODEL + b"--limit\r\n\r\n\r\nother\r\n" + END,
     "twice": raw('Content-Disposition: form-data; name="x"\r\nContent-Disposition: form-data; name="model"') + END,
-    "no quotes": raw("Content-Disposition: form-data; name=model", b"whisper") + END,
+    "no quotes, twice": MODEL + raw("Content-Disposition: form-data; name=model", b"other") + END,
+    "no quotes and capitals": MODEL + raw("Content-Disposition: form-data; name=Model", b"other") + END,
+    "no quotes and brackets": MODEL + raw("Content-Disposition: form-data; name=model[]", b"other") + END,
+    "no quotes and a file": raw("Content-Disposition: form-data; name=model; filename=a", b"whisper") + END,
+    "no quotes and a file of that name": MODEL + raw("Content-Disposition: form-data; name=x; filename=model") + END,
+    "no quotes and a space": MODEL + raw("Content-Disposition: form-data; name=a file") + END,
+    "half a name in quotes": raw('Content-Disposition: form-data; name=mod"el"', b"whisper") + END,
+    "no quote at the beginning": raw('Content-Disposition: form-data; name=model"', b"whisper") + END,
+    "half a file's name in quotes": MODEL + raw('Content-Disposition: form-data; name=x; filename=a"b"') + END,
     "single quotes": raw("Content-Disposition: form-data; name='model'", b"whisper") + END,
     "no quote at the end": raw('Content-Disposition: form-data; name="model', b"whisper") + END,
     "two names": raw('Content-Disposition: form-data; name="model"; name="x"', b"whisper") + END,

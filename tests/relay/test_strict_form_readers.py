@@ -19,7 +19,7 @@ from urllib3 import encode_multipart_formdata
 from gateway.errors import BadRequest
 from gateway.relay.form import FormModel
 from gateway.relay.strict_form import read_form
-from tests.relay.test_strict_form import CONTENT_TYPES, END, FILE, MODEL, TEXT, TYPE, part
+from tests.relay.test_strict_form import CONTENT_TYPES, END, FILE, MODEL, TEXT, TYPE, by_dotnet, part, raw
 
 URL = "http://gateway.invalid/"
 
@@ -95,6 +95,7 @@ TOKENS = [
         b"\xc2\x85",
         b"\xff",
         b"name=",
+        b"name=model",
         b'name="model"',
         b"name*=utf-8''model",
     ),
@@ -115,15 +116,17 @@ TOKENS = [
 ]
 SMALL = part("file", b"x", "; filename=\"a.wav\"; filename*=UTF-8''a.wav\r\nContent-Type: audio/wav")
 TYPED = part("n", b"2", "\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 1")
-OTHERS = [FILE, TEXT, SMALL, TYPED]
-TRAPS = [MODEL, END, part("model", b"other"), part("Model", b"other"), part("model[]", b"other")]
+BARE = raw("Content-Disposition: form-data; name=file; filename=a.mp3; filename*=utf-8''a.mp3")
+BARE_MODEL = raw("Content-Disposition: form-data; name=model", b"other")
+OTHERS = [FILE, TEXT, SMALL, TYPED, BARE]
+TRAPS = [MODEL, END, BARE_MODEL, part("model", b"other"), part("Model", b"other"), part("model[]", b"other")]
 TYPES = [TYPE, b'multipart/form-data; boundary="limit"']
 
 
 @st.composite
 def forms(draw: st.DrawFn) -> bytes:
     """Plain forms and nearly plain ones, with up to two pieces cut out, put in, or put in place of others."""
-    parts = [*draw(st.lists(st.sampled_from(OTHERS), max_size=2)), MODEL]
+    parts = [*draw(st.lists(st.sampled_from(OTHERS), max_size=2)), draw(st.sampled_from([MODEL, BARE_MODEL]))]
     if draw(st.booleans()):
         parts.append(draw(st.sampled_from(TRAPS)))
     body = b"".join(draw(st.permutations(parts))) + END
@@ -176,6 +179,8 @@ def by_python_multipart(content_type: bytes, body: bytes) -> list[str]:
 @given(content_type=st.sampled_from([*TYPES, *TYPES, *CONTENT_TYPES]) | st.just(TYPE), body=forms())
 @example(TYPE, FILE + MODEL + END)
 @example(TYPES[1], MODEL + END[:-2])
+@example(*by_dotnet(b"limit"))
+@example(*by_dotnet(35 * b"9="))
 def test_whoever_reads_a_form_that_is_taken_reads_the_same_model(content_type: bytes, body: bytes) -> None:
     model = accepted(content_type, body)
     if model is None:
