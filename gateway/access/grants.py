@@ -52,13 +52,20 @@ def check_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> None:
 
     The route that lists models may be refused to the same key, so that the message is all that it has.
     """
-    if not allows_model(grants, names):
-        model = f"the model {names[0][:_LONGEST_SHOWN]!r}" if names else "a model that the gateway cannot read"
-        raise ModelNotAllowed(
-            f"This API key may not use {model}. It may use {_allowed_models(grants)}; ask whoever runs this gateway for"
-            " others.",
-            param="model",
+    if allows_model(grants, names):
+        return
+    allowed = _allowed_models(grants)
+    if names:
+        message = (
+            f"This API key may not use the model {names[0][:_LONGEST_SHOWN]!r}. It may use {allowed}; ask whoever runs "
+            "this gateway for others."
         )
+    else:
+        message = (
+            f"This API key may use {allowed}, and this request names no model that the gateway can read. Name one in "
+            "`model`. What may use any model, such as a batch, takes a key that may: ask whoever runs this gateway."
+        )
+    raise ModelNotAllowed(message, param="model")
 
 
 def check_route(grants: tuple[Grants, ...], group: str) -> None:

@@ -63,7 +63,9 @@ def check_brings_secrets(authority: Authority) -> None:
 def require_team_admin(authority: Authority) -> None:
     """Raises `Forbidden` unless the actor runs a team or the gateway."""
     if authority.role not in ("team_admin", "admin"):
-        raise Forbidden("A key with the role member sees and rotates itself alone. Ask an admin of your team.")
+        raise Forbidden(
+            "A key with the role member sees and rotates itself alone (/admin/v1/me). Ask an admin of your team."
+        )
 
 
 def check_sees_team(authority: Authority, team_id: str) -> None:

@@ -95,7 +95,9 @@ class Which:
             raise Refused("This key is a member's, and sees its own calls alone. Leave out --team and --key-of.")
         # An id is looked up too: of a team that is not there, nothing used is no answer.
         team = None if self.team is None else await desk.api.get(f"/teams/{await team_named(desk.api, self.team)}")
-        key = None if self.key is None else await desk.api.get(f"/keys/{await key_named(desk.api, self.key)}")
+        key = (
+            None if self.key is None else await desk.api.get(f"/keys/{await key_named(desk.api, self.key, ended=True)}")
+        )
         return {
             "team_ids": None if team is None else (team["id"],),
             "key_ids": None if key is None else (key["id"],),

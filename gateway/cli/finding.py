@@ -9,6 +9,8 @@ from typing import Any
 from gateway.cli.api import Api, Refused
 from gateway.cli.printing import program
 
+_FORBIDDEN = 403
+
 
 async def team_named(api: Api, text: str) -> str:
     """The id of the team with this id or name. Raises `Refused`."""
@@ -20,22 +22,42 @@ async def team_named(api: Api, text: str) -> str:
     return str(found[0]["id"])
 
 
-async def key_named(api: Api, text: str) -> str:
-    """The id of the key with this id, name or `team/name`; of revoked ones, none. Raises `Refused`."""
+async def key_named(api: Api, text: str, *, ended: bool = False) -> str:
+    """The id of the key with this id, name or `team/name`. Raises `Refused`.
+
+    Of revoked ones only where `ended` ones will do too and none that lives is called so: the one revoked last.
+    """
     if _is_id("key", text):
         return text
-    found = [key for key in await _keys_like(api, text) if key["state"] != "revoked"]
+    named = await _keys_named(api, text)
+    found = [key for key in named if key["state"] != "revoked"]
     if len(found) == 1:
         return str(found[0]["id"])
     if not found:
-        raise Refused(f"There is no key {text} {api.place}. See {program()} keys list.")
-    named = ", ".join(f"{key['team']}/{key['name']}" for key in found)
-    raise Refused(f"Several keys are called {text}: {named}. Say which, with its team or by its id.")
+        if not named:
+            raise Refused(f"There is no key {text} {api.place}. See {program()} keys list.")
+        last = max(named, key=lambda key: (key["updated_at"], key["created_at"]))
+        if ended:
+            return str(last["id"])
+        raise Refused(f"The key {text} was revoked, for good. See {program()} keys show {last['id']}.")
+    choices = ", ".join(f"{key['team']}/{key['name']}" for key in found)
+    raise Refused(f"Several keys are called {text}: {choices}. Say which, with its team or by its id.")
 
 
 def _is_id(kind: str, text: str) -> bool:
     # A name may begin as an id does.
     return re.fullmatch(rf"{kind}_[0-9A-Za-z]{{20}}", text) is not None
+
+
+async def _keys_named(api: Api, text: str) -> list[dict[str, Any]]:
+    """Revoked ones too. A member's key is asked for itself: it may not list any."""
+    try:
+        return await _keys_like(api, text)
+    except Refused as refusal:
+        own = None if refusal.status != _FORBIDDEN else (await api.get("/me"))["key"]
+        if own is None or text not in (own["name"], f"{own['team']}/{own['name']}"):
+            raise
+        return [own]
 
 
 async def _keys_like(api: Api, text: str) -> list[dict[str, Any]]:

@@ -126,8 +126,8 @@ async def list_keys(
 @commands.command("show")
 @administers
 async def show(desk: Desk, key: KeyArgument) -> None:
-    """Show one key, without its secret."""
-    _show(desk, await desk.api.get(f"/keys/{await key_named(desk.api, key)}"))
+    """Show one key, without its secret; also one that was revoked."""
+    _show(desk, await desk.api.get(f"/keys/{await key_named(desk.api, key, ended=True)}"))
 
 
 @commands.command("update")

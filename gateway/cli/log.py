@@ -42,7 +42,7 @@ async def audit(
     entries = await desk.api.listed(
         "/audit",
         limit,
-        object_id=None if filters.key is None else await key_named(desk.api, filters.key),
+        object_id=None if filters.key is None else await key_named(desk.api, filters.key, ended=True),
         team=filters.team,
         actor=filters.actor,
         action=filters.action,

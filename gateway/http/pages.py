@@ -113,7 +113,8 @@ def _own_words(status: int, request: Request) -> GatewayError:
         )
         return UnknownRoute(f"Invalid URL {where}. {cure}")
     if status == 404:
-        return UnknownRoute(f"Invalid URL {where}. The API is below /v1, its description at /docs.")
+        cure = "Check the path, and the base URL of your client: it ends in /v1. The description is at /docs."
+        return UnknownRoute(f"Invalid URL {where}. {cure}")
     if status == 405:
         takes = _methods(request)
         return MethodNotAllowed(f"Not allowed {where}. This path takes {' and '.join(takes)}: see /docs.")

@@ -141,7 +141,8 @@ def _budget_message(rule: Rule, decision: Decision, demand: Demand | None) -> st
         # Rounded apart, so that what is left never reads like enough.
         said = (
             f"{_rounded(left, ROUND_FLOOR)} is left of {budget}, calls under way included, and this call was estimated"
-            f" to need up to {_rounded(needed, ROUND_CEILING)}. A lower max_tokens or n makes that less."
+            f" to need up to {_rounded(needed, ROUND_CEILING)}. Fewer answers (n) or shorter ones (max_tokens,"
+            " max_output_tokens) make that less."
         )
     else:
         said = f"T{budget[1:]} is spent, calls under way included."

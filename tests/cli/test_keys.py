@@ -148,6 +148,26 @@ def test_a_key_is_found_by_its_name_where_that_names_one(run: Run) -> None:
     assert answer(run("keys", "show", "ada", "--json"))["team"] == "engines"
 
 
+def test_a_revoked_key_is_still_found_by_its_name_to_look_at_it_and_the_one_revoked_last_first(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    ids = []
+    for _ in range(2):
+        ids.append(answer(run("keys", "create", "--team", "engines", "--name", "ada", "--json"))["id"])
+        done(run("keys", "revoke", "engines/ada"))
+        with contextlib.closing(sqlite3.connect("data/gateway.db")) as database, database:
+            database.execute("UPDATE keys SET updated_at = updated_at - 9 WHERE id = ?", (ids[0],))
+    shown = answer(run("keys", "show", "ada", "--json"))
+    assert (shown["id"], shown["state"]) == (ids[1], "revoked")
+    assert {entry["object_id"] for entry in answer(run("audit", "--key-of", "engines/ada", "--json"))} == {ids[1]}
+    assert done(run("usage", "--key-of", "ada"))
+    for words in (("rotate",), ("enable",), ("update", "--role", "admin")):
+        refused = run("keys", words[0], "ada", *words[1:])
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == f"The key ada was revoked, for good. See gmi-gateway keys show {ids[1]}.\n"
+    third = answer(run("keys", "create", "--team", "engines", "--name", "ada", "--json"))
+    assert answer(run("keys", "show", "ada", "--json"))["id"] == third["id"]
+
+
 def test_no_key_is_taken_for_another_teams_by_its_name(run: Run) -> None:
     for team in ("eng", "mal", "a/b"):
         done(run("teams", "create", "--name", team))
@@ -327,6 +347,23 @@ def test_a_team_admin_uses_the_same_commands_within_the_team(server: AdminServer
     assert result.exit_code == 1
     assert "Nobody hands out more than they have" in result.stderr
     assert "engines/lead" in done(call("audit", **own))
+
+
+def test_a_member_sees_and_rotates_their_own_key_by_its_name_and_no_other(server: AdminServer) -> None:
+    admin = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": server.secret}
+    done(call("teams", "create", "--name", "engines", **admin))
+    eve, ada = (
+        answer(call("keys", "create", "--team", "engines", "--name", name, "--json", **admin))
+        for name in ("eve", "ada")
+    )
+    own = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": eve["secret"]}
+    assert answer(call("keys", "show", "engines/eve", "--json", **own))["id"] == eve["id"]
+    for name in ("ada", "engines/ada", ada["id"]):
+        assert call("keys", "show", name, **own).exit_code == 1
+    own["GATEWAY_ADMIN_KEY"] = answer(call("keys", "rotate", "eve", "--json", **own))["secret"]
+    assert answer(call("keys", "show", eve["id"], "--json", **own))["state"] == "active"
+    refused = call("keys", "disable", "eve", **own)
+    assert (refused.exit_code, refused.stdout) == (1, "")
 
 
 def test_a_key_that_is_not_taken_is_told_with_the_cure(server: AdminServer) -> None:

@@ -42,7 +42,8 @@ async def test_a_call_too_large_for_what_is_left_is_told_so_and_a_smaller_one_is
     assert refused.header("x-should-retry") == "false"
     assert error["message"] == (
         "$0.0005 is left of this key's budget of $0.0005, calls under way included, and this call was estimated to need"
-        " up to $0.0021. A lower max_tokens or n makes that less. Ask whoever runs this gateway for more."
+        " up to $0.0021. Fewer answers (n) or shorter ones (max_tokens,"
+        " max_output_tokens) make that less. Ask whoever runs this gateway for more."
     )
 
 

@@ -107,7 +107,7 @@ def test_a_call_that_is_too_large_for_what_is_left_of_a_budget_is_told_both_amou
     error = refusal(decision, asking(BUDGET, 12_505_001))
     assert error.message == (
         "$12.50 is left of this key's budget of $5.00 a day, calls under way included, and this call was estimated to"
-        " need up to $12.51. A lower max_tokens or n makes that less. "
+        " need up to $12.51. Fewer answers (n) or shorter ones (max_tokens, max_output_tokens) make that less. "
         "It starts anew at 2026-11-23T00:00:00Z; ask whoever runs this gateway for more."
     )
     assert (error.type, error.code) == ("insufficient_quota", "insufficient_quota")
