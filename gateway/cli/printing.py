@@ -243,13 +243,6 @@ def money(microusd: int) -> str:
     return dollars(int(amount.quantize(Decimal(1).scaleb(last)) * 1_000_000))
 
 
-def grants_of(record: Record) -> list[tuple[str, str]]:
-    """What may be used, a line for each kind."""
-    return [
-        (name, "any" if given is None else ", ".join(given) or "nothing") for name, given in record["grants"].items()
-    ]
-
-
 def limits(given: Record) -> str:
     """How much in a time: `60 requests/min, 4 at one time`."""
     return ", ".join(f"{value:,} {_LIMITS[name]}" for name, value in given.items() if value is not None)
@@ -268,9 +261,11 @@ def tags(given: Record) -> str:
 def terms_of(record: Record) -> list[tuple[str, str]]:
     """All terms, a line for each kind."""
     # Those of its team bind a key too, and are not in its record.
-    none = "none of its own" if record["object"] == "key" else "none"
+    is_key = record["object"] == "key"
+    every, none = ("any of its team's", "none of its own") if is_key else ("any", "none")
+    grants = record["grants"].items()
     return [
-        *grants_of(record),
+        *((name, every if given is None else ", ".join(given) or "nothing") for name, given in grants),
         ("limits", limits(record["limits"]) or none),
         ("budgets", budgets(record["budgets"]) or none),
         ("tags", tags(record["tags"])),

@@ -48,6 +48,7 @@ def test_a_key_without_limits_is_not_said_to_have_none_where_its_team_may(run: R
     done(run("keys", "create", "--team", "engines", "--name", "ada"))
     shown = plain(done(run("keys", "show", "ada")))
     assert "limits none of its own budgets none of its own" in shown
+    assert "models any of its team's routes any of its team's networks any of its team's" in shown
     assert "limits 60 requests/min budgets none made" in plain(done(run("teams", "show", "engines")))
 
 
