@@ -144,8 +144,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def watch(self, on_leave: Callable[[], None]) -> None:
         """Call `on_leave` when this connection is lost; reading goes on, since that is how a loss is noticed."""
         self._on_leave = on_leave
-        if len(self.pipeline) < _MOST_PIPELINED:
-            self.flow.resume_reading()
+        self._read_on()
 
     def unwatch(self, on_leave: Callable[[], None]) -> None:
         """Forget `on_leave`, unless a later request has put its own in place."""
@@ -324,6 +323,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if not self.cycle.response_complete:
             self.cycle.more_body = False
             self.cycle.set()
+            if self.cycle is self._running:
+                self._read_on()  # its last piece may have been more than is held unread
+
+    def _read_on(self) -> None:
+        """Take more off the network, unless much waits: that is how a loss is noticed."""
+        if len(self.pipeline) < _MOST_PIPELINED:
+            self.flow.resume_reading()
 
     def _is_head_too_large(self) -> bool:
         if self._head_bytes <= self._limits.max_head_bytes and self._starts_in_head:
@@ -385,8 +391,7 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self._idle_since_s = self.loop.time()
             self._is_spared = self._is_ending
-        if len(self.pipeline) < _MOST_PIPELINED:
-            self.flow.resume_reading()
+        self._read_on()
 
     def _tick(self) -> None:
         """One timer for all limits, which looks at the clock when it fires: a request need not set any."""

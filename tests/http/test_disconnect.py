@@ -81,6 +81,18 @@ async def test_while_the_client_sends_an_upload(transport: str, leave: Callable[
 
 
 @HOW
+@pytest.mark.parametrize("kilobytes", [100, 300, 400, 1500])
+async def test_after_a_long_request_before_upstream_has_answered(
+    transport: str, leave: Callable[[Client], None], kilobytes: int
+) -> None:
+    async with leaving(transport, [Stall()]) as (upstream, gateway, client):
+        client.send(post(CHAT, {"padding": "x" * kilobytes * 1000}))
+        await upstream.received(1)
+        leave(client)
+        assert (await assert_left(upstream, gateway)).status == 0
+
+
+@HOW
 async def test_before_upstream_has_answered(transport: str, leave: Callable[[Client], None]) -> None:
     async with leaving(transport, [Stall()]) as (upstream, gateway, client):
         client.send(post(CHAT, {"stream": True}))
