@@ -2,7 +2,6 @@
 
 import json
 import random
-import timeit
 
 import pytest
 from hypothesis import given
@@ -20,6 +19,7 @@ from gateway.metering.estimate import (
     Estimator,
     prompt_bytes,
 )
+from tests.support.yardsticks import times_a_count, times_as_long
 
 T, M = "team_1", "openai/gpt-5.2"
 
@@ -158,15 +158,14 @@ def test_what_one_team_teaches_no_other_team_is_estimated_by() -> None:
     assert estimator.estimate(T, M, 4_000, None)[1] > 30_000
 
 
-def test_it_costs_a_microsecond_a_call_at_most() -> None:
+def test_it_costs_a_call_next_to_nothing() -> None:
     estimator, usage = Estimator(), used(1_000)
     estimator.learn(T, M, 4_000, usage)
-    count = 10_000
-    asked = min(timeit.repeat(lambda: estimator.estimate(T, M, 4_000, None), number=count)) / count
-    taught = min(timeit.repeat(lambda: estimator.learn(T, M, 4_000, usage), number=count)) / count
-    print(f"estimate {asked * 1e6:.2f} us, learn {taught * 1e6:.2f} us")
-    assert asked < 1e-6
-    assert taught < 3e-6
+    assert times_a_count(lambda: estimator.estimate(T, M, 4_000, None)) < 20
+    assert times_a_count(lambda: estimator.learn(T, M, 4_000, usage)) < 50
+
+
+ONE_FOR_ONE = bytes(range(256))
 
 
 def body(*parts: object) -> bytes:
@@ -237,9 +236,9 @@ def test_no_body_counts_for_less_than_nothing(pieces: list[bytes]) -> None:
     assert 0 < prompt_bytes(whole) <= len(whole)
 
 
-def test_a_body_of_ten_megabytes_is_looked_through_in_a_few_milliseconds() -> None:
+def test_a_body_of_ten_megabytes_is_looked_through_a_few_times_at_most() -> None:
     whole = body({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'QUJD' * 2_500_000}"}})
-    assert min(timeit.repeat(lambda: prompt_bytes(whole), number=1)) < 0.02
+    assert times_as_long(lambda: prompt_bytes(whole), lambda: whole.translate(ONE_FOR_ONE)) < 6
 
 
 @pytest.mark.parametrize(
@@ -247,4 +246,4 @@ def test_a_body_of_ten_megabytes_is_looked_through_in_a_few_milliseconds() -> No
 )
 def test_no_body_of_ten_megabytes_keeps_the_loop_busy(piece: bytes) -> None:
     whole = b'{"text":"' + piece * (10_000_000 // len(piece)) + b'"}'
-    assert min(timeit.repeat(lambda: prompt_bytes(whole), number=1)) < 0.1
+    assert times_as_long(lambda: prompt_bytes(whole), lambda: whole.translate(ONE_FOR_ONE)) < 10
