@@ -27,6 +27,8 @@ _DISPOSITION = re.compile(
     rb'(?:; filename=(?:"([^"\\]*)"|([0-9A-Za-z+_.-]+)))?'
     rb"(; filename\*=[Uu][Tt][Ff]-8'[A-Za-z-]*'[0-9A-Za-z!#$&+.^_`|~%-]+)?"
 )
+_ENDS = (b"--", b"--\r\n", b"--\r\n\r\n")
+"""The last as OpenAI's SDK for Node wrote it before its version 5. An empty line has nothing in it to differ on."""
 _LURE = re.compile(rb"name\*?[ \t]*=|^[ \t]*model[ \t]*$", re.IGNORECASE)
 """In the name of a file: a parameter to whoever does not heed quotes, `name="model"` to whoever looks for just that."""
 _SEPARATOR = re.compile(rb"[\[\].]+")
@@ -80,7 +82,7 @@ def _parts(body: bytes, delimiter: bytes) -> Iterator[_Part]:
         raise _odd("it does not begin with its boundary")
     at = len(delimiter)
     for _ in range(_MOST_PARTS + 1):
-        if body[at : at + 5] in (b"--", b"--\r\n"):
+        if body[at : at + 7] in _ENDS:
             return
         end = body.find(delimiter, at)
         if body[at : at + 2] != b"\r\n" or end < 0 or body[end - 2 : end] != b"\r\n":

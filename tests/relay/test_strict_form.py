@@ -29,6 +29,7 @@ TEXT = part("prompt", b"Na\xc3\xafve names")
     [
         MODEL + END,
         MODEL + END[:-2],
+        MODEL + END + b"\r\n",
         FILE + TEXT + MODEL + END,
         MODEL
         + part("timestamp_granularities[]", b"word")
@@ -101,6 +102,17 @@ def by_dotnet(boundary: bytes) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize("boundary", [b"limit", 35 * b"9=", b"=", b"==-"])
 def test_names_and_a_boundary_as_net_writes_them_are_read(boundary: bytes) -> None:
     assert read_form(*by_dotnet(boundary)).model == "whisper"
+
+
+def by_node_4(boundary: bytes) -> tuple[bytes, bytes]:
+    """A form as OpenAI's SDK for Node wrote it before its version 5, and `got` does: an empty line is after its end."""
+    file = raw('Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav', SOUND)
+    body = (MODEL + file + END + b"\r\n").replace(b"--limit", b"--" + boundary)
+    return b"multipart/form-data; boundary=" + boundary, body
+
+
+def test_a_form_may_end_in_an_empty_line_as_older_sdks_for_node_write_it() -> None:
+    assert read_form(*by_node_4(b"form-data-boundary-uvzb9n2aw0pzmedb")).model == "whisper"
 
 
 ODD: dict[str, bytes] = {
@@ -205,7 +217,10 @@ ODD: dict[str, bytes] = {
     "a preamble": b"\r\n" + MODEL + END,
     "words before": b"hello\r\n" + MODEL + END,
     "words after": MODEL + END + b"x",
-    "an empty line after": MODEL + END + b"\r\n",
+    "two empty lines after": MODEL + END + b"\r\n\r\n",
+    "a bare LF after": MODEL + END + b"\n",
+    "a bare CR after": MODEL + END + b"\r",
+    "words after an empty line": MODEL + END + b"\r\nx",
     "a part after the end": MODEL + END + part("model", b"other") + END,
     "bare LF": (MODEL + END).replace(b"\r\n", b"\n"),
     "bare LF before a delimiter": part("file", b'a\n--limit\nContent-Disposition: form-data; name="model"')

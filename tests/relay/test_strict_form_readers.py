@@ -19,7 +19,7 @@ from urllib3 import encode_multipart_formdata
 from gateway.errors import BadRequest
 from gateway.relay.form import FormModel
 from gateway.relay.strict_form import read_form
-from tests.relay.test_strict_form import CONTENT_TYPES, END, FILE, MODEL, TEXT, TYPE, by_dotnet, part, raw
+from tests.relay.test_strict_form import CONTENT_TYPES, END, FILE, MODEL, TEXT, TYPE, by_dotnet, by_node_4, part, raw
 
 URL = "http://gateway.invalid/"
 
@@ -129,7 +129,7 @@ def forms(draw: st.DrawFn) -> bytes:
     parts = [*draw(st.lists(st.sampled_from(OTHERS), max_size=2)), draw(st.sampled_from([MODEL, BARE_MODEL]))]
     if draw(st.booleans()):
         parts.append(draw(st.sampled_from(TRAPS)))
-    body = b"".join(draw(st.permutations(parts))) + END
+    body = b"".join(draw(st.permutations(parts))) + draw(st.sampled_from([END, END + b"\r\n"]))
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(body)))
         size = draw(st.sampled_from([0, 0, 1, 2, 8]))
@@ -181,6 +181,8 @@ def by_python_multipart(content_type: bytes, body: bytes) -> list[str]:
 @example(TYPES[1], MODEL + END[:-2])
 @example(*by_dotnet(b"limit"))
 @example(*by_dotnet(35 * b"9="))
+@example(*by_node_4(b"limit"))
+@example(TYPE, MODEL + END + b"\r\n")
 def test_whoever_reads_a_form_that_is_taken_reads_the_same_model(content_type: bytes, body: bytes) -> None:
     model = accepted(content_type, body)
     if model is None:
