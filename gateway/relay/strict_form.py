@@ -29,8 +29,9 @@ _DISPOSITION = re.compile(
 )
 _ENDS = (b"--", b"--\r\n", b"--\r\n\r\n")
 """The last as OpenAI's SDK for Node wrote it before its version 5. An empty line has nothing in it to differ on."""
-_LURE = re.compile(rb"name\*?[ \t]*=|^[ \t]*model[ \t]*$", re.IGNORECASE)
-"""In the name of a file: a parameter to whoever does not heed quotes, `name="model"` to whoever looks for just that."""
+_LURE = re.compile(rb"\bname[\W\d]*=|=[^\w=]*model\b|^[ \t]*model[ \t]*$", re.IGNORECASE)
+"""In the name of a file: a parameter `name` to whoever does not heed quotes, also `name*0` or one with wide spaces; the
+model to whoever takes what follows the last `name=`, even that of `filename=`."""
 _SEPARATOR = re.compile(rb"[\[\].]+")
 _NESTED = (b"multipart/", b"message/")
 _IDENTITY = (b"binary", b"8bit", b"7bit")
@@ -130,8 +131,8 @@ def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
     names = {name for name, _ in fields}
     if len(names) != len(lines) or not names <= _FIELDS:
         raise _odd(
-            "the head of a field is not in UTF-8, or has other lines than one Content-Disposition, Content-Type, "
-            "Content-Length and Content-Transfer-Encoding at most, each of one line"
+            "the head of a field is not in UTF-8, has control characters in it, or other lines than one "
+            "Content-Disposition, Content-Type, Content-Length and Content-Transfer-Encoding at most, each of one line"
         )
     return iter(fields)
 

@@ -115,6 +115,14 @@ def test_a_form_may_end_in_an_empty_line_as_older_sdks_for_node_write_it() -> No
     assert read_form(*by_node_4(b"form-data-boundary-uvzb9n2aw0pzmedb")).model == "whisper"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["username=ada.wav", "a;filename=b.wav", "rename = x", "name.wav", "my name", "a=b; c", "model.wav", "a model"],
+)
+def test_a_file_may_have_every_name_that_nobody_takes_for_that_of_a_field(name: str) -> None:
+    assert read_form(TYPE, MODEL + part("file", b"", f'; filename="{name}"') + END).model == "whisper"
+
+
 ODD: dict[str, bytes] = {
     # Which model
     "empty": b"",
@@ -159,6 +167,12 @@ ODD: dict[str, bytes] = {
     "a file of that name": MODEL + part("file", b"other", '; filename="model"') + END,
     "a parameter in a file's name": MODEL + part("file", b"other", '; filename="a; name=model"') + END,
     "a long parameter in a file's name": MODEL + part("file", b"other", "; filename=\"a; name*=utf-8''model\"") + END,
+    "a parameter at the beginning of a file's name": MODEL + part("file", b"", '; filename="name=a.wav"') + END,
+    "capitals in a file's name": MODEL + part("file", b"", '; filename="a NAME = model"') + END,
+    "a numbered parameter in a file's name": MODEL + part("file", b"", '; filename="a;name*0=mod;name*1=el"') + END,
+    "a wide space in a file's name": MODEL + part("file", b"", '; filename="a;\u00a0name\u00a0=model"') + END,
+    "the model after an equals sign": MODEL + part("file", b"", '; filename="username=model;"') + END,
+    "a tab in a file's name": MODEL + part("file", b"", '; filename="a\tb"') + END,
     # Content-Disposition
     "without it": MODEL + raw("Content-Type: text/plain") + END,
     "without a head": MODEL + b"--limit\r\n\r\nother\r\n" + END,
