@@ -15,6 +15,8 @@ from gateway.metering.estimate import ATTACHMENT_BYTES
 
 _MOST_PARTS = 1000
 _LONGEST_HEAD = 8 * 1024
+_LONGEST_HEADS = 128 * 1024
+"""Of all fields together. Every byte of them is looked at several times, and meanwhile no other call is served."""
 _LONGEST_MODEL = 256
 """Characters."""
 
@@ -81,7 +83,7 @@ def _parts(body: bytes, delimiter: bytes) -> Iterator[_Part]:
     """The fields. The delimiter may stand nowhere else, since some look for it anywhere in a line."""
     if not body.startswith(delimiter):
         raise _odd("it does not begin with its boundary")
-    at = len(delimiter)
+    at, heads = len(delimiter), 0
     for _ in range(_MOST_PARTS + 1):
         if body[at : at + 7] in _ENDS:
             return
@@ -92,8 +94,12 @@ def _parts(body: bytes, delimiter: bytes) -> Iterator[_Part]:
             )
         start = body.find(b"\r\n\r\n", at, min(end, at + _LONGEST_HEAD)) + 4
         if not at + 4 < start <= end - 2:
-            raise _odd("a field has no head, or one that does not end")
-        yield _part(body[at + 2 : start - 4], start, end - 2)
+            raise _odd(f"a field has no head, or one that does not end within {_LONGEST_HEAD} bytes")
+        head = body[at + 2 : start - 4]
+        heads += len(head)
+        if heads > _LONGEST_HEADS:
+            raise _odd(f"the heads of its fields have more than {_LONGEST_HEADS} bytes together")
+        yield _part(head, start, end - 2)
         at = end + len(delimiter)
     raise _odd(f"it has more than {_MOST_PARTS} fields")
 

@@ -8,10 +8,11 @@ from gateway.relay.strict_form import read_form
 
 TYPE = b"multipart/form-data; boundary=limit"
 END = b"--limit--\r\n"
+DISPOSITION = 'Content-Disposition: form-data; name="%s"'
 
 
 def part(name: str, value: bytes, more: str = "") -> bytes:
-    return raw(f'Content-Disposition: form-data; name="{name}"{more}', value)
+    return raw(DISPOSITION % name + more, value)
 
 
 def raw(head: str, value: bytes = b"x") -> bytes:
@@ -266,6 +267,17 @@ def test_a_form_that_servers_may_read_differently_is_refused_with_what_to_do(nam
 
 def test_a_form_may_have_a_thousand_fields() -> None:
     assert read_form(TYPE, part("n", b"1") * 999 + MODEL + END).model == "whisper"
+
+
+def test_the_heads_of_all_fields_together_may_have_128_kib() -> None:
+    def head(size: int) -> bytes:
+        return raw((DISPOSITION % "file" + '; filename="').ljust(size - 1, "x") + '"')
+
+    most = MODEL + head(8000) * 16 + head(128 * 1024 - 16 * 8000 - len(DISPOSITION % "model")) + END
+    assert read_form(TYPE, most).model == "whisper"
+    with pytest.raises(BadRequest) as refused:
+        read_form(TYPE, most.replace(b"xx", b"xxx", 1))
+    assert "131072 bytes" in refused.value.message
 
 
 def test_fields_count_as_text_and_of_a_file_no_more_than_an_attachment_counts_for() -> None:
