@@ -15,6 +15,8 @@ from gateway.metering.estimate import ATTACHMENT_BYTES
 
 _MOST_PARTS = 1000
 _LONGEST_HEAD = 8 * 1024
+_LONGEST_HEADS = 128 * 1024
+"""Of all fields together. Every byte of them is looked at several times, and meanwhile no other call is served."""
 _LONGEST_MODEL = 256
 """Characters."""
 
@@ -27,8 +29,11 @@ _DISPOSITION = re.compile(
     rb'(?:; filename=(?:"([^"\\]*)"|([0-9A-Za-z+_.-]+)))?'
     rb"(; filename\*=[Uu][Tt][Ff]-8'[A-Za-z-]*'[0-9A-Za-z!#$&+.^_`|~%-]+)?"
 )
-_LURE = re.compile(rb"name\*?[ \t]*=|^[ \t]*model[ \t]*$", re.IGNORECASE)
-"""In the name of a file: a parameter to whoever does not heed quotes, `name="model"` to whoever looks for just that."""
+_ENDS = (b"--", b"--\r\n", b"--\r\n\r\n")
+"""The last as OpenAI's SDK for Node wrote it before its version 5. An empty line has nothing in it to differ on."""
+_LURE = re.compile(rb"\bname[\W\d]*=|=[^\w=]*model\b|^[ \t]*model[ \t]*$", re.IGNORECASE)
+"""In the name of a file: a parameter `name` to whoever does not heed quotes, also `name*0` or one with wide spaces; the
+model to whoever takes what follows the last `name=`, even that of `filename=`."""
 _SEPARATOR = re.compile(rb"[\[\].]+")
 _NESTED = (b"multipart/", b"message/")
 _IDENTITY = (b"binary", b"8bit", b"7bit")
@@ -78,9 +83,9 @@ def _parts(body: bytes, delimiter: bytes) -> Iterator[_Part]:
     """The fields. The delimiter may stand nowhere else, since some look for it anywhere in a line."""
     if not body.startswith(delimiter):
         raise _odd("it does not begin with its boundary")
-    at = len(delimiter)
+    at, heads = len(delimiter), 0
     for _ in range(_MOST_PARTS + 1):
-        if body[at : at + 5] in (b"--", b"--\r\n"):
+        if body[at : at + 7] in _ENDS:
             return
         end = body.find(delimiter, at)
         if body[at : at + 2] != b"\r\n" or end < 0 or body[end - 2 : end] != b"\r\n":
@@ -89,8 +94,12 @@ def _parts(body: bytes, delimiter: bytes) -> Iterator[_Part]:
             )
         start = body.find(b"\r\n\r\n", at, min(end, at + _LONGEST_HEAD)) + 4
         if not at + 4 < start <= end - 2:
-            raise _odd("a field has no head, or one that does not end")
-        yield _part(body[at + 2 : start - 4], start, end - 2)
+            raise _odd(f"a field has no head, or one that does not end within {_LONGEST_HEAD} bytes")
+        head = body[at + 2 : start - 4]
+        heads += len(head)
+        if heads > _LONGEST_HEADS:
+            raise _odd(f"the heads of its fields have more than {_LONGEST_HEADS} bytes together")
+        yield _part(head, start, end - 2)
         at = end + len(delimiter)
     raise _odd(f"it has more than {_MOST_PARTS} fields")
 
@@ -128,8 +137,8 @@ def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
     names = {name for name, _ in fields}
     if len(names) != len(lines) or not names <= _FIELDS:
         raise _odd(
-            "the head of a field is not in UTF-8, or has other lines than one Content-Disposition, Content-Type, "
-            "Content-Length and Content-Transfer-Encoding at most, each of one line"
+            "the head of a field is not in UTF-8, has control characters in it, or other lines than one "
+            "Content-Disposition, Content-Type, Content-Length and Content-Transfer-Encoding at most, each of one line"
         )
     return iter(fields)
 

@@ -8,10 +8,11 @@ from gateway.relay.strict_form import read_form
 
 TYPE = b"multipart/form-data; boundary=limit"
 END = b"--limit--\r\n"
+DISPOSITION = 'Content-Disposition: form-data; name="%s"'
 
 
 def part(name: str, value: bytes, more: str = "") -> bytes:
-    return raw(f'Content-Disposition: form-data; name="{name}"{more}', value)
+    return raw(DISPOSITION % name + more, value)
 
 
 def raw(head: str, value: bytes = b"x") -> bytes:
@@ -29,6 +30,7 @@ TEXT = part("prompt", b"Na\xc3\xafve names")
     [
         MODEL + END,
         MODEL + END[:-2],
+        MODEL + END + b"\r\n",
         FILE + TEXT + MODEL + END,
         MODEL
         + part("timestamp_granularities[]", b"word")
@@ -103,6 +105,25 @@ def test_names_and_a_boundary_as_net_writes_them_are_read(boundary: bytes) -> No
     assert read_form(*by_dotnet(boundary)).model == "whisper"
 
 
+def by_node_4(boundary: bytes) -> tuple[bytes, bytes]:
+    """A form as OpenAI's SDK for Node wrote it before its version 5, and `got` does: an empty line is after its end."""
+    file = raw('Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav', SOUND)
+    body = (MODEL + file + END + b"\r\n").replace(b"--limit", b"--" + boundary)
+    return b"multipart/form-data; boundary=" + boundary, body
+
+
+def test_a_form_may_end_in_an_empty_line_as_older_sdks_for_node_write_it() -> None:
+    assert read_form(*by_node_4(b"form-data-boundary-uvzb9n2aw0pzmedb")).model == "whisper"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["username=ada.wav", "a;filename=b.wav", "rename = x", "name.wav", "my name", "a=b; c", "model.wav", "a model"],
+)
+def test_a_file_may_have_every_name_that_nobody_takes_for_that_of_a_field(name: str) -> None:
+    assert read_form(TYPE, MODEL + part("file", b"", f'; filename="{name}"') + END).model == "whisper"
+
+
 ODD: dict[str, bytes] = {
     # Which model
     "empty": b"",
@@ -147,6 +168,12 @@ ODD: dict[str, bytes] = {
     "a file of that name": MODEL + part("file", b"other", '; filename="model"') + END,
     "a parameter in a file's name": MODEL + part("file", b"other", '; filename="a; name=model"') + END,
     "a long parameter in a file's name": MODEL + part("file", b"other", "; filename=\"a; name*=utf-8''model\"") + END,
+    "a parameter at the beginning of a file's name": MODEL + part("file", b"", '; filename="name=a.wav"') + END,
+    "capitals in a file's name": MODEL + part("file", b"", '; filename="a NAME = model"') + END,
+    "a numbered parameter in a file's name": MODEL + part("file", b"", '; filename="a;name*0=mod;name*1=el"') + END,
+    "a wide space in a file's name": MODEL + part("file", b"", '; filename="a;\u00a0name\u00a0=model"') + END,
+    "the model after an equals sign": MODEL + part("file", b"", '; filename="username=model;"') + END,
+    "a tab in a file's name": MODEL + part("file", b"", '; filename="a\tb"') + END,
     # Content-Disposition
     "without it": MODEL + raw("Content-Type: text/plain") + END,
     "without a head": MODEL + b"--limit\r\n\r\nother\r\n" + END,
@@ -205,7 +232,10 @@ ODD: dict[str, bytes] = {
     "a preamble": b"\r\n" + MODEL + END,
     "words before": b"hello\r\n" + MODEL + END,
     "words after": MODEL + END + b"x",
-    "an empty line after": MODEL + END + b"\r\n",
+    "two empty lines after": MODEL + END + b"\r\n\r\n",
+    "a bare LF after": MODEL + END + b"\n",
+    "a bare CR after": MODEL + END + b"\r",
+    "words after an empty line": MODEL + END + b"\r\nx",
     "a part after the end": MODEL + END + part("model", b"other") + END,
     "bare LF": (MODEL + END).replace(b"\r\n", b"\n"),
     "bare LF before a delimiter": part("file", b'a\n--limit\nContent-Disposition: form-data; name="model"')
@@ -237,6 +267,17 @@ def test_a_form_that_servers_may_read_differently_is_refused_with_what_to_do(nam
 
 def test_a_form_may_have_a_thousand_fields() -> None:
     assert read_form(TYPE, part("n", b"1") * 999 + MODEL + END).model == "whisper"
+
+
+def test_the_heads_of_all_fields_together_may_have_128_kib() -> None:
+    def head(size: int) -> bytes:
+        return raw((DISPOSITION % "file" + '; filename="').ljust(size - 1, "x") + '"')
+
+    most = MODEL + head(8000) * 16 + head(128 * 1024 - 16 * 8000 - len(DISPOSITION % "model")) + END
+    assert read_form(TYPE, most).model == "whisper"
+    with pytest.raises(BadRequest) as refused:
+        read_form(TYPE, most.replace(b"xx", b"xxx", 1))
+    assert "131072 bytes" in refused.value.message
 
 
 def test_fields_count_as_text_and_of_a_file_no_more_than_an_attachment_counts_for() -> None:

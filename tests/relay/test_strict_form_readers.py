@@ -1,6 +1,7 @@
 """What libraries write the strict reader of forms takes; what it takes every other reader reads the same."""
 
 import io
+import re
 from collections.abc import Callable
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -19,7 +20,7 @@ from urllib3 import encode_multipart_formdata
 from gateway.errors import BadRequest
 from gateway.relay.form import FormModel
 from gateway.relay.strict_form import read_form
-from tests.relay.test_strict_form import CONTENT_TYPES, END, FILE, MODEL, TEXT, TYPE, by_dotnet, part, raw
+from tests.relay.test_strict_form import CONTENT_TYPES, END, FILE, MODEL, TEXT, TYPE, by_dotnet, by_node_4, part, raw
 
 URL = "http://gateway.invalid/"
 
@@ -129,7 +130,7 @@ def forms(draw: st.DrawFn) -> bytes:
     parts = [*draw(st.lists(st.sampled_from(OTHERS), max_size=2)), draw(st.sampled_from([MODEL, BARE_MODEL]))]
     if draw(st.booleans()):
         parts.append(draw(st.sampled_from(TRAPS)))
-    body = b"".join(draw(st.permutations(parts))) + END
+    body = b"".join(draw(st.permutations(parts))) + draw(st.sampled_from([END, END + b"\r\n"]))
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(body)))
         size = draw(st.sampled_from([0, 0, 1, 2, 8]))
@@ -181,6 +182,8 @@ def by_python_multipart(content_type: bytes, body: bytes) -> list[str]:
 @example(TYPES[1], MODEL + END[:-2])
 @example(*by_dotnet(b"limit"))
 @example(*by_dotnet(35 * b"9="))
+@example(*by_node_4(b"limit"))
+@example(TYPE, MODEL + END + b"\r\n")
 def test_whoever_reads_a_form_that_is_taken_reads_the_same_model(content_type: bytes, body: bytes) -> None:
     model = accepted(content_type, body)
     if model is None:
@@ -190,6 +193,51 @@ def test_whoever_reads_a_form_that_is_taken_reads_the_same_model(content_type: b
     lenient = FormModel(content_type)
     lenient.feed(body)
     assert lenient.name == model
+
+
+# Against readers that heed no quotes in a Content-Disposition
+
+PIECES = [
+    *("name", "Name", "model", "Model", "user", "file", "utf-8''", "a", "\u00e9", "_", "-", ".", "0", "*"),
+    *("=", "=", ";", ";", " ", "\u00a0", "'", "[]"),
+]
+
+
+def by_semicolons(disposition: str) -> list[str]:
+    """The names for whoever splits at each `;`, as cpp-httplib does."""
+    parameters = [each.split("=", 1) for each in disposition.split(";") if "=" in each]
+    return [value.strip('" ') for key, value in parameters if re.fullmatch(r"name\*?", key.strip(), re.IGNORECASE)]
+
+
+def by_words(disposition: str) -> list[str]:
+    """The names for whoever looks for the word `name`: formidable takes the first, Rack of old the last."""
+    found = re.findall(r"(?<![0-9A-Za-z_])name\*?\s*=\s*([^;]*)", disposition, re.IGNORECASE)
+    return [each.strip('" ') for each in found]
+
+
+def by_letters(disposition: str) -> list[str]:
+    """The names for whoever looks for the letters `name`, within words too."""
+    found = re.findall(r"""name\s*=\s*(?=("[^"]*"|[^\s";]*))""", disposition, re.IGNORECASE)
+    return [each.strip('" ') for each in found]
+
+
+@settings(max_examples=1000)
+@given(name=st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+@example("username=ada.wav")
+def test_no_name_of_a_file_that_is_taken_names_a_field_to_readers_that_heed_no_quotes(name: str) -> None:
+    more = f'; filename="{name}"'
+    if accepted(TYPE, MODEL + part("file", b"", more) + END) is None:
+        return
+    disposition = f'form-data; name="file"{more}'
+    assert by_semicolons(disposition) == by_words(disposition) == ["file"]
+    assert "model" not in [each.lower() for each in by_letters(disposition)]
+
+
+def test_the_readers_that_heed_no_quotes_do_read() -> None:
+    disposition = 'form-data; name="file"; filename="a; name=x username=model"'
+    assert by_semicolons(disposition) == ["file", "x username=model"]
+    assert by_words(disposition) == ["file", "x username=model"]
+    assert "model" in by_letters(disposition)
 
 
 @given(body=forms())
