@@ -1,9 +1,8 @@
 """The model that a form names (RFC 7578), where policy depends on it: of forms that every server reads alike.
 
 Pure: takes a whole form as OpenAI's SDKs (for .NET too), browsers and curl write it, down to the byte, and refuses
-every other.
-Parsers differ on nearly all that RFC 7578 and its ancestors leave open, and whoever writes the form would choose what
-this one sees. Refuses to know what the fields mean, but for `model`.
+every other. Parsers differ on nearly all that RFC 7578 and its ancestors leave open, and whoever writes the form would
+choose what this one sees. Refuses to know what the fields mean, but for `model`.
 """
 
 import re
