@@ -109,7 +109,8 @@ class Allowance:
         if principal is None or principal.quota is None:
             raise InternalError("The gateway failed on a bug of its own: a call of nobody's was to be limited.")
         quota = principal.quota
-        price = self.meter.prices.price_of(asked.model) if asked.has_budgets else None
+        is_paid = call.route is None or not call.route.is_free
+        price = self.meter.prices.price_of(asked.model) if asked.has_budgets and is_paid else None
         cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
         if price is not None and costs_as_before(call.route):
             cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
@@ -117,7 +118,7 @@ class Allowance:
         demand = self.planner.demand(call.id.decode(), quota, ask, time.time())
         if not demand.charges and not demand.endpoint:
             return 0.0
-        if price is None and self._refuses_unpriced:
+        if price is None and is_paid and self._refuses_unpriced:
             _check_no_budget(demand, asked.model)
         own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
         waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
