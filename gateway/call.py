@@ -66,7 +66,9 @@ class Makes(Enum):
     """`id`, `output_file_id`, `error_file_id`."""
 
 
-_RUN_MODELS = ("responses/input_tokens", "moderations", "batches")
+_FREE = ("responses/input_tokens", "moderations")
+"""Patterns of routes that make a model work for nothing."""
+_RUN_MODELS = (*_FREE, "batches")
 """Patterns of routes that do so and report no usage."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -95,6 +97,8 @@ class Route:
     """The pattern as clients know it; safe as a metric label."""
     runs_model: bool = field(init=False)
     """It makes a model work; where a request names none that can be read, it might be any."""
+    is_free: bool = field(init=False)
+    """It makes a model work, and nobody pays for that."""
     owned: tuple[str, ...] = field(init=False)
     """The names in `pattern` that are ids of objects whose owner is checked."""
 
@@ -103,6 +107,7 @@ class Route:
         object.__setattr__(self, "path", f"/v1/{self.pattern}")
         runs_model = self.reply is Reply.USAGE or (self.method == "POST" and self.pattern in _RUN_MODELS)
         object.__setattr__(self, "runs_model", runs_model)
+        object.__setattr__(self, "is_free", self.method == "POST" and self.pattern in _FREE)
         object.__setattr__(self, "owned", tuple(name for name in names if name not in self.unowned))
 
 

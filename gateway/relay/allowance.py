@@ -42,6 +42,8 @@ class Asked(msgspec.Struct, gc=False):
     has_budgets: bool
     """What it will cost matters."""
     demand: Demand | None = None
+    cost_microusd: int = 0
+    """As estimated; 0 also where nothing is to be paid, or nobody knows a price."""
     is_taken: bool = False
     """Upstream was asked for something else before the call itself is sent, so it is paid for though it never is."""
 
@@ -109,7 +111,8 @@ class Allowance:
         if principal is None or principal.quota is None:
             raise InternalError("The gateway failed on a bug of its own: a call of nobody's was to be limited.")
         quota = principal.quota
-        price = self.meter.prices.price_of(asked.model) if asked.has_budgets else None
+        is_paid = call.route is None or not call.route.is_free
+        price = self.meter.prices.price_of(asked.model) if asked.has_budgets and is_paid else None
         cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
         if price is not None and costs_as_before(call.route):
             cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
@@ -117,7 +120,7 @@ class Allowance:
         demand = self.planner.demand(call.id.decode(), quota, ask, time.time())
         if not demand.charges and not demand.endpoint:
             return 0.0
-        if price is None and self._refuses_unpriced:
+        if price is None and is_paid and self._refuses_unpriced:
             _check_no_budget(demand, asked.model)
         own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
         waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
@@ -131,7 +134,7 @@ class Allowance:
         call.queue_s = waited_s
         if not decision.admitted:
             self._refuse(decision, demand)
-        asked.demand = demand
+        asked.demand, asked.cost_microusd = demand, cost
         call.limit_headers = limit_headers(decision.standings)
         return waited_s
 
@@ -150,7 +153,7 @@ class Allowance:
             self.limiter.cancel(asked.demand)
             self.room.released(asked.demand)
             return
-        tokens, cost = _amounts(record)
+        tokens, cost = _amounts(record, asked)
         if record.usage_source == "due":
             self._remember_due(call, asked)
         if self._spend is not None and cost:  # before the limiter, which may ask for what was spent
@@ -165,37 +168,42 @@ class Allowance:
 
         What it had reserved stands, so the difference is charged, also of what another process has reserved, or one
         before, if limits are shared. Where that is not known, all of it is charged: limits may count such calls for
-        more than they used, and never for less. Of a key that is not the one which asked, only the team is known then.
+        more than they used, and never for less. What nobody will ever know costs what was reserved. Of a key that is
+        not the one which asked, only the team is known then.
         """
         due = self._due.pop(record.id.removeprefix(PREFIX), None)
         principal, usage = record.principal, record.usage
-        if principal is None or usage is None:
+        if principal is None:
             return
         quota = principal.quota
         is_own = quota is not None and quota.key_id == principal.key_id
         if due is not None:
-            self._learn_late(principal, due.asked, usage)
+            if usage is not None:
+                self._learn_late(principal, due.asked, usage)
             quota, is_own = quota if is_own else due.quota, True
         if quota is None:
             return
         model = record.model if due is None else due.asked.model
-        cost = record.cost_microusd or 0
-        asked = Ask(model, usage.total_tokens, cost, ENDPOINT)
-        demand = self.planner.demand(record.id, quota, asked, time.time())
-        mine = tuple([charge for charge in demand.charges if is_own or charge.rule.whose != "key"])
-        if self._spend is not None and cost:  # first, as above
-            for charge in mine:
-                if charge.rule.dimension == "budget":
-                    self._spend.note(charge.rule, cost)
+        cost, tokens = record.cost_microusd, None if usage is None else usage.total_tokens
+        if cost is None and (model is None or self.meter.prices.price_of(model) is None):
+            cost = 0
+        demand = self.planner.demand(record.id, quota, Ask(model, tokens or 0, cost or 0, ENDPOINT), time.time())
         reserved = self._reserved(record, due)
-        late = [_beyond(charges, reserved, usage.total_tokens, cost) for charges in (mine, demand.endpoint)]
+        used = {**reserved, **actual(demand, tokens=tokens, cost_microusd=cost)}
+        mine = tuple([charge for charge in demand.charges if is_own or charge.rule.whose != "key"])
+        if self._spend is not None:  # first, as above
+            for charge in mine:
+                if charge.rule.dimension == "budget" and (spent := used.get(charge.rule.id)):
+                    self._spend.note(charge.rule, spent)
+        counted = reserved if due is not None or self._is_shared else {}
+        late = [_beyond(charges, counted, used) for charges in (mine, demand.endpoint)]
         self.limiter.charge(Demand(record.id, quota.team_id, *late))
 
     def _reserved(self, record: CallRecord, due: _Due | None) -> Mapping[str, int]:
-        """What stands of a call whose usage is `record`, by rule id. Of a budget that was reset since, nothing does."""
-        if due is None:
-            return record.due.reserved if record.due is not None and self._is_shared else {}
+        """What a call whose usage is `record` had reserved, by rule id. Of a budget that was reset since, nothing."""
         kept = None if record.due is None else record.due.reserved
+        if due is None:
+            return kept or {}
         return {
             rule.id: amount
             for rule, amount in ((charge.rule, charge.amount) for charge in (*due.demand.charges, *due.demand.endpoint))
@@ -217,26 +225,30 @@ class Allowance:
             self.meter.estimator.learn(principal.team_id, asked.model, asked.prompt_bytes, usage, asked.answers)
 
 
-def _beyond(charges: tuple[Charge, ...], reserved: Mapping[str, int], tokens: int, cost: int) -> tuple[Charge, ...]:
-    """What is left to charge of rules by whose id so much was `reserved`.
+def _beyond(charges: tuple[Charge, ...], counted: Mapping[str, int], used: Mapping[str, int]) -> tuple[Charge, ...]:
+    """What is left to charge of what was `used`, where so much is `counted` already, both by rule id.
 
     A rate gives nothing back here: what was reserved of it, time has brought back.
     """
     late = []
-    for charge in charges:
-        rule, before = charge.rule, reserved.get(charge.rule.id, 0)
-        if rule.dimension == "tokens" and tokens > before:
-            late.append(Charge(rule, tokens - before))
-        elif rule.dimension == "budget" and cost != before:
-            late.append(Charge(rule, cost - before))
+    for rule in [charge.rule for charge in charges]:
+        over = used.get(rule.id, 0) - counted.get(rule.id, 0)
+        if (rule.dimension == "tokens" and over > 0) or (rule.dimension == "budget" and over):
+            late.append(Charge(rule, over))
     return tuple(late)
 
 
-def _amounts(record: CallRecord) -> tuple[int | None, int | None]:
-    """Tokens and micro-dollars to settle with; None where nobody knows, so that what was reserved stands."""
-    if record.usage is not None:
-        return record.usage.total_tokens, record.cost_microusd or 0
-    return (0, 0) if record.usage_source == "none" else (None, None)
+def _amounts(record: CallRecord, asked: Asked) -> tuple[int | None, int | None]:
+    """Tokens and micro-dollars to settle with; None where what was reserved stands.
+
+    Where nobody knows the cost, it is what was estimated. What a response in the background costs is told late.
+    """
+    if record.usage_source == "due":
+        return None, None
+    if record.usage_source == "none":
+        return 0, 0
+    cost = asked.cost_microusd if record.cost_microusd is None else record.cost_microusd
+    return None if record.usage is None else record.usage.total_tokens, cost
 
 
 def _check_no_budget(demand: Demand, model: str) -> None:

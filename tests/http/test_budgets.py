@@ -84,6 +84,49 @@ async def test_a_budget_that_only_counts_refuses_no_model_without_a_price(tmp_pa
             assert (await ask(gateway.port, chat(key["secret"], 2, "other"))).status == 200
 
 
+FREE = ["/v1/moderations", "/v1/responses/input_tokens"]
+
+
+def free(secret: str, path: str, **named: str) -> bytes:
+    headers = [("Authorization", f"Bearer {secret}"), ("Content-Type", "application/json")]
+    return request("POST", path, json.dumps({"input": "x" * 10_000, **named}).encode(), headers)
+
+
+@pytest.mark.parametrize("path", FREE)
+@pytest.mark.parametrize("named", [{}, {"model": "other"}, {"model": "m"}], ids=["none", "unpriced", "priced"])
+async def test_what_is_free_is_never_refused_for_want_of_a_price_and_reserves_nothing(
+    tmp_path: Path, path: str, named: dict[str, str]
+) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    how = {"prices": {"file": str(tmp_path / "prices.yaml")}, "limits": {"unpriced": "refuse"}}
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], **how) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            made(admin.post("/teams", {"name": "engines"}))
+            key = made(admin.post("/keys", {"team": "engines", "name": "ada", "budgets": {"total_microusd": 1}}))
+            answers = [await ask(gateway.port, free(key["secret"], path, **named)) for _ in range(3)]
+            left = admin.get("/limits", key=key["id"]).json()["data"][0]["remaining"]
+            admin.close()
+            records = await gateway.recorded(3)
+    assert [answer.status for answer in answers] == [200] * 3
+    assert ({record.cost_microusd for record in records}, left) == ({0}, 1)
+
+
+@pytest.mark.parametrize("path", FREE)
+async def test_a_budget_that_is_spent_refuses_what_is_free_too(tmp_path: Path, path: str) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    async with WireUpstream(OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], prices={"file": str(tmp_path / "prices.yaml")}) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            made(admin.post("/teams", {"name": "engines"}))
+            key = made(admin.post("/keys", {"team": "engines", "name": "ada", "budgets": {"total_microusd": 100}}))
+            assert (await ask(gateway.port, chat(key["secret"], 2))).status == 200
+            assert admin.patch(f"/keys/{key['id']}", {"budgets": {"total_microusd": 10}}).status_code == 200
+            refused = await ask(gateway.port, free(key["secret"], path))
+            admin.close()
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+
+
 async def test_a_form_counts_against_a_budget_by_the_price_of_the_model_that_it_names(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text(PRICES)
     usage = {"input_tokens": 300, "output_tokens": 300, "total_tokens": 600}

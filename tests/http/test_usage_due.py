@@ -16,6 +16,7 @@ from gateway.metering.late import LateRecords
 from gateway.simulator import running_simulator
 from gateway.store.engine import Store
 from gateway.store.tables import calls, due_responses
+from tests.faults.accounts import spent
 from tests.faults.face import TRANSPORTS, Answer, ask, request
 from tests.http.admin_server import Client, made
 from tests.limits.household import new_id
@@ -125,7 +126,7 @@ class World:
         (folder / "prices.yaml").write_text(PRICES)
         self._base_url = base_url
         self._folder = folder
-        self._url = url or fresh_sqlite_url(folder)
+        self.url = url or fresh_sqlite_url(folder)
         self._secret: str | None = None
         self.sections: dict[str, Any] = {}
 
@@ -134,7 +135,7 @@ class World:
         sections = {
             "keys": [],
             "prices": {"file": str(self._folder / "prices.yaml")},
-            "database": {"url": self._url.render_as_string(hide_password=False)},
+            "database": {"url": self.url.render_as_string(hide_password=False)},
             "ledger": ledger,
             **self.sections,
         }
@@ -156,7 +157,7 @@ class World:
 
     async def grow_older(self, seconds: int) -> None:
         """As if what is due had been made so long before."""
-        store = Store(self._url)
+        store = Store(self.url)
         try:
             async with store.writing() as connection:
                 older = {"started_at": due_responses.c.started_at - seconds * 1_000_000}
@@ -165,7 +166,7 @@ class World:
             await store.close()
 
     async def _read(self, query: Any) -> list[dict[str, Any]]:
-        store = Store(self._url)
+        store = Store(self.url)
         try:
             async with store.reading() as connection:
                 return [dict(row) for row in (await connection.execute(query)).mappings()]
@@ -374,6 +375,40 @@ async def test_what_ended_without_usage_is_unknown(tmp_path: Path, status: str) 
             await node.make(key_of(node)["secret"])
             await node.heard()
             assert node.sums()["unknown_calls"] == 1
+
+
+@pytest.mark.parametrize("has_redis", [False, True], ids=["memory", "redis"])
+@pytest.mark.parametrize("heard_by", ["who made it", "who comes after"])
+async def test_what_nobody_will_know_costs_what_was_reserved_after_a_restart_too(
+    tmp_path: Path, heard_by: str, *, has_redis: bool
+) -> None:
+    ended = 200, {**QUEUED, "status": "failed"}
+    async with world(tmp_path, Upstream(ended)) as here:
+        here.sections = {"redis": {"url": shared_server("redis").url}} if has_redis else {}
+        with here.node(**(SOON if heard_by == "who made it" else {"ask_due_after_s": 0})) as node:
+            key = key_of(node)
+            await node.make(key["secret"])
+            reserved = node.left(key)
+            if heard_by == "who made it":
+                await node.heard()
+                assert node.left(key)["key/budget"] == reserved["key/budget"]
+        with here.node(**SOON) as node:
+            if heard_by == "who comes after":
+                await node.heard()
+            left = node.left(key)
+    assert left["key/budget"] == left["team/budget"] == reserved["key/budget"] < BUDGET
+    assert set((await spent(here.url)).values()) == {BUDGET - left["key/budget"]}
+
+
+async def test_what_nobody_will_know_of_a_model_without_a_price_draws_on_no_budget(tmp_path: Path) -> None:
+    async with world(tmp_path, Upstream((200, {**QUEUED, "model": "other", "status": "failed"}))) as here:
+        with here.node(**SOON) as node:
+            key = key_of(node)
+            await node.make(key["secret"], "other")
+            await node.heard()
+            left = node.left(key)
+        assert await spent(here.url) == {}
+    assert left["key/budget"] == left["team/budget"] == BUDGET
 
 
 async def test_an_upstream_that_is_away_for_a_while_is_asked_again(tmp_path: Path) -> None:
