@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
 from gateway.http.cycle import GatewayCycle, reset, unsent_bytes
 from gateway.http.errors import raw_error_reply
+from gateway.http.flow import WatchfulFlow
 from gateway.http.repeated import RepeatedHeads
 from gateway.http.routes import is_mirrored
 from gateway.relay.live import CallIds
@@ -104,6 +105,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = WatchfulFlow(transport)
         if self.app_state.get("is_leaving"):
             self.end_after_next()
         self._tick()

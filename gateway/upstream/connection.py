@@ -6,13 +6,11 @@ next is the pool's.
 """
 
 import asyncio
-import contextlib
 import math
-import socket
-import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
+from gateway.upstream.dial import reset_on_close
 from gateway.upstream.reply import Reply
 from gateway.upstream.reply_parser import ReplyParser
 from gateway.upstream.transport import (
@@ -277,7 +275,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         if self.is_blocked or not self._is_sent:
-            _reset_on_close(self._transport)
+            reset_on_close(self._transport)
         self._transport.abort()
 
     def _wake_writer(self) -> None:
@@ -313,13 +311,6 @@ class Connection(asyncio.Protocol):
 
 def _shortest(*limits_s: float) -> float:
     return min((limit_s for limit_s in limits_s if limit_s), default=0.0)
-
-
-def _reset_on_close(transport: asyncio.Transport) -> None:
-    """Closing throws away what the kernel has not sent: else upstream sees the close behind megabytes of request."""
-    with contextlib.suppress(OSError):
-        raw = transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _describe_loss(error: Exception | None, *, unanswered: bool) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 
 import httpcore2
 
+from gateway.upstream.dial import reset_on_close
 from gateway.upstream.httpx2_head import HeadCheck
 from gateway.upstream.transport import ProtocolViolation
 
@@ -102,6 +103,8 @@ class SocketStream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._lost = True
         self._pieces.clear()
         self._buffered_bytes = 0
+        if self._transport.get_write_buffer_size():
+            reset_on_close(self._transport)
         self._transport.abort()
         self._wake()
 

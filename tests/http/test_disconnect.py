@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -90,6 +90,36 @@ async def test_after_a_long_request_before_upstream_has_answered(
         await upstream.received(1)
         leave(client)
         assert (await assert_left(upstream, gateway)).status == 0
+
+
+async def test_while_upstream_takes_nothing_of_a_large_upload(transport: str) -> None:
+    async with leaving(transport, [Stall()], body_first=False) as (upstream, gateway, client):
+        fields = [AUTHORIZATION, ("Content-Type", "multipart/form-data; boundary=b"), ("Content-Length", "30000000")]
+        client.send(request("POST", "/v1/files", headers=fields) + bytes(20_000_000))
+        await upstream.received(1)
+        await _unread(gateway)
+        client.reset()  # an end in order would come behind all that nobody takes
+        assert (await gateway.recorded(1, within_s=1))[0].outcome == "client_left"
+        await until_pool_is(gateway, (0, 0))
+
+
+@HOW
+async def test_behind_another_large_request(transport: str, leave: Callable[[Client], None]) -> None:
+    async with leaving(transport, [Stall()]) as (upstream, gateway, client):
+        client.send(post(CHAT, {}))
+        await upstream.received(1)
+        client.send(post(CHAT, {"padding": "x" * 150_000}))
+        await _unread(gateway)
+        leave(client)
+        await assert_left(upstream, gateway)
+
+
+async def _unread(gateway: RunningGateway) -> None:
+    """Return when the gateway reads no more of its client."""
+    connections = cast("set[Any]", gateway._server.server_state.connections)
+    async with asyncio.timeout(5):
+        while not gateway.ask(lambda: any(each.flow.read_paused for each in connections)):
+            await asyncio.to_thread(gateway.ask, lambda: None)
 
 
 @HOW

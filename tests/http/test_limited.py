@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.faults.face import CHAT, Answer, ask, connected, post, request
+import pytest
+
+from tests.faults.face import AUTHORIZATION, CHAT, Answer, ask, connected, post, request
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Fin, Stall, Step, WireUpstream, reply, sse
 
@@ -258,13 +260,22 @@ async def test_a_call_over_its_limit_does_not_wait_with_a_body_that_takes_too_mu
     assert (refused.status, refused.header("retry-after")) == (429, "1")
 
 
-async def test_a_client_that_leaves_while_it_waits_takes_nothing() -> None:
+LARGE_FORM = request(
+    "POST",
+    "/v1/audio/transcriptions",
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--b--\r\n' % bytes(150_000),
+    [AUTHORIZATION, ("Content-Type", "multipart/form-data; boundary=b")],
+)
+
+
+@pytest.mark.parametrize("waits", [post(CHAT, BODY), LARGE_FORM], ids=["json", "large form"])
+async def test_a_client_that_leaves_while_it_waits_takes_nothing(waits: bytes) -> None:
     async with WireUpstream([Stall()], OK) as upstream:
         with running_gateway(f"{upstream.url}/v1", limits={"each_key": {"parallel": 1}, "max_wait_s": 30}) as gateway:
             async with connected(gateway.port) as one, connected(gateway.port) as two:
                 one.send(post(CHAT, BODY))
                 await upstream.received(1)
-                two.send(post(CHAT, BODY))
+                two.send(waits)
                 async with asyncio.timeout(5):
                     while not gateway.ask(lambda: gateway.app.proxy._allowance.room.waiting):
                         await asyncio.to_thread(gateway.ask, lambda: None)
