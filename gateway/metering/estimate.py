@@ -87,7 +87,9 @@ class Model:
         """A call with so many answers has cost that."""
         self.paid += 1
         each = cost_microusd / answers
-        self.cost_microusd = each if self.paid == 1 else _moved(self.cost_microusd, each, self.paid)
+        moved = each if self.paid == 1 else _moved(self.cost_microusd, each, self.paid)
+        # Up no further than to what was seen: where all cost the same, that is what the next one reserves.
+        self.cost_microusd = min(moved, each) if each > self.cost_microusd else moved
 
 
 def _moved(level: float, seen: float, calls: int) -> float:

@@ -86,6 +86,13 @@ def test_what_tokens_do_not_tell_costs_each_answer_as_nearly_all_did_before() ->
     assert 85_000 < estimator.cost_microusd(T, M, 1) < 110_000
 
 
+def test_what_always_costs_the_same_is_taken_to_cost_that_or_little_less() -> None:
+    estimator = Estimator()
+    for _ in range(30):
+        estimator.learn_cost(T, M, 40_000)
+        assert 38_000 <= estimator.cost_microusd(T, M, 1) <= 40_000
+
+
 def test_a_huge_body_reserves_no_more_than_any_model_takes() -> None:
     assert Estimator().estimate(T, M, 10**9, 1) == (MAX_INPUT_TOKENS, 1)
 
