@@ -20,6 +20,7 @@ _UNMETERED = frozenset(("batches",))
 """Routes that make models work and never say how much."""
 
 _NOT_BY_TEXT = frozenset(("audio", "images"))
+"""Groups of routes whose requests tell next to nothing of the price."""
 _TOO_FEW = 4
 """A cut stream that told of so many times less output than it delivered told it early."""
 
