@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import socket
 import struct
-import sys
-import termios
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +25,8 @@ _JOINED_BYTES = 64 * 1024
 
 _HIGH_WATER_BYTES = 64 * 1024
 """Unread bytes of a request's body above which its client is made to wait."""
+_PIECE_BYTES = 48
+"""What keeping a piece takes besides: a body may come in chunks of a byte."""
 
 _SMALL_BYTES = 64 * 1024
 _REST_S = 1.0
@@ -46,14 +45,6 @@ def reset(transport: asyncio.Transport) -> None:
     """Drop a connection so that its client cannot take what it has for all there is (RST in place of FIN)."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
-
-
-def unsent_bytes(transport: asyncio.Transport) -> int:
-    """What the kernel still holds for a client: megabytes, so that a slow one may read long before it asks for more."""
-    queued = bytearray(4)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
-    return int.from_bytes(queued, sys.byteorder)
 
 
 def _is_event_stream(fields: dict[bytes, bytes]) -> bool:
@@ -147,7 +138,7 @@ class GatewayCycle(RequestResponseCycle):
         if self.response_started:
             return
         self._pieces.append(piece)
-        self._unread_bytes += len(piece)
+        self._unread_bytes += len(piece) + _PIECE_BYTES
         if self._unread_bytes > _HIGH_WATER_BYTES:
             self.flow.pause_reading()
         self.set()

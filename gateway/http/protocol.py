@@ -14,9 +14,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UrlTooLong
-from gateway.http.cycle import GatewayCycle, reset, unsent_bytes
+from gateway.http.cycle import GatewayCycle, reset
 from gateway.http.errors import raw_error_reply
 from gateway.http.flow import WatchfulFlow
+from gateway.http.heads import may_hold_blanks, split_target, without_upgrade
 from gateway.http.repeated import RepeatedHeads
 from gateway.http.routes import is_mirrored
 from gateway.relay.live import CallIds
@@ -41,14 +42,12 @@ _MAX_KNOWN_NAMES, _MAX_KNOWN_LENGTH = 1024, 64
 _lowered: dict[bytes, bytes] = {}
 """Header names as they come, and in lower case: the same few come with every request."""
 
-_UPGRADE_HEADERS = frozenset((b"upgrade", b"connection", b"http2-settings"))
 _MOST_PIPELINED = 16
 """Requests that may wait behind one; until then reading goes on, so that a client that leaves is noticed."""
 
 _MOST_PIPELINED_EVER = 256
 """One piece off the network may hold many, past the point where reading stops; at this the connection is dropped."""
-_LEAST_TICK_S = 0.01
-_MAYBE_BLANK = (b" ", b"\t", b" \r", b"\t\r")
+_LEAST_TICK_S, _WAITING_TICK_S = 0.01, 1.0
 
 _ids = CallIds()
 
@@ -62,6 +61,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """
 
     cycle: GatewayCycle
+    flow: WatchfulFlow
 
     def __init__(
         self,
@@ -91,8 +91,6 @@ class GatewayProtocol(HttpToolsProtocol):
         """The piece that is being read began with a head, or in one; else one may follow a body in it."""
         self._has_blanks = False
         """Some header's value may end in blanks, which are no part of it; the parser leaves them there."""
-        self._unsent_bytes = 0
-        self._unsent_since_s = self._began_s
         self.refusal: GatewayError | None = None
         """What the request under way was refused with, where it was this connection that refused it."""
         self._on_leave: Callable[[], None] | None = None
@@ -138,10 +136,17 @@ class GatewayProtocol(HttpToolsProtocol):
             self._running.disconnected = True  # uvicorn marks the request that came last
         if self._timer is not None:
             self._timer.cancel()
-        if self._on_leave is not None:
-            self._on_leave()
+        self._leave()
         # Something may hold on to this object until some collection, which is no reason to keep what was read.
         self.scope, self.headers, self.url = cast("Any", {}), [], b""
+
+    def eof_received(self) -> None:
+        """A client that says no more has left, whatever it still reads: the transport closes behind this."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.abort()
+            running.set()
+            self._leave()
 
     def watch(self, on_leave: Callable[[], None]) -> None:
         """Call `on_leave` when this connection is lost; reading goes on, since that is how a loss is noticed."""
@@ -153,6 +158,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._on_leave == on_leave:
             self._on_leave = None
 
+    def _leave(self) -> None:
+        on_leave, self._on_leave = self._on_leave, None
+        if on_leave is not None:
+            on_leave()
+
     def data_received(self, data: bytes) -> None:
         is_fresh = not (self._in_request and self._received_bytes)
         if is_fresh and self._take_repeated(data):
@@ -163,7 +173,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += size
         self._starts_in_head = self._in_head or not self._in_request
-        if self._starts_in_head and _may_hold_blanks(data):
+        if self._starts_in_head and may_hold_blanks(data):
             self._has_blanks = True
         rest = data
         while rest:
@@ -205,15 +215,10 @@ class GatewayProtocol(HttpToolsProtocol):
 
         Clients that would rather speak HTTP/2 in the clear ask so with every first request, a POST's body behind it.
         """
-        kept = [field for field in self.headers if field[0] not in _UPGRADE_HEADERS]
-        listed = b",".join(value for name, value in self.headers if name == b"connection").split(b",")
-        tokens = [token.strip() for token in listed if token.strip().lower() not in _UPGRADE_HEADERS]
-        if tokens:
-            kept.append((b"connection", b", ".join(tokens)))
         line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         self._upgrade = dict(self.headers).get(b"upgrade", b"").lower()
         self.parser = httptools.HttpRequestParser(self)
-        return b"\r\n".join((line, *map(b": ".join, kept), b"", b""))
+        return b"\r\n".join((line, *map(b": ".join, without_upgrade(self.headers)), b"", b""))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -300,15 +305,10 @@ class GatewayProtocol(HttpToolsProtocol):
         return cycle
 
     def _read_target(self) -> None:
-        """Split the request target; the path stays raw, since that is what is authorised and sent on."""
-        target = self.url
-        if not target.isascii():
+        """The path stays raw, since that is what is authorised and sent on."""
+        if not self.url.isascii():
             raise self._refused(BadRequest("The URL holds bytes that are not ASCII; percent-encode them."))
-        if target.startswith(b"/") and b"#" not in target:
-            raw_path, _, query = target.partition(b"?")
-        else:
-            parsed = httptools.parse_url(target)
-            raw_path, query = parsed.path or b"/", parsed.query or b""
+        raw_path, query = split_target(self.url)
         self.scope["raw_path"] = raw_path
         self.scope["path"] = unquote(raw_path.decode()) if b"%" in raw_path else raw_path.decode()
         self.scope["query_string"] = query
@@ -397,23 +397,22 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _tick(self) -> None:
         """One timer for all limits, which looks at the clock when it fires: a request need not set any."""
-        now_s = self.loop.time()
-        if self._in_request and self.flow.read_paused:
-            self._began_s = now_s  # it is not the client who is slow
+        now_s, most_s = self.loop.time(), self._tick_s
+        if self._in_request and (self.flow.read_paused or self._is_kept_waiting()):
+            self._began_s, most_s = now_s, min(most_s, _WAITING_TICK_S)  # it is not the client who is slow
         due_s = self._due_s()
         if due_s <= now_s and not self.transport.is_closing():
             self._expire()
-        self._drop_if_stuck(now_s)
-        self._timer = self.loop.call_at(min(max(due_s, now_s + _LEAST_TICK_S), now_s + self._tick_s), self._tick)
-
-    def _drop_if_stuck(self, now_s: float) -> None:
-        """A client that takes nothing of what it asked for holds a call upstream, and memory."""
-        held = self.transport.get_write_buffer_size()
-        unsent = held and held + unsent_bytes(self.transport)
-        if not unsent or unsent != self._unsent_bytes:
-            self._unsent_bytes, self._unsent_since_s = unsent, now_s
-        elif now_s - self._unsent_since_s >= self._limits.send_timeout_s > 0:
+        if 0 < self._limits.send_timeout_s <= self.flow.stuck_s(now_s):
             reset(self.transport)
+        self._timer = self.loop.call_at(min(max(due_s, now_s + _LEAST_TICK_S), now_s + most_s), self._tick)
+
+    def _is_kept_waiting(self) -> bool:
+        """The request that is still to come is behind another that has no reply yet, or its body was not asked for."""
+        running = self._running
+        if running is None or running.response_complete:
+            return False
+        return self._in_head or self.cycle is not running or running.waiting_for_100_continue
 
     def _due_s(self) -> float:
         """When this connection has had its time; infinite while a reply is under way."""
@@ -431,8 +430,3 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         limit_s = self._limits.request_timeout_s
         self._refuse(RequestTimeout(f"The request was not complete within {limit_s:g} s; send it again, faster."))
-
-
-def _may_hold_blanks(data: bytes) -> bool:
-    """Whether the value of some header in `data` may end in blanks."""
-    return data.find(b" \r\n") >= 0 or data.find(b"\t\r\n") >= 0 or data.endswith(_MAYBE_BLANK)

@@ -6,7 +6,9 @@ next is the pool's.
 """
 
 import asyncio
+import contextlib
 import math
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
@@ -211,6 +213,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_the_rest()
         # An end that is worth its name was told to eof_received; over TLS a bare one is none (RFC 9112, 9.8).
         self.fail(ConnectionBroken(_describe_loss(exc, unanswered=self._parser.is_untouched)))
         self._is_closed = True
@@ -219,6 +223,18 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._pool.lost(self)
+
+    def _read_the_rest(self) -> None:
+        """Upstream may have refused a request and broken it off: writing fails then before the refusal is read.
+
+        The socket is still open here. What it holds over TLS nobody can read any more.
+        """
+        transport = self._transport
+        if transport is None or self._reply is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        with contextlib.suppress(OSError):
+            if data := os.read(transport.get_extra_info("socket").fileno(), HIGH_WATER_BYTES):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         self.is_blocked = True

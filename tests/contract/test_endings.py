@@ -1,6 +1,8 @@
 """Calls that end badly: who is told what, what is tried again, and that nothing is left behind."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -277,6 +279,34 @@ async def test_an_early_reply_ends_the_sending_and_the_connection(
         assert (await call(transport, post(body())))[::2] == (413, b"too large")
         assert load(transport) == (0, 0)
         await upstream.closed(1, within_s=1)
+
+
+async def test_an_early_reply_is_read_though_its_connection_is_broken_by_then(connect: Connect) -> None:
+    is_closed = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse_and_break() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1)
+        connection.sendall(reply(413, body=b"too large", reason=b"Content Too Large"))
+        connection.close()  # with more of the request unread, which is a reset
+        is_closed.set()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"piece"
+        assert is_closed.wait(5), "nothing is read meanwhile, on purpose"
+        yield b"piece"
+        yield b"piece"
+
+    server = threading.Thread(target=refuse_and_break)
+    server.start()
+    try:
+        transport = connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert (await call(transport, post(body())))[::2] == (413, b"too large")
+        assert load(transport) == (0, 0)
+    finally:
+        server.join()
+        listener.close()
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 100 Continue\r\n\r\n" * 17, b"garbage"])

@@ -1,6 +1,7 @@
 """What becomes of a reply between its end and its being sent."""
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -27,7 +28,7 @@ class There(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.is_closed = False
+        self.is_closed = self.is_paused = False
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -39,10 +40,10 @@ class There(asyncio.Transport):
         self.is_closed = True
 
     def pause_reading(self) -> None:
-        pass
+        self.is_paused = True
 
     def resume_reading(self) -> None:
-        pass
+        self.is_paused = False
 
 
 def cycle_on(transport: asyncio.Transport) -> GatewayCycle:
@@ -97,3 +98,12 @@ async def test_what_is_heard_out_is_dropped_and_counted() -> None:
         cycle.hold(b"x" * size)
     await hearing
     assert cycle.more_body
+
+
+def test_a_client_is_made_to_wait_for_what_its_pieces_take_not_for_their_bytes_alone() -> None:
+    transport = There()
+    cycle, count = cycle_on(transport), 0
+    while not transport.is_paused:
+        cycle.hold(b"x")
+        count += 1
+    assert count * sys.getsizeof(b"x") < 128 * 1024

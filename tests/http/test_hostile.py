@@ -176,6 +176,19 @@ async def test_a_cut_reply_does_not_look_complete_to_an_http_1_0_client() -> Non
                     await client.reader.read()
 
 
+async def test_nor_does_one_whose_client_has_said_all_that_it_had_to_say() -> None:
+    script: list[Any] = [STREAM[0].replace(b"text/event-stream", b"audio/mpeg"), chunk(b"half of it"), Stall()]
+    async with WireUpstream(script) as upstream:
+        with running_gateway(f"{upstream.url}/v1") as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post("/v1/audio/speech", {}).replace(b"HTTP/1.1", b"HTTP/1.0"))
+                await client.head()
+                client.writer.write_eof()
+                with pytest.raises(ConnectionResetError):
+                    await client.reader.read()
+            await upstream.closed(1, within_s=1)
+
+
 async def test_a_body_that_was_announced_and_refused_cannot_be_taken_for_the_next_request() -> None:
     fields = [("Expect", "100-continue"), ("Content-Length", "10"), ("Content-Type", "application/json")]
     with running_gateway("http://127.0.0.1:9/v1") as gateway:

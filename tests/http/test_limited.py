@@ -268,6 +268,22 @@ LARGE_FORM = request(
 )
 
 
+async def test_a_form_that_waits_for_its_turn_is_not_late_before_it_was_asked_for() -> None:
+    head, _, form = LARGE_FORM.partition(b"\r\n\r\n")
+    server, limits = {"request_timeout_s": 0.2}, {"each_key": {"parallel": 1}, "max_wait_s": 30}
+    async with WireUpstream([Stall()], OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server=server, limits=limits) as gateway:
+            async with connected(gateway.port) as one, connected(gateway.port) as two:
+                one.send(post(CHAT, BODY))
+                await upstream.received(1)
+                two.send(head + b"\r\nExpect: 100-continue\r\n\r\n")
+                asyncio.get_running_loop().call_later(0.5, one.leave)
+                async with asyncio.timeout(5):
+                    assert (await two.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+                two.send(form)
+                assert (await two.answer()).status == 200
+
+
 @pytest.mark.parametrize("waits", [post(CHAT, BODY), LARGE_FORM], ids=["json", "large form"])
 async def test_a_client_that_leaves_while_it_waits_takes_nothing(waits: bytes) -> None:
     async with WireUpstream([Stall()], OK) as upstream:

@@ -172,6 +172,33 @@ async def test_a_slow_answer_is_not_the_clients_fault() -> None:
                 assert (await client.answer()).status == 200
 
 
+SLOW_TO_COME = {
+    "half a head": post(CHAT, {})[:20],
+    "half a body": post(CHAT, {"n": 1})[:-3],
+    "a body that is to be asked for": request(
+        "POST", CHAT, b"", [AUTHORIZATION, ("Expect", "100-continue"), ("Content-Length", "10")], length=False
+    ),
+}
+
+
+@pytest.mark.parametrize("behind", SLOW_TO_COME.values(), ids=SLOW_TO_COME)
+async def test_a_request_that_is_slow_to_come_behind_another_takes_no_reply_from_that(behind: bytes) -> None:
+    go = asyncio.Event()
+
+    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: WireRequest) -> None:
+        await go.wait()
+        writer.write(OK)
+
+    async with WireUpstream(slow, OK) as upstream:
+        with running_gateway(f"{upstream.url}/v1", server={"request_timeout_s": 0.2}) as gateway:
+            async with connected(gateway.port) as client:
+                client.send(post(CHAT, {}) + behind)
+                await upstream.received(1)
+                asyncio.get_running_loop().call_later(0.5, go.set)
+                assert (await client.answer()).status == 200
+                assert (await client.answer()).status == 408
+
+
 async def test_valid_calls_go_on_while_many_clients_are_slow(is_long: bool) -> None:
     count = 1_000 if is_long else 100
     async with one_gateway(request_timeout_s=3) as (upstream, gateway):
