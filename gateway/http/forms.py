@@ -39,7 +39,7 @@ class Forms:
         """
         if route.runs_model:
             if self._depends_on_model(given(call.principal)):
-                return await self._read(call, head, receive)
+                return await self._read(call, route, head, receive)
             call.asked = self._allowance.ask(given(call.principal), "", b"", 0)
             receive = _looking(call, head, receive)
         check_length(head, self._max_upload_bytes)
@@ -54,7 +54,7 @@ class Forms:
         rules = self._allowance.planner.rules(principal.quota, time.time())
         return any((rule.dimension == "budget" or rule.whose == "model") and not rule.shadow for rule in rules)
 
-    async def _read(self, call: LiveCall, head: Head, receive: Receive) -> bytes:
+    async def _read(self, call: LiveCall, route: Route, head: Head, receive: Receive) -> bytes:
         try:
             body = await read_body(receive, head, self._max_body_bytes)
         except RequestTooLarge as error:
@@ -65,7 +65,8 @@ class Forms:
         # Upstream reads the name as it is, so what an alias stands for is not what would be used.
         check_model(principal.grants, () if form.model in self._aliases else (form.model,))
         call.outlives_client = self._drains
-        call.asked = self._allowance.ask(principal, call.model, form.text, None)
+        answers = form.answers if route.group == "images" else 1
+        call.asked = self._allowance.ask(principal, call.model, form.text, None, answers)
         if call.asked is not None:  # else its bytes would be taken for text, where nothing is known of its size
             call.body = body
         return body
@@ -80,6 +81,8 @@ def _looking(call: LiveCall, head: Head, receive: Receive) -> Receive:
         check_model(given(call.principal).grants, ())  # which may have been narrowed meanwhile
         form.feed(message.get("body", b""))
         call.model = None if form.name is None else without_keys(form.name)[:LONGEST_NAME]
+        if call.asked is not None and given(call.route).group == "images":
+            call.asked.answers = form.answers
         return message
 
     return receive_and_look

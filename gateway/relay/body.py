@@ -315,6 +315,11 @@ def _answers(raw: msgspec.Raw) -> int:
     return min(_number(raw) or 1, MOST_ANSWERS)
 
 
+def answers_of(text: bytes) -> int:
+    """How many answers the field `n` of a form asks for, by the rules of a body's; 1 where it tells no number."""
+    return _answers(msgspec.Raw(text.strip())) if 0 < len(text.strip()) <= _LONGEST_NUMBER else 1
+
+
 def _prompts(raw: msgspec.Raw) -> int:
     """How many: a text and a list of tokens are one. Of very many no fewer than there are."""
     if not _starts(raw, b"["):

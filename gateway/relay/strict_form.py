@@ -2,7 +2,7 @@
 
 Pure: takes a whole form as OpenAI's SDKs (for .NET too), browsers and curl write it, down to the byte, and refuses
 every other. Parsers differ on nearly all that RFC 7578 and its ancestors leave open, and whoever writes the form would
-choose what this one sees. Refuses to know what the fields mean, but for `model`.
+choose what this one sees. Refuses to know what the fields mean, but for `model` and `n`.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gateway.errors import BadRequest
 from gateway.metering.estimate import ATTACHMENT_BYTES
+from gateway.relay.body import answers_of
 
 _MOST_PARTS = 1000
 _LONGEST_HEAD = 8 * 1024
@@ -40,10 +41,14 @@ _TEXT = re.compile(rb'text/plain(?:; ?charset=("?)(utf-8|us-ascii|iso-8859-1)\1)
 
 
 class Form(NamedTuple):
-    """What policy needs of a form. `text`: its fields, and of each file as many bytes as it counts for at most."""
+    """What policy needs of a form. `text`: its fields, and of each file as many bytes as it counts for at most.
+
+    `answers`: so many it asks for with `n`, the most where it says more than one number.
+    """
 
     model: str
     text: bytes
+    answers: int
 
 
 class _Part(NamedTuple):
@@ -58,7 +63,7 @@ class _Part(NamedTuple):
 
 def read_form(content_type: bytes, body: bytes) -> Form:
     """The model of a form with this Content-Type. Raises `BadRequest` for one that servers may read in two ways."""
-    model, text = None, []
+    model, text, answers = None, [], 1
     for part in _parts(body, b"--" + _boundary(content_type)):
         content = body[part.start : min(part.end, part.start + ATTACHMENT_BYTES) if part.is_file else part.end]
         text.append(content)
@@ -66,9 +71,11 @@ def read_form(content_type: bytes, body: bytes) -> Form:
             if model is not None:
                 raise _odd("it has more than one field `model`")
             model = _model(part, content)
+        elif _plain(part.name) == b"n":
+            answers = max(answers, answers_of(content))
     if model is None:
         raise _odd("it has no field `model`")
-    return Form(model, b"".join(text))
+    return Form(model, b"".join(text), answers)
 
 
 def _boundary(content_type: bytes) -> bytes:
@@ -113,7 +120,7 @@ def _part(head: bytes, start: int, end: int) -> _Part:
         )
     quoted, bare, quoted_file, bare_file, long_file = disposition.groups()
     name, file = quoted or bare, bare_file if quoted_file is None else quoted_file
-    if (name != b"model" and _resembles_model(name)) or name.lower() == b"_charset_" or _LURE.search(file or b""):
+    if (name != b"model" and _plain(name) == b"model") or name.lower() == b"_charset_" or _LURE.search(file or b""):
         raise _odd("a field or a file has a name that some servers may take for that of the model")
     if fields.get(b"content-type", b"").lower().startswith(_NESTED):
         raise _odd("a field is a message of several parts")
@@ -142,10 +149,10 @@ def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
     return iter(fields)
 
 
-def _resembles_model(name: bytes) -> bool:
-    """Whether some server may take it for `model`: `Model`, `model[]`, `[model]`, `model.name`."""
+def _plain(name: bytes) -> bytes:
+    """What some server may take a field's name for: `Model`, `model[]`, `[model]` and `model.name` are `model`."""
     first = next((each for each in _SEPARATOR.split(name) if each), b"")
-    return first.translate(None, b"_-").lower() == b"model"
+    return first.translate(None, b"_-").lower()
 
 
 def _model(part: _Part, content: bytes) -> str:

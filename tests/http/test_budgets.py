@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,12 +170,31 @@ async def test_images_and_sound_are_taken_to_cost_what_they_did_before_each_of_s
             records = await gateway.recorded(2)
             refused = [
                 await ask(gateway.port, image(draws, 3)),
+                await ask(gateway.port, edit(draws, n=3)),
                 await ask(gateway.port, edit(hears, "/v1/audio/transcriptions")),
             ]
             served = await ask(gateway.port, image(draws, 2))
     assert [each.cost_microusd for each in records] == [40_000, 40_000]
-    assert [(each.status, each.error["code"]) for each in refused] == [(429, "insufficient_quota")] * 2
+    assert [(each.status, each.error["code"]) for each in refused] == [(429, "insufficient_quota")] * 3
     assert (served.status, len(upstream.requests)) == (200, 3)
+
+
+@pytest.mark.parametrize("terms", [{}, {"budgets": {"total_microusd": 10**9}}], ids=["streamed", "read first"])
+async def test_a_form_for_several_images_teaches_what_one_costs(tmp_path: Path, terms: dict[str, Any]) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    usage = {"input_tokens": 10, "output_tokens": 159_990, "total_tokens": 160_000}
+    drawn = reply(200, [(b"content-type", b"application/json")], json.dumps({"data": [], "usage": usage}).encode())
+    async with WireUpstream(drawn) as upstream:
+        with running_gateway(f"{upstream.url}/v1", keys=[], prices={"file": str(tmp_path / "prices.yaml")}) as gateway:
+            admin = Client(gateway.url, gateway.admin_secret)
+            made(admin.post("/teams", {"name": "engines", "limits": {"requests_per_day": 100}}))
+            others = made(admin.post("/keys", {"team": "engines", "name": "bob", **terms}))
+            own = made(admin.post("/keys", {"team": "engines", "name": "ada", "budgets": {"total_microusd": 50_000}}))
+            admin.close()
+            assert (await ask(gateway.port, edit(others["secret"], n=4))).status == 200
+            await gateway.recorded(1)
+            statuses = [(await ask(gateway.port, image(own["secret"], n))).status for n in (2, 1)]
+    assert statuses == [429, 200]
 
 
 def image(secret: str, n: int) -> bytes:
@@ -183,9 +203,10 @@ def image(secret: str, n: int) -> bytes:
     return request("POST", "/v1/images/generations", json.dumps(body).encode(), headers)
 
 
-def edit(secret: str, path: str = "/v1/images/edits") -> bytes:
+def edit(secret: str, path: str = "/v1/images/edits", n: int = 1) -> bytes:
     headers = [("Authorization", f"Bearer {secret}"), ("Content-Type", "multipart/form-data; boundary=limit")]
-    return request("POST", path, FORM, headers)
+    several = b'--limit\r\nContent-Disposition: form-data; name="n"\r\n\r\n%d\r\n' % n
+    return request("POST", path, FORM if n == 1 else several + FORM, headers)
 
 
 FORM = (

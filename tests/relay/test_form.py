@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from urllib3 import encode_multipart_formdata
 
 from gateway.relay.form import FormModel
+from gateway.relay.strict_form import read_form
 
 TYPE = b"multipart/form-data; boundary=limit"
 
@@ -96,3 +97,24 @@ def test_a_form_of_too_many_parts_is_not_read_on() -> None:
     assert form.name is None
     assert form._delimiter == b""
     assert form._held == b""
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("fields", "answers"),
+    [
+        (b"", 1),
+        (part("n", b"10"), 10),
+        (part("n", b" 10\n"), 10),
+        (part("n", b"2") + part("N", b"3") + part("n", b"1"), 3),
+        (part("n", b"ten") + part("nn", b"9"), 1),
+        (part("n", b"-3") + part("n", b""), 1),
+        (part("n", 40 * b"9"), 1),
+    ],
+)
+def test_so_is_how_many_answers_it_asks_for(fields: bytes, answers: int, size: int) -> None:
+    form, body = FormModel(TYPE), FILE + fields + part("model", b"m") + END
+    for at in range(0, len(body), size):
+        form.feed(body[at : at + size])
+    assert (form.answers, form.name) == (answers, "m")
+    assert read_form(TYPE, body).answers == answers
