@@ -13,7 +13,7 @@ import termios
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-_LOOK_S = 0.25
+_LOOK_S = 0.5
 _IS_TOLD = sys.platform == "linux"
 """Elsewhere nobody says."""
 _ESTABLISHED = 1
@@ -21,7 +21,7 @@ _ESTABLISHED = 1
 
 
 class WatchfulFlow(FlowControl):
-    """uvicorn's, which closes the connection within half a second of its client's leaving, read or not."""
+    """uvicorn's, which closes the connection within a second of its client's leaving, read or not."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         super().__init__(transport)

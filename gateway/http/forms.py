@@ -20,6 +20,9 @@ from gateway.relay.mask import without_keys
 from gateway.relay.strict_form import read_form
 from gateway.settings import Settings
 
+_READ_AHEAD_BYTES = 320 * 1024
+"""What a connection may hold of a body that nobody reads: what makes its client wait, and one piece off the network."""
+
 
 class Forms:
     """Gives the bodies of forms to upstream, each once policy has no objection."""
@@ -41,6 +44,8 @@ class Forms:
             if self._depends_on_model(given(call.principal)):
                 return await self._read(call, route, head, receive)
             call.asked = self._allowance.ask(given(call.principal), "", b"", 0)
+            if call.asked is not None:
+                call.asked.held_bytes = min(_READ_AHEAD_BYTES, head.content_length or _READ_AHEAD_BYTES)
             receive = _looking(call, head, receive)
         check_length(head, self._max_upload_bytes)
         return stream_body(receive, self._max_upload_bytes)
@@ -63,7 +68,8 @@ class Forms:
         form = read_form(head.fields.get(b"content-type", b""), body)
         call.model = without_keys(form.model)[:LONGEST_NAME]
         # Upstream reads the name as it is, so what an alias stands for is not what would be used.
-        check_model(principal.grants, () if form.model in self._aliases else (form.model,))
+        call.names = () if form.model in self._aliases else (form.model,)
+        check_model(principal.grants, call.names)
         call.outlives_client = self._drains
         answers = form.answers if route.group == "images" else 1
         call.asked = self._allowance.ask(principal, call.model, form.text, None, answers)

@@ -16,8 +16,8 @@ from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
 from gateway.call import Body, Dialect, Makes, Principal, Reply, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError
+from gateway.http.changed_keys import ChangedKeys
 from gateway.http.client_address import address_of, compile_networks
-from gateway.http.ended_keys import EndedKeys
 from gateway.http.errors import send_error
 from gateway.http.forms import Forms
 from gateway.http.given import BUG, LONGEST_NAME, given
@@ -100,7 +100,7 @@ class Proxy:
         """Gives a call with these headers its place in a trace, where traces are on."""
         self.open_calls: set[LiveCall] = set()
         self.settlement = Settlement(allowance, MAKES_RESPONSES, self.open_calls)
-        allowance.room.on_look = EndedKeys(directory, self.open_calls).look
+        allowance.room.on_look = ChangedKeys(directory, self.open_calls).look
         self.draining = False
 
     @property
@@ -166,13 +166,30 @@ class Proxy:
         if call.in_doubt:
             await self._objects.check_ids(principal, call.in_doubt)
         if call.asked is not None:
-            waited_s = await self._allowance.admit(call, call.asked)
-            if waited_s:  # meanwhile the key may have been revoked
-                await self._directory.look_up(head.authorization)
+            await self._admit(call, match, head, scope)
         if match.route.runs_file:
             await self._check_files(call, head, request)
             await self._look_again(call, match, head, scope)
         await self._relay.carry(call, request, send)
+
+    async def _admit(self, call: LiveCall, match: Match, head: Head, scope: Scope) -> None:
+        """Reserve what the call takes, by the terms that its key has when its turn has come."""
+        while (asked := call.asked) is not None:
+            try:
+                if not await self._allowance.admit(call, asked):
+                    return
+            except asyncio.CancelledError:
+                if not call.heeds_recall():
+                    raise
+            await self._look_again(call, match, head, scope)
+            principal = given(call.principal)
+            if principal.grants:
+                check_model(principal.grants, call.names)
+                if not allows_model(principal.grants, ()) and not is_form(head):
+                    self._check_tools(principal, call.body)
+            if not self._allowance.is_outdated(principal, asked):
+                return
+            self._allowance.ask_again(call, principal, asked)
 
     async def _check_files(self, call: LiveCall, head: Head, request: UpstreamRequest) -> None:
         """Look through the files of requests that the body names, of which upstream runs one."""
@@ -308,8 +325,9 @@ class Proxy:
         if model is not None:
             target = self._aliases.get(model)
             call.model = without_keys(target or model)[:LONGEST_NAME]
+            call.names = (model, target or model)
         if principal.grants and (model is not None or match.route.runs_model):
-            check_model(principal.grants, () if model is None else (model, target or model))
+            check_model(principal.grants, call.names)
         if principal.grants and not allows_model(principal.grants, ()):
             self._check_tools(principal, body)
         if self._tags_from_body:

@@ -4,9 +4,11 @@ Knows how a call's size and what is left of its usage become amounts. Which rule
 is the business of `gateway.limits`; what usage costs, that of `gateway.metering`.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
@@ -16,7 +18,7 @@ from gateway.errors import InternalError, ModelUnpriced
 from gateway.limits.answers import limit_headers, refusal
 from gateway.limits.limiter import Limiter
 from gateway.limits.plan import Ask, Planner, actual
-from gateway.limits.rules import Charge, Decision, Demand
+from gateway.limits.rules import Charge, Decision, Demand, Rule
 from gateway.limits.spend import Spend
 from gateway.limits.tally import Tally
 from gateway.limits.waiting import WaitingRoom
@@ -46,6 +48,10 @@ class Asked(msgspec.Struct, gc=False):
     """As estimated; 0 also where nothing is to be paid, or nobody knows a price."""
     is_taken: bool = False
     """Upstream was asked for something else before the call itself is sent, so it is paid for though it never is."""
+    held_bytes: int = 0
+    """What its client's connection keeps of it in memory while it waits, at most, besides the body that is held."""
+    times: int = 1
+    """How often it has asked."""
 
 
 class _Due(NamedTuple):
@@ -71,10 +77,11 @@ class Allowance:
         max_wait_s: float = 0.0,
         refuses_unpriced: bool = False,
         is_shared: bool = False,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """`max_wait_s`: how long calls may wait for their turn where neither key nor team says. `refuses_unpriced`:
         budgets refuse what nobody knows the price of. `is_shared`: what one process reserves is kept in common with all
-        others, and longer than itself.
+        others, and longer than itself. `now` is Unix time in seconds.
         """
         self.planner = planner
         self.limiter = limiter
@@ -83,6 +90,7 @@ class Allowance:
         self._max_wait_s = max_wait_s
         self._refuses_unpriced = refuses_unpriced
         self._is_shared = is_shared
+        self._now = now
         self.meter = meter
         self._spend = spend
         self._due: OrderedDict[str, _Due] = OrderedDict()
@@ -117,7 +125,8 @@ class Allowance:
         if price is not None and costs_as_before(call.route):
             cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
         ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
-        demand = self.planner.demand(call.id.decode(), quota, ask, time.time())
+        call_id = call.id.decode() if asked.times == 1 else f"{call.id.decode()}-{asked.times}"
+        demand = self.planner.demand(call_id, quota, ask, self._now())
         if not demand.charges and not demand.endpoint:
             return 0.0
         if price is None and is_paid and self._refuses_unpriced:
@@ -125,18 +134,46 @@ class Allowance:
         own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
         waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
         if max_wait_s > 0:
-            decision, waited_s = await self.room.admit(
-                demand, whose=principal.key_id, max_wait_s=max_wait_s, held_bytes=len(call.body)
-            )
+            decision, waited_s = await self._in_turn(call, asked, demand, principal.key_id, max_wait_s)
         else:
             decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
         self.tally.note(decision, waited_s)
-        call.queue_s = waited_s
+        call.queue_s += waited_s
         if not decision.admitted:
             self._refuse(decision, demand)
         asked.demand, asked.cost_microusd = demand, cost
         call.limit_headers = limit_headers(decision.standings)
         return waited_s
+
+    async def _in_turn(
+        self, call: LiveCall, asked: Asked, demand: Demand, whose: str, max_wait_s: float
+    ) -> tuple[Decision, float]:
+        held_bytes, began_at = len(call.body) + asked.held_bytes, perf_counter()
+        try:
+            return await self.room.admit(demand, whose=whose, max_wait_s=max_wait_s, held_bytes=held_bytes)
+        except asyncio.CancelledError:
+            call.queue_s += perf_counter() - began_at
+            raise
+
+    def is_outdated(self, principal: Principal, asked: Asked) -> bool:
+        """Whether it must be asked again: other limits bind it now, since its key was changed or a day has begun."""
+        quota, had = principal.quota, asked.demand
+        if had is None or quota is None:
+            return True
+        has = self.planner.demand(had.call_id, quota, Ask(asked.model, 0, endpoint=ENDPOINT), self._now())
+        return _rules(has) != _rules(had)
+
+    def ask_again(self, call: LiveCall, principal: Principal, asked: Asked) -> None:
+        """Give back what was granted, and have `call.asked` say what is to be asked for now."""
+        if asked.demand is not None:
+            self.limiter.cancel(asked.demand)
+            self.room.released(asked.demand)
+        bound = None if principal.quota is None else self.planner.binds(principal.quota, ENDPOINT)
+        call.limit_headers = []
+        if bound is None:
+            call.asked = None
+        else:
+            asked.demand, asked.has_budgets, asked.times = None, bound.has_budgets, asked.times + 1
 
     def _refuse(self, decision: Decision, demand: Demand) -> None:
         rule = decision.binding
@@ -187,7 +224,7 @@ class Allowance:
         cost, tokens = record.cost_microusd, None if usage is None else usage.total_tokens
         if cost is None and (model is None or self.meter.prices.price_of(model) is None):
             cost = 0
-        demand = self.planner.demand(record.id, quota, Ask(model, tokens or 0, cost or 0, ENDPOINT), time.time())
+        demand = self.planner.demand(record.id, quota, Ask(model, tokens or 0, cost or 0, ENDPOINT), self._now())
         reserved = self._reserved(record, due)
         used = {**reserved, **actual(demand, tokens=tokens, cost_microusd=cost)}
         mine = tuple([charge for charge in demand.charges if is_own or charge.rule.whose != "key"])
@@ -216,13 +253,17 @@ class Allowance:
         if asked.demand is None or principal is None or principal.quota is None or made is None:
             return
         if made.response_id is not None:
-            self._due[made.response_id] = _Due(asked, asked.demand, principal.quota, time.time())
+            self._due[made.response_id] = _Due(asked, asked.demand, principal.quota, self._now())
             if len(self._due) > _MOST_DUE:
                 self._due.popitem(last=False)
 
     def _learn_late(self, principal: Principal, asked: Asked, usage: Usage) -> None:
         if usage.total_tokens:
             self.meter.estimator.learn(principal.team_id, asked.model, asked.prompt_bytes, usage, asked.answers)
+
+
+def _rules(demand: Demand) -> tuple[Rule, ...]:
+    return tuple([charge.rule for charge in (*demand.charges, *demand.endpoint)])
 
 
 def _beyond(charges: tuple[Charge, ...], counted: Mapping[str, int], used: Mapping[str, int]) -> tuple[Charge, ...]:

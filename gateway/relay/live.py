@@ -91,6 +91,7 @@ class LiveCall:
         "longest_gap_s",
         "method",
         "model",
+        "names",
         "new_ids",
         "on_end",
         "outcome",
@@ -99,6 +100,7 @@ class LiveCall:
         "pieces",
         "principal",
         "queue_s",
+        "recalled",
         "removes_usage",
         "route",
         "sample",
@@ -126,6 +128,8 @@ class LiveCall:
         self.route: Route | None = None
         self.principal: Principal | None = None
         self.model: str | None = None
+        self.names: tuple[str, ...] = ()
+        """The names of the model that the key must allow; none where it might be any."""
         self.tags = NO_TAGS
         self.body = b""
         """The request's, as far as it is held."""
@@ -145,6 +149,7 @@ class LiveCall:
         self.removes_usage = False
         self.left = False
         self.cut_by: GatewayError | None = None
+        self.recalled = False
         self.on_end: Callable[[LiveCall], None] | None = None
         """Is called when it is known how the call has ended, before its client gets the last of it."""
         self.is_background = False
@@ -176,6 +181,12 @@ class LiveCall:
         self.upstream_request_id: str | None = None
 
     @property
+    def may_wait(self) -> bool:
+        """Whether it may be waiting for its turn. One that is upstream does not, though no limit may have bound it."""
+        asked = self.asked
+        return asked is not None and asked.demand is None and self.sent_at is None and self.outcome is None
+
+    @property
     def may_tell_late(self) -> bool:
         """Whether its reply may tell what a response in the background has used."""
         route = self.route
@@ -192,10 +203,10 @@ class LiveCall:
         return made if made is not None and 0 < len(made) <= LONGEST_ID and made.isprintable() else None
 
     def client_left(self) -> None:
-        """The client's connection is gone: end the call, unless it is over or is to outlive its client."""
+        """The client's connection is gone: end the call, unless it is over, or is upstream and outlives its client."""
         if self.outcome is None:
             self.left = True
-            if not self.outlives_client and self.task is not None:
+            if (not self.outlives_client or self.may_wait) and self.task is not None:
                 self.task.cancel()
 
     def cut(self, reason: GatewayError) -> None:
@@ -203,6 +214,17 @@ class LiveCall:
         if self.outcome is None and self.cut_by is None and self.task is not None:
             self.cut_by = reason
             self.task.cancel()
+
+    def recall(self) -> None:
+        """Have it leave the line that it waits in, and ask anew what it may use."""
+        if self.cut_by is None and not self.recalled and self.task is not None:
+            self.recalled = True
+            self.task.cancel()
+
+    def heeds_recall(self) -> bool:
+        """Whether it was cancelled by `recall`, and by nothing else; then that is taken back."""
+        was_recalled, self.recalled = self.recalled, False
+        return was_recalled and self.task is not None and not self.task.uncancel()
 
     def uncancel(self) -> None:
         """Take the cancellation back that `cut` asked for, so that the client can still be told."""

@@ -295,6 +295,7 @@ async def test_a_client_that_leaves_while_it_waits_takes_nothing(waits: bytes) -
                 async with asyncio.timeout(5):
                     while not gateway.ask(lambda: gateway.app.proxy._allowance.room.waiting):
                         await asyncio.to_thread(gateway.ask, lambda: None)
+                assert gateway.ask(lambda: gateway.app.proxy._allowance.room.held_bytes) >= len(waits) - 400
                 two.leave()
                 await gateway.recorded(1)
                 one.leave()

@@ -15,7 +15,7 @@ from gateway.metering.prices import load_prices
 from gateway.relay.allowance import Allowance
 from gateway.relay.live import LiveCall
 from gateway.relay.settlement import FEW_CALLS, Settlement, each
-from gateway.terms import Limits, Quota
+from gateway.terms import Budgets, Limits, Quota
 
 MODEL = "openai/gpt-5.2"
 ADA = Principal("ada", "engines", "key_ada", "team_engines", quota=Quota("team_engines", "key_ada"))
@@ -47,8 +47,10 @@ class World:
     """A settlement that is watched, with so many calls under way, and a limit of one call at a time."""
 
     def __init__(self, open_calls: int = FEW_CALLS) -> None:
-        planner = Planner(Policy(key=Limits(parallel=1)))
-        self.allowance = Allowance(planner, MemoryLimiter(), Meter(load_prices(None), Estimator()))
+        planner = Planner(Policy(key=Limits(parallel=1), key_budgets=Budgets(day_microusd=100)))
+        self.now_s = 0.0
+        meter = Meter(load_prices(None), Estimator())
+        self.allowance = Allowance(planner, MemoryLimiter(), meter, now=lambda: self.now_s)
         self.settlement = Settlement(
             self.allowance, MAKES_RESPONSES, [LiveCall(b"", "POST", Wire("", []))] * open_calls
         )
@@ -168,3 +170,21 @@ async def test_an_observer_that_fails_keeps_nothing_from_the_next_one(caplog: py
     await one_turn()
     assert world.told == ["a", "reply a"]
     assert "1 calls could not be told of" in caplog.text
+
+
+async def test_a_call_that_was_granted_something_of_the_day_before_asks_for_that_of_today() -> None:
+    world = World()
+    call = world.call("a")
+    asked = call.asked = world.allowance.ask(ADA, MODEL, b"{}", 1)
+    assert asked is not None
+    await world.allowance.admit(call, asked)
+    granted = asked.demand
+    assert not world.allowance.is_outdated(ADA, asked)
+    world.now_s += 86_400
+    assert world.allowance.is_outdated(ADA, asked)
+    world.allowance.ask_again(call, ADA, asked)
+    await world.allowance.admit(call, asked)  # what the day before had of parallel calls is given back
+    assert not world.allowance.is_outdated(ADA, asked)
+    assert granted is not None
+    assert asked.demand is not None
+    assert asked.demand.call_id != granted.call_id

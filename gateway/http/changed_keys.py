@@ -1,14 +1,15 @@
-"""Send calls away that wait for their turn though their key has ended meanwhile.
+"""Calls that wait for their turn while their key is changed: they leave where it has ended, or ask by its new terms.
 
 Knows which of the calls in flight may wait, and asks whom their keys stand for now. How calls wait is the waiting
 room's business, which says when to look; a call that is upstream is never touched.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway.access.directory import KeyDirectory
+from gateway.call import Principal
 from gateway.errors import InvalidKey, StoreUnavailable
 from gateway.relay.live import LiveCall
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.http.repeated import Repeated
 
 
-class EndedKeys:
+class ChangedKeys:
     """Looks through `calls`, which are in flight, whenever `look` is called."""
 
     def __init__(self, directory: KeyDirectory, calls: Collection[LiveCall]) -> None:
@@ -33,25 +34,35 @@ class EndedKeys:
     async def _look(self) -> None:
         for calls in self._waiting():
             try:
-                await self._directory.look_up(_authorization(calls[0]))
+                principal = await self._directory.look_up(_authorization(calls[0]))
             except InvalidKey as refusal:
-                for call in filter(_may_wait, calls):
+                for call in _waiting(calls):
                     call.cut(refusal)
             except StoreUnavailable:
                 continue  # a call is looked at again when its turn has come
+            else:
+                for call in _waiting(calls):
+                    if have_other_terms(principal, call.principal):
+                        call.recall()
 
     def _waiting(self) -> list[list[LiveCall]]:
         """Calls that may wait, those of one secret together."""
         found: dict[int, list[LiveCall]] = {}
-        for call in filter(_may_wait, self._calls):
+        for call in _waiting(self._calls):
             found.setdefault(id(call.principal), []).append(call)
         return list(found.values())
 
 
-def _may_wait(call: LiveCall) -> bool:
-    """One that is upstream does not, though no limit may have bound it."""
-    asked = call.asked
-    return asked is not None and asked.demand is None and call.sent_at is None and call.outcome is None
+def have_other_terms(principal: Principal, before: Principal | None) -> bool:
+    """Whether a key may use something else than it might before, or more or less of it."""
+    if principal is before or before is None:
+        return False
+    return (principal.grants, principal.quota) != (before.grants, before.quota)
+
+
+def _waiting(calls: Iterable[LiveCall]) -> list[LiveCall]:
+    """Those that may wait, in the order in which they came."""
+    return sorted((call for call in calls if call.may_wait), key=lambda call: call.started_at)
 
 
 def _authorization(call: LiveCall) -> bytes | None:

@@ -1,0 +1,155 @@
+"""Calls that wait for their turn, and go by the terms that their key has when it comes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.faults.face import CHAT, Client, connected, request
+from tests.http.admin_server import Client as Admin
+from tests.http.admin_server import made
+from tests.http.test_late_bodies import a_key, administering, looked_at
+from tests.relay.test_strict_form import END, FILE, MODEL, TYPE
+from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.wire import Stall, WireUpstream, reply
+
+OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
+TOOLS = b'{"model": "m", "tools": [{"type": "image_generation", "model": "painter"}]}'
+FORM = FILE + MODEL + END
+CALLS: dict[str, tuple[str, bytes, str]] = {
+    "json": (CHAT, b'{"model": "m"}', "application/json"),
+    "its tools": ("/v1/responses", TOOLS, "application/json"),
+    "form": ("/v1/audio/transcriptions", FORM, TYPE.decode()),
+}
+
+
+class Line:
+    """A key of which one call is upstream, and stays there."""
+
+    def __init__(self, gateway: RunningGateway, upstream: WireUpstream, admin: Admin, key: dict[str, Any]) -> None:
+        self.gateway, self.upstream, self.admin, self.key = gateway, upstream, admin, key
+
+    def call(self, path: str, body: bytes, content_type: str) -> bytes:
+        headers = [("Authorization", f"Bearer {self.key['secret']}"), ("Content-Type", content_type)]
+        return request("POST", path, body, headers)
+
+    async def wait(self, client: Client, what: str = "json", body: bytes | None = None) -> None:
+        """Send a call that waits; on return it does."""
+        waiting = self.waiting
+        path, usual, content_type = CALLS[what]
+        client.send(self.call(path, body or usual, content_type))
+        async with asyncio.timeout(5):
+            while self.waiting == waiting:
+                await asyncio.to_thread(self.gateway.ask, lambda: None)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return self.gateway.ask(lambda: self.gateway.app.proxy._allowance.room.waiting)
+
+    async def change(self, members: Mapping[str, Any]) -> None:
+        """Change the key."""
+        changed = await asyncio.to_thread(self.admin.patch, f"/keys/{self.key['id']}", members)
+        assert changed.status_code == 200, changed.text
+
+
+@asynccontextmanager
+async def a_line(section: Mapping[str, Any] | None = None, **terms: Any) -> AsyncIterator[tuple[Line, Client]]:
+    async with WireUpstream([Stall()], OK) as upstream:
+        with (
+            running_gateway(f"{upstream.url}/v1", keys=[], upstream=section or {}) as gateway,
+            administering(gateway) as admin,
+        ):
+            made(admin.post("/teams", {"name": "engines"}))
+            terms["limits"] = {"parallel": 1, "max_wait_s": 60, **terms.get("limits", {})}
+            line = Line(gateway, upstream, admin, a_key(admin, **terms))
+            async with connected(gateway.port) as running:
+                running.send(line.call(*CALLS["json"]))
+                await upstream.received(1)
+                yield line, running
+
+
+async def test_a_limit_that_is_raised_lets_those_go_that_wait_for_it() -> None:
+    async with a_line() as (line, _), connected(line.gateway.port) as two, connected(line.gateway.port) as three:
+        await line.wait(two)
+        await line.wait(three)
+        await line.change({"limits": {"parallel": 3}})
+        assert [(await client.answer(within_s=2)).status for client in (two, three)] == [200, 200]
+
+
+async def test_those_that_may_not_wait_any_more_are_refused() -> None:
+    async with a_line() as (line, running), connected(line.gateway.port) as two:
+        await line.wait(two)
+        await line.change({"limits": {"max_wait_s": 0}})
+        refused = await two.answer(within_s=2)
+        running.leave()
+        await line.gateway.recorded(2)
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    assert len(line.upstream.requests) == 1
+
+
+async def test_a_key_without_limits_any_more_keeps_nobody_waiting() -> None:
+    async with a_line() as (line, _), connected(line.gateway.port) as two:
+        await line.wait(two)
+        await line.change({"limits": {"parallel": None, "max_wait_s": None}})
+        assert (await two.answer(within_s=2)).status == 200
+
+
+NARROWED: dict[str, tuple[str, dict[str, Any]]] = {
+    "models": ("json", {"grants": {"models": ["other"]}}),
+    "models of tools": ("its tools", {"grants": {"models": ["m"]}}),
+    "models of forms": ("form", {"grants": {"models": ["other"]}}),
+    "all models of forms": ("form", {"grants": {"models": ["*"], "routes": ["chat"]}}),
+    "routes": ("json", {"grants": {"routes": ["embeddings"]}}),
+    "networks": ("json", {"grants": {"networks": ["10.0.0.0/8"]}}),
+}
+
+
+@pytest.mark.parametrize("budgets", [{}, {"total_microusd": 1_000_000_000}], ids=["no budget", "a budget"])
+@pytest.mark.parametrize("narrowed", NARROWED)
+async def test_what_is_not_granted_any_more_is_refused_to_those_that_wait(
+    narrowed: str, budgets: dict[str, int]
+) -> None:
+    what, change = NARROWED[narrowed]
+    async with a_line(budgets=budgets) as (line, running), connected(line.gateway.port) as two:
+        await line.wait(two, what)
+        await line.change(change)
+        refused = await two.answer(within_s=2)
+        running.leave()
+        await line.gateway.recorded(2)
+    assert refused.status == 403
+    assert len(line.upstream.requests) == 1
+
+
+async def test_those_that_wait_keep_their_order_when_their_terms_change() -> None:
+    bodies = [b'{"model": "m", "user": "%d"}' % number for number in range(4)]
+    async with a_line() as (line, running):
+        looked = looked_at(line.gateway)
+        clients = [await asyncio.open_connection("127.0.0.1", line.gateway.port) for _ in bodies]
+        for (reader, writer), body in zip(clients, bodies, strict=True):
+            await line.wait(Client(reader, writer), body=body)
+        await line.change({"limits": {"tokens_per_day": 1_000_000}})
+        for _ in range(2):
+            looked.clear()
+            assert await asyncio.to_thread(looked.wait, 5)
+        assert line.waiting == len(bodies)
+        running.leave()
+        for reader, _ in clients:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        for _, writer in clients:
+            writer.close()
+    assert [each.body for each in line.upstream.requests[1:]] == bodies
+
+
+@pytest.mark.parametrize("what", ["json", "form"])
+async def test_who_leaves_the_line_is_not_sent_upstream_though_calls_are_drained(what: str) -> None:
+    async with a_line({"on_client_disconnect": "drain"}) as (line, _):
+        async with connected(line.gateway.port) as two:
+            await line.wait(two, what)
+            two.leave()
+            (record,) = await line.gateway.recorded(1)
+        assert line.waiting == 0
+    assert (record.outcome, record.usage_source) == ("client_left", "none")
+    assert len(line.upstream.requests) == 1
