@@ -82,6 +82,10 @@ class Turns:
         self._awaited: dict[str, set[Waiter]] = {}
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._numbers = itertools.count()
+        self._served = 0
+        """How many had their turn."""
+        self._passed: dict[str, int] = {}
+        """How many had by when a key that does not wait had one; of this line."""
 
     def __repr__(self) -> str:
         return f"Turns({self.count} of {len(self._queues)} keys)"
@@ -132,6 +136,9 @@ class Turns:
         self.count -= 1
         self._hold(waiter.whose, -waiter.held_bytes)
         self._await(waiter, frozenset())
+        self._served += was_served
+        if not self.count:
+            self._passed.clear()
         if not queue:
             del self._queues[waiter.whose], self._held_bytes[waiter.whose]
         elif was_served:
@@ -151,6 +158,15 @@ class Turns:
         if head is not None and charges:
             return head.waits_for
         return next((charge.rule for charge in charges if charge.rule.id in self._awaited), None)
+
+    def may_pass(self, whose: str) -> bool:
+        """Whether it is the turn of a key that does not wait: once for each time that all who do have had theirs."""
+        passed = self._passed.get(whose)
+        return passed is None or self._served - passed >= len(self._queues)
+
+    def passed(self, whose: str) -> None:
+        """It has had it."""
+        self._passed[whose] = self._served
 
     def awaiting(self, demand: Demand) -> Iterator[Waiter]:
         """Those that wait for something that `demand` takes, or gives back."""

@@ -6,7 +6,8 @@ would not. One timer serves all that wait.
 The rules. Of each key only the first call is tried. Whoever comes stands behind the calls of its own key, and behind
 those of other keys if it takes from a rule that one of them was refused by. Keys are tried in turn, and what refuses
 one is kept from those after it, so that many small calls cannot keep a large one waiting. What does not refuse it is
-not: a key over its own limit holds nobody up. Calls that may not wait ask the limiter, and stand in no line.
+not: a key over its own limit holds nobody up. A key whose calls may not wait has its turn like the others, whenever it
+comes; before that its calls are refused what others wait for.
 """
 
 import asyncio
@@ -103,12 +104,15 @@ class WaitingRoom:
         """
         since_us = self._clock()
         deadline_us = since_us + round(max_wait_s * 1_000_000)
-        rule = self._turns.in_the_way(demand, whose) if self._turns and max_wait_s > 0 else None
-        if rule is None:
+        rule = self._turns.in_the_way(demand, whose) if self._turns else None
+        passes = rule is not None and max_wait_s <= 0 and self._turns.may_pass(whose)
+        if rule is None or passes:
             decision = self._limiter.admit_now(demand)
             was_asked = decision is None
             if decision is None:
                 decision = await self._limiter.admit(demand, asks_again=max_wait_s > 0)
+            if passes and decision.admitted:
+                self._turns.passed(whose)
             if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full(whose, held_bytes):
                 return decision, 0.0
             waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us, held_bytes=held_bytes)
@@ -119,8 +123,8 @@ class WaitingRoom:
             decision = await self._stay(waiter, was_tried=True)
         else:
             waiter = Waiter(demand, whose, rule, deadline_us=deadline_us, held_bytes=held_bytes)
-            is_full = self._is_full(whose, held_bytes)
-            decision = await (self._told(waiter) if is_full else self._stay(waiter, was_tried=False))
+            is_refused = max_wait_s <= 0 or self._is_full(whose, held_bytes)
+            decision = await (self._told(waiter) if is_refused else self._stay(waiter, was_tried=False))
         return decision, (self._clock() - since_us) / 1_000_000
 
     def released(self, demand: Demand | None = None) -> None:

@@ -133,7 +133,7 @@ class Allowance:
             _check_no_budget(demand, asked.model)
         own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
         waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
-        if max_wait_s > 0:
+        if max_wait_s > 0 or self.room.waiting:
             decision, waited_s = await self._in_turn(call, asked, demand, principal.key_id, max_wait_s)
         else:
             decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)

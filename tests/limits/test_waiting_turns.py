@@ -1,6 +1,7 @@
 """Calls that wait for their turn: whose it is, when others give back what they had, and when somebody leaves."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -64,6 +65,24 @@ async def test_small_calls_cannot_keep_a_large_one_of_another_key_waiting(queue:
     assert queue.admitted[:2] == ["a0", "a1"]
     await queue.advance(30 * SECOND)
     assert queue.admitted == ["a0", "a1", *names("b", 30)]
+
+
+@pytest.mark.parametrize("waiting", ["a", "ab"])
+async def test_a_key_whose_calls_may_not_wait_has_its_turn_and_no_more(
+    queue: Queue, house: Household, waiting: str
+) -> None:
+    shared = house.rate(60, burst=1, whose="endpoint")
+    await queue.come_all([name for key in waiting for name in names(key, 20)], {shared: 1})
+    for number in range(12):
+        await queue.bench.advance(SECOND)
+        for each in range(3):  # its calls come before those that wait can be tried
+            await queue.come(f"h{number}-{each}", {shared: 1}, max_wait_s=0)
+        await queue.advance(0)
+    turns = [name[0] for name in queue.admitted[1:13]]
+    assert Counter(turns) == dict.fromkeys(waiting + "h", 12 // (len(waiting) + 1))
+    refused = queue.calls["h0-1"][1].result()[0]
+    assert (refused.admitted, refused.binding) == (False, shared)
+    assert refused.retry_after_us > 0
 
 
 async def test_a_key_over_its_own_limit_holds_nobody_up(queue: Queue, house: Household) -> None:
