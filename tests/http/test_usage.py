@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from gateway.call import CallRecord, Usage
+from gateway.metering.ledger_line import decode, encode
 from tests.faults.face import CHAT, TRANSPORTS, Answer, ask, connected, post, request
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Fin, Reset, Script, Stall, Step, WireUpstream, chunked, reply, sse
@@ -128,6 +129,12 @@ async def test_a_model_without_a_price_has_no_cost_in_its_receipt(prices: Path) 
     answer, record = await called(prices, OK, body={**BODY, "model": "another"})
     assert receipt(answer) == ("8", "2", None)
     assert (record.usage_source, record.cost_microusd) == ("reported", None)
+
+
+async def test_the_ledger_has_a_model_by_the_name_that_it_was_priced_by(prices: Path) -> None:
+    answer, record = await called(prices, OK, body={**BODY, "model": MODEL + "\0"})
+    assert receipt(answer) == ("8", "2", None)
+    assert record.model == decode(encode(record)).model == MODEL + "\ufffd"
 
 
 async def test_white_space_that_keeps_a_connection_alive_is_passed_on_at_once(prices: Path) -> None:
