@@ -112,9 +112,12 @@ class UsageScanner:
 
 
 def data_of_events(block: bytes) -> Iterator[bytes]:
-    """What the events of `block` say: of each its `data` fields joined, b"" where it has none."""
+    """What the events of `block` say: of each its `data` fields joined, b"" where it has none.
+
+    A byte order mark, with which a stream may begin, is no part of them.
+    """
     # With an expression in place of lines this takes ten times as long.
-    for has_fields, lines in groupby(block.splitlines(), bool):
+    for has_fields, lines in groupby(block.removeprefix(_BYTE_ORDER_MARK).splitlines(), bool):
         if has_fields:
             yield b"\n".join([line[len(_DATA) :] for line in lines if line.startswith(_DATA)])
 
@@ -124,7 +127,8 @@ def usage_of_reply(body: bytes) -> Usage | None:
 
     Some servers send an event stream and do not call it one: then it is what that reports.
     """
-    document = _document(body.removeprefix(_BYTE_ORDER_MARK))
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    document = _document(body)
     if document is None:
         return usage_of_stream(body) if body.startswith(STREAM_BEGINNINGS) else None
     return _usage(document.usage)

@@ -176,6 +176,26 @@ async def test_a_compressed_stream_is_read_too(prices: Path) -> None:
     assert (record.usage, record.usage_source) == (Usage(8, 2, 10), "reported")
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_codings_in_two_lines_are_those_of_one(prices: Path, transport: str) -> None:
+    body = gzip.compress(gzip.compress(json.dumps({"usage": USAGE}).encode()))
+    script = reply(200, [*JSON, *[(b"content-encoding", b"gzip")] * 2], body)
+    answer, record = await called(prices, script, upstream={"transport": transport})
+    assert answer.body == body
+    assert [value for name, value in answer.headers if name == "content-encoding"] == ["gzip", "gzip"]
+    assert (record.usage, record.usage_source) == (Usage(8, 2, 10), "reported")
+
+
+@pytest.mark.parametrize("headers", [EVENTS, JSON])
+async def test_a_byte_order_mark_before_a_stream_is_no_part_of_its_first_event(
+    headers: list[tuple[bytes, bytes]], prices: Path
+) -> None:
+    body = b"\xef\xbb\xbfdata: " + json.dumps({**DELTA, "usage": USAGE}).encode() + b"\n\ndata: [DONE]\n\n"
+    answer, record = await called(prices, reply(200, headers, body), body=STREAM)
+    assert answer.body == body
+    assert (record.usage, record.usage_source) == (Usage(8, 2, 10), "reported")
+
+
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
