@@ -181,6 +181,16 @@ def _workers_that_share_no_limits(settings: Settings) -> Iterator[Conflict]:
         )
 
 
+def _sums_without_their_calls(settings: Settings) -> Iterator[Conflict]:
+    calls, sums = settings.ledger.calls_retention_days, settings.ledger.days_retention_days
+    if sums and (not calls or sums < calls):
+        yield Conflict(
+            (("ledger", "days_retention_days"), ("ledger", "calls_retention_days")),
+            "would delete sums by day while ledger.calls_retention_days keeps their calls",
+            "keep the sums as long as the calls, or for ever: 0",
+        )
+
+
 def _addresses_for_nothing(settings: Settings) -> Iterator[Conflict]:
     sections: tuple[tuple[str, Admin | Metrics, str, str], ...] = (
         ("admin", settings.admin, "the admin API", "administration is"),
@@ -278,4 +288,5 @@ _CHECKS = (
     _unsigned_alerts,
     _traces_without_the_extra,
     _workers_that_share_no_limits,
+    _sums_without_their_calls,
 )

@@ -26,8 +26,8 @@ def cost_microusd(price: Price, usage: Usage) -> int:
     cost = left * rates.input + cached * rates.cached + written * rates.cache_write
     cost += heard * rates.audio_input + seen * rates.image_input
     cost += _output(rates, usage)
-    if usage.audio_ms and rates.audio_seconds:
-        return -(-(cost * 1000 + usage.audio_ms * rates.audio_seconds) // (1000 * _MILLION))
+    if usage.audio_ms and rates.audio_seconds and not cost:  # else the same sound would be paid for twice
+        return -(-(usage.audio_ms * rates.audio_seconds) // (1000 * _MILLION))
     return -(-cost // _MILLION)
 
 

@@ -8,7 +8,7 @@ event, and cannot be counted.
 
 from collections.abc import Iterator, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,7 @@ SAMPLE_BYTES = 8 * 1024
 _LARGE_BYTES = SAMPLE_BYTES // 8
 """A larger event is unlike others: it fills no more of the sample than this."""
 _MOST_BYTES = 7 * SAMPLE_BYTES
-"""What is kept is held as long as the stream lasts, so no large event is if there would be more."""
+"""What is kept is held as long as the stream lasts, so where there would be more, a large event is counted at once."""
 
 _MARKS = {Dialect.RESPONSES: (b'"delta"',), Dialect.CHAT: (b'"delta"', b'"text"'), Dialect.OTHER: ()}
 """Members that events with text have; the older completions say `text`, and so do many objects of responses."""
@@ -42,6 +42,14 @@ _TEXTS = frozenset(
 """Members of a chat delta, at any depth, whose text the model has made."""
 
 
+class _Part(NamedTuple):
+    """Of some events: how many bytes they have, how many of them have text, and how many bytes that is."""
+
+    size: int
+    texts: int
+    text_bytes: int
+
+
 class Sample:
     """Feed blocks of whole events while `is_open`; ask for `tokens` when the stream has ended.
 
@@ -53,7 +61,7 @@ class Sample:
 
     def __init__(self, dialect: Dialect) -> None:
         self._marks = _MARKS[dialect]
-        self._blocks: list[bytes] = []
+        self._blocks: list[bytes | _Part] = []
         self._filled_bytes = 0
         self._other_bytes = 0
         self.is_open = bool(self._marks)
@@ -61,7 +69,7 @@ class Sample:
     @property
     def held_bytes(self) -> int:
         """How much is kept."""
-        return sum(map(len, self._blocks))
+        return sum(len(block) for block in self._blocks if isinstance(block, bytes))
 
     def feed(self, block: bytes) -> None:
         """Look at `block`, and keep its events with text. Never raises."""
@@ -89,11 +97,12 @@ class Sample:
 
     def tokens(self, sent_bytes: int) -> int:
         """Tokens in the stream, of which `sent_bytes` were sent."""
-        tokens = _tokens(self._blocks)
-        rest_bytes = sent_bytes - self.held_bytes - self._other_bytes
+        parts = [_part(block) if isinstance(block, bytes) else block for block in self._blocks]
+        tokens = _tokens(parts)
+        rest_bytes = sent_bytes - _size(parts) - self._other_bytes
         if not self.is_open and rest_bytes > 0:
-            later = self._blocks[len(self._blocks) // 2 :]  # the first say more about the stream than of the answer
-            tokens += rest_bytes * _tokens(later) / max(sum(map(len, later)), 1)
+            later = parts[len(parts) // 2 :]  # the first say more about the stream than of the answer
+            tokens += rest_bytes * _tokens(later) / max(_size(later), 1)
         return ceil(tokens)
 
     def _text_in(self, block: bytes, start: int) -> int:
@@ -105,10 +114,7 @@ class Sample:
         return at
 
     def _keep(self, events: bytes, filled_bytes: int) -> None:
-        if self.held_bytes + len(events) > _MOST_BYTES:
-            self._other_bytes += len(events)
-        else:
-            self._blocks.append(events)
+        self._blocks.append(_part(events) if self.held_bytes + len(events) > _MOST_BYTES else events)
         self._filled_bytes += filled_bytes
         self.is_open = self._filled_bytes < SAMPLE_BYTES
 
@@ -126,9 +132,17 @@ def _next_boundary(block: bytes, at: int) -> int:
     return len(block) if found < 0 else found + len(end_of_event)
 
 
-def _tokens(blocks: Sequence[bytes]) -> float:
-    texts = [text for block in blocks for data in data_of_events(block) for text in _texts(data)]
-    return max(len(texts), sum(map(len, texts)) / BYTES_PER_TOKEN)
+def _part(events: bytes) -> _Part:
+    texts = [len(text) for data in data_of_events(events) for text in _texts(data)]
+    return _Part(len(events), len(texts), sum(texts))
+
+
+def _size(parts: Sequence[_Part]) -> int:
+    return sum(part.size for part in parts)
+
+
+def _tokens(parts: Sequence[_Part]) -> float:
+    return max(sum(part.texts for part in parts), sum(part.text_bytes for part in parts) / BYTES_PER_TOKEN)
 
 
 def _texts(data: bytes) -> Iterator[bytes]:

@@ -95,7 +95,7 @@ class LedgerQueries:
     async def calls(self, query: CallsQuery) -> CallsPage:
         """One page of single calls. Raises `BadRequest`, `StoreUnavailable`."""
         _check_limit(query.limit)
-        _check_times(query)
+        _check_filters(query)
         wanted = select(calls).where(*_conditions(query), *_details(query))
         if query.after is not None:
             last = _read_cursor(query.after, tuple[_Number, _CallId])
@@ -269,7 +269,7 @@ def _is_group(word: str) -> bool:
 
 def _check(query: UsageQuery) -> None:
     _check_limit(query.limit)
-    _check_times(query)
+    _check_filters(query)
     words = query.group_by
     if not all(map(_is_group, words)) or len(set(words)) < len(words) or set(_TIMES) <= set(words):
         raise BadRequest(
@@ -277,7 +277,10 @@ def _check(query: UsageQuery) -> None:
         )
 
 
-def _check_times(query: Filters) -> None:
+def _check_filters(query: Filters) -> None:
+    for name, values in (("model", query.models), ("route", query.routes)):
+        if "" in (values or ()):  # sums by day have it for calls without a model, single calls have not
+            raise BadRequest(f"{name} must not be empty. Leave it out to ask for all.", param=name)
     if not 0 <= query.since_us <= query.until_us <= _LATEST_US:
         raise BadRequest("The time asked for must begin before it ends, and lie between 1970 and 2999.", param="until")
 

@@ -54,7 +54,8 @@ _KINDS = (*_REQUIRED, *_DEFAULTS, _SECONDS)
 class Rates(msgspec.Struct, frozen=True, gc=False):
     """Micro-dollars a million tokens, by kind. `input` and `output` are for tokens of no other kind.
 
-    `audio_seconds`: a million seconds of sound, where upstream tells no tokens; None: such calls are unpriced.
+    `audio_seconds`: a million seconds of sound, where upstream tells no tokens that cost something. None: without
+    tokens such calls are unpriced.
     """
 
     input: int

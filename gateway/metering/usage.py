@@ -14,6 +14,7 @@ none. Other counts that make no sense are left out.
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Annotated
 
 import msgspec
@@ -30,7 +31,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STREAM_BEGINNINGS = (b"data:", b"event:", b"id:", b":")
 """What an event stream begins with, and no JSON does."""
 EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}+")
-_DATA = re.compile(rb"(?<![^\r\n])data:([^\r\n]*+)")
+_DATA = b"data:"
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _LONGEST_NUMBER = 20
 _COUNTS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens")
@@ -111,8 +112,14 @@ class UsageScanner:
 
 
 def data_of_events(block: bytes) -> Iterator[bytes]:
-    """What the events of `block` say: of each its `data` fields joined, b"" where it has none."""
-    return (b"\n".join(_DATA.findall(event)) for event in EVENT_END.split(block))
+    """What the events of `block` say: of each its `data` fields joined, b"" where it has none.
+
+    A byte order mark, with which a stream may begin, is no part of them.
+    """
+    # With an expression in place of lines this takes ten times as long.
+    for has_fields, lines in groupby(block.removeprefix(_BYTE_ORDER_MARK).splitlines(), bool):
+        if has_fields:
+            yield b"\n".join([line[len(_DATA) :] for line in lines if line.startswith(_DATA)])
 
 
 def usage_of_reply(body: bytes) -> Usage | None:
@@ -120,7 +127,8 @@ def usage_of_reply(body: bytes) -> Usage | None:
 
     Some servers send an event stream and do not call it one: then it is what that reports.
     """
-    document = _document(body.removeprefix(_BYTE_ORDER_MARK))
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    document = _document(body)
     if document is None:
         return usage_of_stream(body) if body.startswith(STREAM_BEGINNINGS) else None
     return _usage(document.usage)

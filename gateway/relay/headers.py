@@ -170,6 +170,14 @@ class RequestHeaders:
         return hmac.digest(self.api_key, message, "sha256").hex()
 
 
+def fields_of(headers: RawHeaders) -> dict[bytes, bytes]:
+    """`headers` as a dict: of several of one name the last, but all that `Content-Encoding` lists (RFC 9110, 5.3)."""
+    fields = dict(headers)
+    if len(fields) < len(headers) and b"content-encoding" in fields:
+        fields[b"content-encoding"] = b", ".join(value for name, value in headers if name == b"content-encoding")
+    return fields
+
+
 def is_event_stream(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a reply is an event stream that can be read: its content type says so, the client's Accept does not."""
     content_type = fields.get(b"content-type", b"")

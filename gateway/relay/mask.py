@@ -22,7 +22,12 @@ _ESCAPE = re.compile("%..")
 
 
 def without_keys(text: str) -> str:
-    """`text` for logs and metrics, with stars for what looks like an API key that somebody put in the wrong place."""
+    """`text` for logs and metrics, with stars for what looks like an API key that somebody put in the wrong place.
+
+    For a NUL, which no database takes as text, it has U+FFFD, so that what is priced is what is recorded.
+    """
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
     return _LIKE_A_KEY.sub("sk-***", text) if "sk-" in text else text
 
 

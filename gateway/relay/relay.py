@@ -16,7 +16,7 @@ from gateway.relay.batch_input import check_batch_input
 from gateway.relay.catalogue import add_aliases, keep_allowed, relay_models
 from gateway.relay.client import ClientReply, Send
 from gateway.relay.failures import as_gateway_error, kind_of
-from gateway.relay.headers import is_event_stream, reply_headers
+from gateway.relay.headers import fields_of, is_event_stream, reply_headers
 from gateway.relay.listing import MAX_PAGE_BYTES, Listing
 from gateway.relay.live import LiveCall
 from gateway.relay.mask import SecretMask
@@ -112,7 +112,7 @@ class Relay:
             raise _failed(call, ProtocolViolation(f"upstream answered with status {reply.status}"))
         if reply.status >= 300:
             call.is_free = True
-        fields = dict(reply.headers)
+        fields = fields_of(reply.headers)
         stream = is_event_stream(fields)
         call.streamed = stream
         grants = () if call.principal is None else call.principal.grants

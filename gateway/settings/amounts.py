@@ -95,7 +95,10 @@ class Ledger(Section):
         default=90, ge=0, le=36_500, description="How long single calls are kept, in days; 0 for ever."
     )
     days_retention_days: int = Field(
-        default=1096, ge=0, le=36_500, description="How long their sums by day are kept, in days; 0 for ever."
+        default=1096,
+        ge=0,
+        le=36_500,
+        description="How long their sums by day are kept, in days, no less than the calls; 0 for ever.",
     )
     max_journal_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
         default=1024 * 1024 * 1024,

@@ -279,6 +279,18 @@ def test_several_workers_without_redis_are_refused_since_no_limit_would_hold(rea
     assert read("server: {workers: 2}\nredis: {url: 'redis://h'}").server.workers == 2
 
 
+@pytest.mark.parametrize(("calls", "sums"), [(91, 90), (2_000, None), (0, 1_096)])
+def test_sums_by_day_are_kept_as_long_as_their_calls(read: Read, refuse: Refuse, calls: int, sums: int | None) -> None:
+    kept = f"calls_retention_days: {calls}" + ("" if sums is None else f", days_retention_days: {sums}")
+    (said,) = refuse(f"ledger: {{{kept}}}")
+    assert said == (
+        f"{'' if sums is None else 'gateway.yaml:1: '}ledger.days_retention_days: would delete sums by day while"
+        " ledger.calls_retention_days keeps their calls; keep the sums as long as the calls, or for ever: 0"
+    )
+    assert read(f"ledger: {{calls_retention_days: {calls}, days_retention_days: 0}}").ledger.days_retention_days == 0
+    assert read("ledger: {calls_retention_days: 9, days_retention_days: 9}").ledger.days_retention_days == 9
+
+
 def test_several_workers_may_share_a_free_port_since_they_share_one_socket(read: Read) -> None:
     server = read("server: {workers: 2, port: 0}\nredis: {url: 'redis://h'}").server
     assert (server.workers, server.port) == (2, 0)

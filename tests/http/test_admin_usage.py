@@ -74,6 +74,13 @@ def test_filters_let_through_what_they_name(world: LedgerWorld, filters: dict[st
     assert asked(world.admin, **filters)["totals"]["calls"] == calls
 
 
+@pytest.mark.parametrize("name", ["model", "route"])
+def test_a_filter_without_a_value_is_refused(world: LedgerWorld, name: str) -> None:
+    for path, grouped in (("/usage", {"group_by": "day"}), ("/usage", {"group_by": "hour"}), ("/calls", {})):
+        refused = world.admin.get(path, **BOTH_DAYS, **grouped, **{name: ""})
+        assert assert_refused(refused, 400, param=name) == f"{name} must not be empty. Leave it out to ask for all."
+
+
 def test_a_key_is_named_by_its_id_and_must_fit_its_team(world: LedgerWorld) -> None:
     ada = world.keys["ada"]["id"]
     assert asked(world.admin, key=ada)["totals"]["calls"] == 2

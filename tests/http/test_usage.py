@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from gateway.call import CallRecord, Usage
+from gateway.metering.ledger_line import decode, encode
 from tests.faults.face import CHAT, TRANSPORTS, Answer, ask, connected, post, request
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Fin, Reset, Script, Stall, Step, WireUpstream, chunked, reply, sse
@@ -130,6 +131,12 @@ async def test_a_model_without_a_price_has_no_cost_in_its_receipt(prices: Path) 
     assert (record.usage_source, record.cost_microusd) == ("reported", None)
 
 
+async def test_the_ledger_has_a_model_by_the_name_that_it_was_priced_by(prices: Path) -> None:
+    answer, record = await called(prices, OK, body={**BODY, "model": MODEL + "\0"})
+    assert receipt(answer) == ("8", "2", None)
+    assert record.model == decode(encode(record)).model == MODEL + "\ufffd"
+
+
 async def test_white_space_that_keeps_a_connection_alive_is_passed_on_at_once(prices: Path) -> None:
     async with WireUpstream([*chunked([b" \n"], headers=JSON, end=False), Stall()]) as upstream:
         with gateway_to(upstream, prices) as gateway:
@@ -166,6 +173,26 @@ async def test_a_compressed_stream_is_read_too(prices: Path) -> None:
     headers = [(b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip")]
     answer, record = await called(prices, reply(200, headers, gzip.compress(events)), body=STREAM)
     assert gzip.decompress(answer.body) == events
+    assert (record.usage, record.usage_source) == (Usage(8, 2, 10), "reported")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_codings_in_two_lines_are_those_of_one(prices: Path, transport: str) -> None:
+    body = gzip.compress(gzip.compress(json.dumps({"usage": USAGE}).encode()))
+    script = reply(200, [*JSON, *[(b"content-encoding", b"gzip")] * 2], body)
+    answer, record = await called(prices, script, upstream={"transport": transport})
+    assert answer.body == body
+    assert [value for name, value in answer.headers if name == "content-encoding"] == ["gzip", "gzip"]
+    assert (record.usage, record.usage_source) == (Usage(8, 2, 10), "reported")
+
+
+@pytest.mark.parametrize("headers", [EVENTS, JSON])
+async def test_a_byte_order_mark_before_a_stream_is_no_part_of_its_first_event(
+    headers: list[tuple[bytes, bytes]], prices: Path
+) -> None:
+    body = b"\xef\xbb\xbfdata: " + json.dumps({**DELTA, "usage": USAGE}).encode() + b"\n\ndata: [DONE]\n\n"
+    answer, record = await called(prices, reply(200, headers, body), body=STREAM)
+    assert answer.body == body
     assert (record.usage, record.usage_source) == (Usage(8, 2, 10), "reported")
 
 

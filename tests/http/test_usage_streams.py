@@ -38,6 +38,17 @@ async def test_what_a_stream_repeats_of_its_request_hides_nothing_of_the_answer(
     assert record.usage.output_tokens == pytest.approx(1000, rel=0.02)
 
 
+@pytest.mark.parametrize(("size", "count"), [(100_000, 1), (60_000, 20)])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+async def test_large_events_of_a_cut_stream_count_by_their_text(path: str, size: int, count: int) -> None:
+    said = {"type": "response.function_call_arguments.delta", "delta": "x" * size}
+    large = {"choices": [{"index": 0, "delta": {"content": "x" * size}}]} if path == CHAT else said
+    _, record = await called([*sse([large] * count, end=False), Fin()], path)
+    assert (record.outcome, record.usage_source) == ("cut", "estimated")
+    assert record.usage is not None
+    assert record.usage.output_tokens == pytest.approx(count * size / 4, rel=0.01)
+
+
 @pytest.mark.parametrize("end", [Fin(), Reset()], ids=["fin", "reset"])
 async def test_of_a_stream_that_tells_of_its_prompt_first_and_is_cut_the_answer_counts_too(end: Fin | Reset) -> None:
     first = {**DELTA, "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}

@@ -147,6 +147,14 @@ def test_sound_that_is_told_by_its_length_costs_by_the_second(audio_ms: int, cos
     assert cost_microusd(price, Usage(0, 0, 0, audio_ms=audio_ms)) == cost
 
 
+@pytest.mark.parametrize(("token", "cost"), [(1_000_000, 2), (0, 6_000)])
+def test_sound_is_paid_for_by_the_second_only_where_its_tokens_cost_nothing(token: int, cost: int) -> None:
+    price = msgspec.structs.replace(
+        flat(token), rates=msgspec.structs.replace(flat(token).rates, audio_seconds=100_000_000)
+    )
+    assert cost_microusd(price, Usage(1, 1, 2, audio_ms=60_000)) == cost
+
+
 def test_sound_that_is_told_by_its_length_is_unpriced_where_seconds_have_no_price() -> None:
     by_time, both = Usage(0, 0, 0, audio_ms=1000), Usage(1, 1, 2, audio_ms=1000)
     assert not is_priced(flat(1), by_time)

@@ -101,6 +101,24 @@ def test_large_events_with_text_are_counted_by_what_they_say() -> None:
     assert counted(*[call] * 100) == pytest.approx(150_000, rel=0.01)
 
 
+@pytest.mark.parametrize("size", [50_000, 60_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("ends", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+def test_text_in_events_too_large_to_be_held_is_counted(size: int, ends: bytes) -> None:
+    argument = {"type": "response.function_call_arguments.delta", "delta": "x" * size}
+    for large, dialect in ((chat(content="x" * size), Dialect.CHAT), (event(argument), Dialect.RESPONSES)):
+        part = large.replace(b"\n\n", ends)
+        assert counted(part, dialect=dialect) == size / 4
+        assert counted(*[part] * 20, dialect=dialect) == pytest.approx(20 * size / 4, rel=0.01)
+        assert counted(part * 20, dialect=dialect) == pytest.approx(20 * size / 4, rel=0.01)
+
+
+@pytest.mark.parametrize("later", [10, 5_000])
+@pytest.mark.parametrize("size", [1, 10])
+def test_events_after_one_too_large_to_be_held_are_not_taken_to_be_like_it(later: int, size: int) -> None:
+    events = [chat(content="x" * 60_000), *[chat(content="fourfour")] * later]
+    assert counted(*cut_into(size, events)) == pytest.approx(15_000 + 2 * later, rel=0.02)
+
+
 def test_what_is_held_of_a_stream_is_bounded() -> None:
     for text in ("four", "four" * 1_000, "four" * 10_000, "four" * 100_000):
         sample = Sample(Dialect.CHAT)

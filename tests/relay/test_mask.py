@@ -34,6 +34,7 @@ def test_bytes_without_a_secret_are_given_back_uncopied() -> None:
         ("sk-one", "sk-one"),
         ("acme/task-planner-large", "acme/task-planner-large"),
         ("openai/gpt-5.2", "openai/gpt-5.2"),
+        ("openai/gpt\0", "openai/gpt\ufffd"),
     ],
 )
 def test_what_looks_like_a_key_is_not_shown(text: str, shown: str) -> None:
