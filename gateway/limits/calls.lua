@@ -21,7 +21,7 @@
 --   3  lease_us   life of a lease, microseconds
 --   4  call_us    life of a call that nobody holds any more, microseconds
 --   5  node_ms    life of KEYS[1], milliseconds
---   6  hash_s     life of a hash that nobody uses, seconds
+--   6  hash_s     life of a hash that nobody uses, seconds; the first use on each day renews it
 --   7  max_us     furthest that a bucket may be filled ahead, microseconds
 --   8  groups     {{field, ...}, ...}: what to read of each hash, "@" first; the i-th of group g has number 10000 g + i
 --   9  sets       {group, ...} of each set
@@ -45,9 +45,10 @@ local lease_us, call_us, max_us = batch[3], batch[4], batch[7]
 local groups, sets, rules, ends = batch[8], batch[9], batch[10], batch[12]
 local RATE, BUDGET, PARALLEL = 1, 2, 3
 local STRIDE = 10000
+local DAY_US = 86400000000
 -- What was given back is counted round and round: a double is exact up to twice this and no count goes on for ever.
 local ERA = 2 ^ 52
-local max, min, match, gmatch, find = math.max, math.min, string.match, string.gmatch, string.find
+local max, min, floor, match, gmatch, find = math.max, math.min, math.floor, string.match, string.gmatch, string.find
 
 -- tostring() would lose digits of microseconds.
 local function text(number) return string.format('%.0f', number) end
@@ -64,19 +65,20 @@ if node then
 end
 
 -- Read. A server's clock that jumps back, or another server's after a failover, must not stop a group's time.
-local value, name, group_of, dirty, now, offset, is_new = {}, {}, {}, {}, {}, {}, {}
+local value, name, group_of, dirty, now, offset, is_first_today = {}, {}, {}, {}, {}, {}, {}
 for g, fields in ipairs(groups) do
   local read = redis.call('HMGET', KEYS[1 + g], unpack(fields))
   local at = g * STRIDE
   for i, field in ipairs(fields) do
     value[at + i], name[at + i], group_of[at + i] = read[i], field, g
   end
-  now[g], offset[g], is_new[g] = server_us, 0, not read[1]
+  now[g], offset[g], is_first_today[g] = server_us, 0, true
   if read[1] then
     local latest, added = match(read[1], '^(%d+):(%d+)$')
     latest, offset[g] = tonumber(latest), tonumber(added)
     now[g] = server_us + offset[g]
     if now[g] < latest then now[g], offset[g] = latest, offset[g] + latest - now[g] end
+    is_first_today[g] = floor(latest / DAY_US) < floor(now[g] / DAY_US)
   end
 end
 local kind, place, bound, is_shadow, given = {}, {}, {}, {}, {}
@@ -325,7 +327,7 @@ for g, fields in ipairs(groups) do
   end
   redis.call('HSET', key, unpack(written))
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
-  if is_new[g] or #batch[13] > 0 then redis.call('EXPIRE', key, batch[6]) end
+  if is_first_today[g] then redis.call('EXPIRE', key, batch[6]) end
 end
 local newest_end = max(last_end, batch[2] + #ends - 1)
 redis.call('SET', KEYS[1], text(batch[1]) .. ':' .. text(newest_end), 'PX', batch[5])

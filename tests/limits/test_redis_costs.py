@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.limits.batch import HASH_S
 from gateway.limits.connection import opened
 from gateway.limits.limiter import Limiter
 from gateway.limits.patience import Patience
@@ -281,6 +282,19 @@ async def test_what_a_dead_gateway_had_reserved_comes_back_to_a_team_whose_calls
     await bench.limiter.sweep()
     await bench.advance(SECOND)
     await house.admit({budget: 20})
+
+
+async def test_a_team_in_use_is_kept_however_short_its_calls_and_that_costs_no_command_but_once_a_day(
+    house: Household, bench: RedisBench
+) -> None:
+    server, rule, hash_ = shared_server("valkey"), house.rate(9, period="day"), hash_key(house.team)
+    await house.settle(await house.admit({rule: 1}))
+    server.command("EXPIRE", hash_, 1_000)
+    await house.settle(await house.admit({rule: 1}))
+    assert server.command("TTL", hash_) == pytest.approx(1_000, abs=60)
+    await bench.advance(24 * HOUR)
+    await house.admit({rule: 1})
+    assert server.command("TTL", hash_) == pytest.approx(HASH_S, abs=60)
 
 
 async def test_a_bucket_that_gave_something_back_is_kept_for_a_day(house: Household, bench: RedisBench) -> None:
