@@ -1,10 +1,10 @@
 """Refusals that still hold: a client that hammers costs no round trip.
 
-Knows how long a refusal is worth remembering. A bucket drains as time passes; what others give back is not seen here,
-so no memory is trusted for long.
+Knows how long a refusal is worth remembering. A bucket drains as time passes; what other nodes take and give back is
+not seen here, so no memory is trusted for long.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway.limits.counters import NEVER_US
 from gateway.limits.redis_keys import RATE, Cell
@@ -78,9 +78,10 @@ class Denials:
                 return decision
         return None
 
-    def forget(self, rule_id: str) -> None:
-        """Something was given back."""
-        self._denials.pop(rule_id, None)
+    def forget(self, cells: Iterable[Cell]) -> None:
+        """These stand otherwise now: something was given back, or taken."""
+        for cell in cells:
+            self._denials.pop(cell.rule.id, None)
 
 
 def _judge(denial: _Denial, charge: Charge, demand: Demand, passed_us: int) -> Decision | None:

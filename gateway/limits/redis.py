@@ -153,8 +153,8 @@ class RedisLimiter:
         for lane, cells in self._by_lane(rules):
             if await lane.reset(cells) is None:
                 raise unseen()
+        self._denials.forget(map(self._cells.of, rules))
         for rule in rules:
-            self._denials.forget(rule.id)
             self._spending.forget(rule.id)
 
     async def renew(self) -> None:
@@ -241,6 +241,8 @@ class RedisLimiter:
     def _admitted(self, demand: Demand, parts: tuple[Part, ...], answers: Sequence[Answer]) -> Decision:
         cells, amounts, states = told(parts, answers)
         self._spending.see(cells, states)
+        if self._denials:
+            self._denials.forget(cells)
         decision = admission(cells, amounts, states, self._wall_us(parts))
         self._held[demand.call_id] = _Held(demand, parts, decision)
         return decision
@@ -271,9 +273,7 @@ class RedisLimiter:
 
     def _tell(self, part: Part, deltas: list[int], fulls: list[int]) -> None:
         if self._denials:
-            for cell, delta in zip(part.cells, deltas, strict=True):
-                if delta < 0:
-                    self._denials.forget(cell.rule.id)
+            self._denials.forget([cell for cell, delta in zip(part.cells, deltas, strict=True) if delta])
         lane = self._lane(part.tag)
         self._spending.begin(lane, part)
         lane.end(End(part, deltas, fulls))

@@ -162,6 +162,21 @@ async def test_a_remembered_refusal_refuses_only_what_would_not_fit(house: House
     await house.admit({rule: 10})
 
 
+async def test_after_a_remembered_refusal_the_time_told_is_true_though_others_were_admitted_here_since(
+    house: Household, bench: RedisBench
+) -> None:
+    rule = house.rate(60, "tokens")
+    await house.admit({rule: 50})
+    await house.refuse({rule: 20})
+    small = await house.admit({rule: 5})
+    assert (await house.refuse({rule: 20})).retry_after_us == 15 * SECOND
+    await house.settle(small, {rule: 30})
+    told = await house.refuse({rule: 20})
+    assert told.retry_after_us == 40 * SECOND
+    await bench.advance(told.retry_after_us)
+    await house.admit({rule: 20})
+
+
 async def test_what_other_gateways_give_back_is_seen_before_long(house: Household, bench: RedisBench) -> None:
     other = RedisBench(shared_server("valkey").url, clock=bench.clock)
     tokens, budget = house.rate(60, "tokens"), house.budget(60)
