@@ -6,6 +6,7 @@ taken back, since nobody can tell whether it was done.
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from gateway.limits.patience import Patience
 from gateway.limits.redis_keys import Cell, Part, node_key
 from gateway.limits.server import Away, Server, script
 
-_MOST_ASKS, _MOST_ENDS, _MOST_HOLDS = 64, 128, 128
+_MOST_ASKS, _MOST_ENDS, _MOST_HOLDS, _MOST_SEEDS = 64, 128, 128, 1_000
 _MOST_KEPT = 100_000
 """Ends of calls that are kept while Redis is away."""
 _ENDS_WAIT_S = 0.005
@@ -81,6 +82,8 @@ class _Load:
     batch: Batch
     first_end: int
     ends: int = 0
+    firsts: int = 0
+    """How many of those to hold first, ended or not."""
     holds: list[Part] = field(default_factory=list)
     asks: list[Waiting[Part]] = field(default_factory=list)
     looks: list[Waiting[Sequence[Cell]]] = field(default_factory=list)
@@ -105,6 +108,7 @@ class Lane:
         self._first_end = 1
         self._ends: deque[End] = deque()
         self._holds: deque[Part] = deque()
+        self._firsts: deque[Part] = deque()
         self._asks: deque[Waiting[Part]] = deque()
         self._looks: deque[Waiting[Sequence[Cell]]] = deque()
         self._resets: deque[Waiting[Sequence[Cell]]] = deque()
@@ -164,9 +168,15 @@ class Lane:
         if self._holds:
             self._wake()
 
+    def hold_first(self, parts: Iterable[Part]) -> None:
+        """The same, before any other call is asked for: what these have reserved is not there for it."""
+        self._firsts += parts
+        if self._firsts:
+            self._wake()
+
     async def flush(self) -> None:
         """Return when nothing waits any more, or nobody answers."""
-        while (self._ends or self._holds or self._draining is not None) and not self.is_open:
+        while (self._ends or self._firsts or self._holds or self._draining is not None) and not self.is_open:
             self._wake()
             if self._draining is not None:
                 await asyncio.shield(self._draining)
@@ -215,38 +225,57 @@ class Lane:
 
     async def _drain(self) -> None:
         try:
-            while (self._asks or self._ends or self._holds or self._looks or self._resets) and not self.is_open:
+            while self._has_work() and not self.is_open:
                 await self._exchange()
         finally:
             self._draining = None
             if self.is_open:
                 self._give_up()
 
+    def _has_work(self) -> bool:
+        return bool(self._asks or self._ends or self._firsts or self._holds or self._looks or self._resets)
+
     def _gather(self) -> _Load:
         self._number += 1
         load = _Load(Batch(self._number, self._first_end), self._first_end)
         batch = load.batch
-        load.seeds = list(self._seeds)
-        batch.seed(self._seeds.items())
+        load.seeds = list(itertools.islice(self._seeds, _MOST_SEEDS))
+        batch.seed((cell, self._seeds[cell]) for cell in load.seeds)
         for end in self._ends:
             if load.ends == _MOST_ENDS or batch.is_full:
                 break
             batch.end(end)
             load.ends += 1
-        while self._holds and len(load.holds) < _MOST_HOLDS and not batch.is_full:
-            part = self._holds.popleft()
-            # To hold a call that has ended meanwhile would bring it back to life.
-            if self._observer.is_held(part):
-                load.holds.append(part)
-                batch.hold(part)
+        is_seeded = len(load.seeds) == len(self._seeds)
+        if is_seeded:
+            self._gather_firsts(load)
+        self._gather_holds(load)
         while self._resets:
             load.resets.append(self._resets.popleft())
             batch.reset(load.resets[-1].what)
-        self._gather_asks(load)
+        if is_seeded and load.firsts == len(self._firsts):
+            self._gather_asks(load)
         while self._looks and not batch.is_full:
             load.looks.append(self._looks.popleft())
             batch.look(load.looks[-1].what)
         return load
+
+    def _gather_firsts(self, load: _Load) -> None:
+        for part in self._firsts:
+            if load.firsts == _MOST_HOLDS or load.batch.is_full:
+                return
+            load.firsts += 1
+            self._gather_hold(load, part)
+
+    def _gather_holds(self, load: _Load) -> None:
+        while self._holds and len(load.holds) < _MOST_HOLDS and not load.batch.is_full:
+            self._gather_hold(load, self._holds.popleft())
+
+    def _gather_hold(self, load: _Load, part: Part) -> None:
+        # To hold a call that has ended meanwhile would bring it back to life.
+        if self._observer.is_held(part):
+            load.holds.append(part)
+            load.batch.hold(part)
 
     def _gather_asks(self, load: _Load) -> None:
         latest_s = self._kept_s - self._budget_s + _LEAST_S
@@ -298,6 +327,7 @@ class Lane:
         while self._ends and self._first_end < load.first_end + load.ends:
             self._ends.popleft()
             self._first_end += 1
+        self._firsts = deque(itertools.islice(self._firsts, load.firsts, None))
         for cell in load.seeds:
             self._seeds.pop(cell, None)
         for part, code in zip(load.holds, reply.held or (), strict=True):
@@ -331,4 +361,5 @@ class Lane:
             for waiting in queue:
                 waiting.tell(None)
             queue.clear()
+        self._firsts.clear()
         self._holds.clear()

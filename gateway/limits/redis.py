@@ -75,7 +75,7 @@ class RedisLimiter:
         self._held: dict[str, _Held] = {}
         self._denials = Denials(timing.clock, timing.most_remembered)
         self._share = LocalShare()
-        self._spending = Spending(load_spent, self._spawn)
+        self._spending = Spending(load_spent, self._spawn, self._held_parts)
         self._sweeper = Sweeper(server)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -390,10 +390,11 @@ class RedisLimiter:
     def _held_parts(self, lane: Lane) -> list[Part]:
         return [part for held in self._held.values() for part in held.parts if self._lane(part.tag) is lane]
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _every(seconds: float, work: Callable[[], Coroutine[None, None, None]]) -> None:

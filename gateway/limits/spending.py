@@ -4,7 +4,7 @@ Knows what Redis last told, and whom to ask for the rest. Decides nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.batching import Lane
@@ -18,16 +18,22 @@ _LOOK_AGAIN_S = (2.0, 8.0, 50.0)
 first reading misses the last of it; and more than once, since what is reserved meanwhile hides what is missing."""
 _MOST_SEEN = 50_000
 
-Spawn = Callable[[Coroutine[None, None, None]], None]
+Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
 """Runs something in the background."""
 
 
 class Spending:
-    """`load_spent` may be None: then nothing was spent of budgets that have no counter."""
+    """`load_spent` may be None: then nothing was spent of budgets that have no counter.
 
-    def __init__(self, load_spent: Spent | None, spawn: Spawn) -> None:
+    `held` tells of a lane what the calls that go on here asked of it.
+    """
+
+    def __init__(self, load_spent: Spent | None, spawn: Spawn, held: Callable[[Lane], Iterable[Part]]) -> None:
         self._load_spent = load_spent
         self._spawn = spawn
+        self._held = held
+        self._beginning: dict[str, asyncio.Task[None]] = {}
+        """By name of a cell what begins its counter."""
         self._seen: dict[str, int] = {}
         """Micro-dollars by rule id."""
         self._looks: dict[str, object] = {}
@@ -58,15 +64,22 @@ class Spending:
                     lane.seed(cell, 0)
 
     async def seed(self, lane: Lane, part: Part, states: Sequence[int]) -> None:
-        """Tell Redis what was spent of those budgets of a call that have no counter there.
+        """Tell Redis what was spent of those budgets of a call that have no counter there, and what this node's calls
+        under way have reserved of them. Done once for all that ask meanwhile.
 
         What cannot be read now begins with nothing, and is raised once it can be; so is what others had yet to write.
         """
         cells = [cell for cell, state in zip(part.cells, states, strict=False) if cell.kind == BUDGET and state < 0]
-        spent = await self._read([cell.rule for cell in cells])
-        for cell in cells:
-            lane.seed(cell, 0 if spent is None else spent.get(cell.rule.id, 0))
-        self._look_later(lane, cells, _LOOK_AGAIN_S if spent is not None else (_READ_AGAIN_S, *_LOOK_AGAIN_S))
+        new = [cell for cell in cells if cell.name not in self._beginning]
+        if new:
+            parts = self._reserved(lane, new)
+            # A call is held only if all of its budgets have counters.
+            all_cells = {cell.name: cell for part in parts for cell in part.cells if cell.kind == BUDGET}
+            all_cells.update((cell.name, cell) for cell in new)
+            beginning = self._spawn(self._begin(lane, all_cells, parts))
+            self._beginning.update(dict.fromkeys(all_cells, beginning))
+        for beginning in {self._beginning[cell.name] for cell in cells}:
+            await asyncio.shield(beginning)
 
     def doubt(self, lane: Lane, part: Part) -> None:
         """Something is given back that Redis may have forgotten since: counters are raised to what is read again."""
@@ -81,6 +94,25 @@ class Spending:
             for rule in unseen:
                 self._note(rule.id, spent.get(rule.id, 0))
         return self._seen
+
+    async def _begin(self, lane: Lane, by_name: Mapping[str, Cell], parts: Sequence[Part]) -> None:
+        cells = list(by_name.values())
+        try:
+            spent = await self._read([cell.rule for cell in cells])
+        finally:
+            for name in by_name:
+                self._beginning.pop(name, None)
+        for cell in cells:
+            lane.seed(cell, 0 if spent is None else spent.get(cell.rule.id, 0))
+        lane.hold_first(parts)
+        self._look_later(lane, cells, _LOOK_AGAIN_S if spent is not None else (_READ_AGAIN_S, *_LOOK_AGAIN_S))
+
+    def _reserved(self, lane: Lane, cells: Sequence[Cell]) -> list[Part]:
+        """What goes on here of these budgets: nothing, if Redis never told of them."""
+        if not any(cell.rule.id in self._seen for cell in cells):
+            return []
+        names = {cell.name for cell in cells}
+        return [part for part in self._held(lane) if any(cell.name in names for cell in part.cells)]
 
     def _look_later(self, lane: Lane, cells: Sequence[Cell], pauses_s: Sequence[float]) -> None:
         if cells and self._load_spent is not None:

@@ -26,6 +26,7 @@ REQUESTS = Rule("team_1/requests/day", "requests", "team", "day", 100)
 TOKENS = Rule("team_1/tokens/day", "tokens", "team", "day", 20_000)
 """A unit of these comes back in minutes or seconds: no test lasts so long."""
 SLOTS = Rule("team_1/parallel", "parallel", "team", None, 40)
+MANY_SLOTS = Rule("team_1/model/parallel", "parallel", "model", None, 10_000)
 BUDGET = Rule("team_1/budget/total", "budget", "team", "total", 1_000_000)
 
 
@@ -211,6 +212,38 @@ async def test_what_was_spent_survives_a_flush(server: Server) -> None:
         kept[BUDGET.id] += 100
         assert (await limiter.admit(call({BUDGET: 600}))).admitted
         assert await left(limiter, BUDGET) == [300]
+
+
+@pytest.mark.parametrize("count", [10, 5_000])
+@pytest.mark.parametrize("is_renewed", [False, True])
+async def test_after_a_flush_no_call_is_admitted_to_what_calls_under_way_have_reserved(
+    server: Server, count: int, is_renewed: bool
+) -> None:
+    own = [Rule(f"team_1/key_{number}/budget/total", "budget", "key", "total", 1_000_000) for number in range(count)]
+    each = BUDGET.limit // count - 1
+    told = (BUDGET, MANY_SLOTS, own[0])
+
+    async def load(rules: Sequence[Rule]) -> Mapping[str, int]:
+        await asyncio.sleep(0.001)
+        return dict.fromkeys([rule.id for rule in rules], 0)
+
+    async with limiting(server.url, load_spent=load, timing=Timing(budget_s=5)) as limiter:  # type: ignore[arg-type]
+        under_way = [call({rule: each, BUDGET: each, MANY_SLOTS: 1}) for rule in own]
+        decisions = await asyncio.gather(*(limiter.admit(demand) for demand in under_way))
+        assert all(decision.admitted for decision in decisions)
+        server.command("FLUSHALL")
+        late = [asyncio.create_task(limiter.admit(call({rule: 1, BUDGET: count + 1}))) for rule in own[:100]]
+        if is_renewed:
+            await limiter.renew()
+        assert not any(decision.admitted for decision in await asyncio.gather(*late))
+        standing = [count, MANY_SLOTS.limit - count, 1_000_000 - each]
+        assert await left(limiter, *told) == standing
+        await limiter.renew()
+        assert await left(limiter, *told) == standing
+        for demand, rule in zip(under_way, own, strict=True):
+            limiter.settle(demand, {rule.id: 1, BUDGET.id: 1})
+        await limiter.flush()
+        assert await left(limiter, *told) == [1_000_000 - count, MANY_SLOTS.limit, 999_999]
 
 
 async def test_what_other_gateways_had_yet_to_write_as_redis_forgot_it_is_counted_once_it_is_written(
