@@ -169,6 +169,34 @@ def test_a_revoked_key_is_still_found_by_its_name_to_look_at_it_and_the_one_revo
     assert answer(run("keys", "show", "ada", "--json"))["id"] == third["id"]
 
 
+def test_of_revoked_keys_of_one_name_in_several_teams_it_is_asked_which(run: Run) -> None:
+    ids = {}
+    for team in ("engines", "tools"):
+        done(run("teams", "create", "--name", team))
+        ids[team] = answer(run("keys", "create", "--team", team, "--name", "ada", "--json"))["id"]
+        done(run("keys", "revoke", f"{team}/ada"))
+    for words in (("keys", "show", "ada"), ("usage", "--key-of", "ada"), ("audit", "--key-of", "ada")):
+        refused = run(*words)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert (
+            refused.stderr
+            == "Several keys are called ada: engines/ada, tools/ada. Say which, with its team or by its id.\n"
+        )
+    assert "was revoked, for good" in run("keys", "rotate", "ada").stderr
+    for team, key_id in ids.items():
+        assert answer(run("keys", "show", f"{team}/ada", "--json"))["id"] == key_id
+
+
+def test_of_keys_that_were_revoked_within_a_second_the_last_is_found(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    for _ in range(5):
+        made = answer(run("keys", "create", "--team", "engines", "--name", "ada", "--json"))["id"]
+        done(run("keys", "revoke", "engines/ada"))
+        with contextlib.closing(sqlite3.connect("data/gateway.db")) as database, database:
+            database.execute("UPDATE keys SET created_at = 1790000000, updated_at = 1790000000")
+        assert answer(run("keys", "show", "ada", "--json"))["id"] == made
+
+
 def test_no_key_is_taken_for_another_teams_by_its_name(run: Run) -> None:
     for team in ("eng", "mal", "a/b"):
         done(run("teams", "create", "--name", team))
