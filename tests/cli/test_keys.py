@@ -123,8 +123,8 @@ def test_what_cannot_be_understood_is_exit_code_2_and_says_what_to_write(run: Ru
         ("keys create --team nobody --name x", "There is no team nobody in /"),
         ("teams create --name engines", "engines"),
         ("keys create --team engines --name x --role king", "role: must be 'member', 'team_admin' or 'admin'."),
-        ("keys create --team engines --name x --expires 2001-01-01", "expires_at must be in the future."),
-        ("keys create --team engines --name x --routes caht", "grants.routes: each must be one of"),
+        ("keys create --team engines --name x --expires 2001-01-01", "expires_at (--expires) must be in the future."),
+        ("keys create --team engines --name x --routes caht", "grants.routes (--routes): each must be one of"),
         ("keys list --sort size", "sort: must be"),
     ],
 )
@@ -361,6 +361,24 @@ def test_the_same_commands_work_on_a_running_gateway(server: AdminServer) -> Non
 def test_the_key_may_stand_in_a_file(server: AdminServer, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(server.secret + "\n")
     assert len(answer(call("keys", "list", "--url", server.url, "--key-file", "key", "--json"))) == 1
+
+
+def test_a_refusal_names_the_option_beside_the_member_of_the_api(server: AdminServer) -> None:
+    admin = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": server.secret}
+    done(call("teams", "create", "--name", "engines", **admin))
+    held = ("--role", "team_admin", "--rpm", "5", "--max-wait-s", "2", "--expires", "30d")
+    lead = answer(call("keys", "create", "--team", "engines", "--name", "lead", *held, "--json", **admin))
+    own = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": lead["secret"]}
+    ada = ("keys", "create", "--team", "engines", "--name", "ada")
+    more = "Nobody hands out more than they have"
+    for given, said in (
+        ((), "requests_per_minute (--rpm) must be set, to 5 at most."),
+        (("--rpm=5", "--max-wait-s=3", "--expires=1d"), "max_wait_s (--max-wait-s) must be set, to 2 at most."),
+        (("--rpm=5", "--max-wait-s=2"), f"expires_at (--expires) must be {lead['expires_at']} at the latest,"),
+    ):
+        result = call(*ada, *given, **own)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"{more}: {said}")
 
 
 def test_a_team_admin_uses_the_same_commands_within_the_team(server: AdminServer) -> None:
