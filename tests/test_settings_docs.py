@@ -1,10 +1,12 @@
 """Every setting is documented in the shipped file and in the docs, nothing else is, and the defaults are true."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from gateway.configuration import GMI_VARIABLES, load_settings, variable_of
 from gateway.settings import SECTIONS, Key, Settings
@@ -43,6 +45,29 @@ def rows(pattern: str) -> dict[str, list[str]]:
             assert cells[0] not in found, f"{cells[0]} stands in the docs twice"
             found[cells[0].strip("`")] = cells[1:]
     return found
+
+
+def beyond(bound: Any) -> Iterator[Any]:
+    """Values that a bound of a field keeps out."""
+    for name, step in {"ge": -1, "gt": 0, "le": 1, "lt": 0}.items():
+        if hasattr(bound, name):
+            yield getattr(bound, name) + step
+    for name, step in {"min_length": -1, "max_length": 1}.items():
+        if hasattr(bound, name):
+            yield "x" * (getattr(bound, name) + step)
+
+
+def test_each_bound_that_a_setting_states_is_held_to() -> None:
+    tried = 0
+    models: list[type[BaseModel]] = [*(type(getattr(Settings(), section)) for section in SECTIONS), Key]
+    for model in models:
+        for name, field in model.model_fields.items():
+            for value in (value for bound in field.metadata for value in beyond(bound)):
+                tried += 1
+                with pytest.raises(ValidationError) as refused:
+                    model.model_validate({name: value})
+                assert (name,) in {error["loc"] for error in refused.value.errors()}, f"{name} takes {value}"
+    assert tried > 40
 
 
 def test_the_shipped_file_is_valid_and_says_nothing_but_the_defaults() -> None:

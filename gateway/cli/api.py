@@ -4,11 +4,14 @@ One code path for both: an HTTP client. Knows how to reach the API and how to pu
 commands know.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from gateway.terms import SHORT_NAMES
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,6 +23,16 @@ if TYPE_CHECKING:
 PREFIX = "/admin/v1"
 _TIMEOUT_S = 60.0
 _PAGE = 200
+_OPTIONS = {
+    "expires_at": "--expires",
+    "grace_s": "--grace",
+    "tags": "--tag",
+    "limits.max_wait_s": "--max-wait-s",
+    **{f"limits.{limit}": f"--{short}" for short, limit in SHORT_NAMES.items()},
+    **{f"grants.{grant}": f"--{grant}" for grant in ("models", "routes", "networks")},
+    **{f"budgets.{period}_microusd": "--budget-usd" for period in ("day", "week", "month", "total")},
+}
+"""By the members of requests that are called otherwise there."""
 
 
 class Refused(Exception):
@@ -96,17 +109,29 @@ class Api:
             ) from None
         if response.is_success:
             return response
-        raise self._refusal(response)
+        # What a document says is called there as in the API.
+        raise self._refusal(response, is_typed="json" in content)
 
-    def _refusal(self, response: "httpx2.Response") -> Refused:
+    def _refusal(self, response: "httpx2.Response", *, is_typed: bool) -> Refused:
         if response.status_code == 401:
             cure = "Put an admin key into GATEWAY_ADMIN_KEY, or name its file with --key-file"
             return Refused(f"{self._where} does not take this key. {cure}.", 401)
         try:
-            return Refused(str(response.json()["error"]["message"]), response.status_code)
+            error = response.json()["error"]
+            message = str(error["message"])
+            return Refused(_with_option(message, error["param"]) if is_typed else message, response.status_code)
         except (ValueError, KeyError, TypeError):
             what = f"{self._where} answered {response.status_code} and is no gateway with an admin API"
             return Refused(f"{what}. Give its root by --url: http://127.0.0.1:8080.", response.status_code)
+
+
+def _with_option(message: str, member: object) -> str:
+    """The same, with the option behind the member of a request that it is about, if that is called otherwise."""
+    option = _OPTIONS.get(str(member))
+    if option is None:
+        return message
+    path, name = str(member), str(member).rpartition(".")[2]
+    return re.sub(rf"(?<![\w.])({re.escape(path)}|{name})(?![\w.])", rf"\1 ({option})", message, count=1)
 
 
 def _said(parameters: dict[str, Any]) -> dict[str, Any]:

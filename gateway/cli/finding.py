@@ -25,23 +25,35 @@ async def team_named(api: Api, text: str) -> str:
 async def key_named(api: Api, text: str, *, ended: bool = False) -> str:
     """The id of the key with this id, name or `team/name`. Raises `Refused`.
 
-    Of revoked ones only where `ended` ones will do too and none that lives is called so: the one revoked last.
+    Of revoked ones only where `ended` ones will do too and none that lives is called so: the team's that was revoked
+    last.
     """
     if _is_id("key", text):
         return text
     named = await _keys_named(api, text)
+    if not named:
+        raise Refused(f"There is no key {text} {api.place}. See {program()} keys list.")
     found = [key for key in named if key["state"] != "revoked"]
     if len(found) == 1:
         return str(found[0]["id"])
-    if not found:
-        if not named:
-            raise Refused(f"There is no key {text} {api.place}. See {program()} keys list.")
-        last = max(named, key=lambda key: (key["updated_at"], key["created_at"]))
-        if ended:
-            return str(last["id"])
-        raise Refused(f"The key {text} was revoked, for good. See {program()} keys show {last['id']}.")
-    choices = ", ".join(f"{key['team']}/{key['name']}" for key in found)
-    raise Refused(f"Several keys are called {text}: {choices}. Say which, with its team or by its id.")
+    choices = ", ".join(sorted({f"{key['team']}/{key['name']}" for key in found or named}))
+    if found or (ended and len({key["team_id"] for key in named}) > 1):
+        raise Refused(f"Several keys are called {text}: {choices}. Say which, with its team or by its id.")
+    last = await _ended_last(api, named)
+    if ended:
+        return last
+    raise Refused(f"The key {text} was revoked, for good. See {program()} keys show {last}.")
+
+
+async def _ended_last(api: Api, keys: list[dict[str, Any]]) -> str:
+    """The id of the one of these revoked keys that was revoked last."""
+    last_at = max(key["updated_at"] for key in keys)
+    last = [str(key["id"]) for key in keys if key["updated_at"] == last_at]
+    if len(last) == 1:
+        return last[0]
+    # Of one second, the log knows the order.
+    entries = [entry for each in last for entry in await api.listed("/audit", 1, object_id=each)]
+    return str(max(entries, key=lambda entry: int(entry["id"]))["object_id"]) if entries else last[0]
 
 
 def _is_id(kind: str, text: str) -> bool:

@@ -131,14 +131,14 @@ async def _groups(desk: LedgerDesk, query: "UsageQuery", most: int | None) -> tu
     """Groups of many pages, each once, and whether these are all, though calls end meanwhile.
 
     A group whose sums grow moves to another page, which may have been read already. So all groups are read in their own
-    order, in which new ones alone push others on to the page after, and are sorted here.
+    order, and are sorted here.
     """
     name = query.sort.removeprefix("-")
-    is_sorted_here = most is None and name not in query.group_by
+    is_sorted_here = name not in query.group_by
     asked = msgspec.structs.replace(query, sort=query.group_by[0]) if is_sorted_here else query
     found: dict[tuple[GroupValue, ...], UsageGroup] = {}
     has_more = True
-    while has_more and (most is None or len(found) <= most):
+    while has_more and (is_sorted_here or most is None or len(found) <= most):
         page = await desk.ledger.usage(asked)
         for each in page.groups:
             found.setdefault(tuple(each.group.values()), each)

@@ -5,12 +5,9 @@ asks for hours, tags, or a time that does not begin and end with a day. Who may 
 filters.
 """
 
-import base64
-import binascii
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -32,6 +29,7 @@ from sqlalchemy import or_ as either
 from gateway.errors import BadRequest
 from gateway.metering import clocks
 from gateway.metering.late import PREFIX
+from gateway.metering.ledger_pages import LATEST_US, SUMS, TIMES, Number, Text, cursor_of, pages_of, read_cursor
 from gateway.metering.ledger_query import (
     Call,
     CallsPage,
@@ -51,13 +49,7 @@ from gateway.store.tables import USAGE, call_tags, calls, usage_days
 MOST = 1_000
 """Groups or calls of one page."""
 _COLUMNS = {"key": "key_id", "team": "team_id", "model": "model", "route": "route"}
-_TIMES = ("day", "hour")
 _TAG = "tag:"
-_LATEST_US = 32_472_144_000_000_000
-_SUMS = Sums.__struct_fields__
-_Number = Annotated[int, msgspec.Meta(ge=0, le=_LATEST_US)]
-_CallId = Annotated[str, msgspec.Meta(pattern="^[^\0]*$")]
-"""What PostgreSQL takes as text; whoever asks may have made the cursor up."""
 
 
 class LedgerQueries:
@@ -73,22 +65,22 @@ class LedgerQueries:
         source = self._source(query)
         rows = self._of_days(query) if source == "days" else self._of_calls(query)
         wanted = [rows.c[f"group_{at}"].label(f"group_{at}") for at in range(len(query.group_by))]
-        sums = [cast(func.coalesce(func.sum(rows.c[name]), 0), BigInteger).label(name) for name in _SUMS]
+        sums = [cast(func.coalesce(func.sum(rows.c[name]), 0), BigInteger).label(name) for name in SUMS]
         groups = select(*wanted, *sums).group_by(*(rows.c[f"group_{at}"] for at in range(len(query.group_by))))
-        offset = 0 if query.after is None else _read_cursor(query.after, tuple[_Number])[0]
-        page = _sorted(groups, query).offset(offset).limit(query.limit + 1)
+        pages = pages_of(query, rows)
         async with self._store.reading() as connection:
-            found = list((await connection.execute(page)).all())
+            found = list((await connection.execute(pages.select(groups).limit(query.limit + 1))).all())
+            pages.check(found)
             is_more = len(found) > query.limit
-            if is_more or offset:
+            if is_more or query.after is not None:
                 totals = tuple((await connection.execute(select(*sums))).one())
             else:  # these are all groups, and to go through the rows once more takes as long again
-                totals = _added(tuple(row[len(query.group_by) :] for row in found))
+                totals = _added([_sums_in(query, row) for row in found])
         shown = found[: query.limit] if query.group_by else []
         return UsagePage(
-            tuple(_group(query.group_by, row) for row in shown),
+            tuple(_group(query, row) for row in shown),
             Sums(*totals),
-            _cursor([offset + query.limit]) if is_more else None,
+            cursor_of(pages.end(shown)) if is_more else None,
             source,
         )
 
@@ -98,7 +90,7 @@ class LedgerQueries:
         _check_filters(query)
         wanted = select(calls).where(*_conditions(query), *_details(query))
         if query.after is not None:
-            last = _read_cursor(query.after, tuple[_Number, _CallId])
+            last = read_cursor(query.after, tuple[Number, Text])
             wanted = wanted.where(
                 calls.c.started_at <= last[0],
                 tuple_(calls.c.started_at, calls.c.id) < tuple_(literal(last[0], BigInteger), literal(last[1])),
@@ -107,7 +99,7 @@ class LedgerQueries:
         found = await self._calls(wanted)
         shown = found[: query.limit]
         is_more = len(found) > query.limit
-        return CallsPage(tuple(shown), _cursor([shown[-1].started_at_us, shown[-1].id]) if is_more else None)
+        return CallsPage(tuple(shown), cursor_of([shown[-1].started_at_us, shown[-1].id]) if is_more else None)
 
     async def call(self, call_id: str, team_ids: tuple[str, ...] | None = None) -> Call | None:
         """One call, if there is one, of one of these teams. Raises `StoreUnavailable`."""
@@ -140,7 +132,7 @@ class LedgerQueries:
         ]
         groups = [_of_day(each) for each in query.group_by]
         labelled = [column.label(f"group_{at}") for at, column in enumerate(groups)]
-        sums = [usage_days.c[name] for name in _SUMS]
+        sums = [usage_days.c[name] for name in SUMS]
         return select(*labelled, *sums).where(*conditions).subquery()
 
     def _of_calls(self, query: UsageQuery) -> Subquery:
@@ -155,17 +147,17 @@ class LedgerQueries:
                 has_name = and_(tag.c.call_id == calls.c.id, tag.c.name == each.removeprefix(_TAG))
                 source = source.outerjoin(tag, has_name)
                 column = tag.c.value
-            elif each in _TIMES:
+            elif each in TIMES:
                 column = (clocks.day if each == "day" else clocks.hour_s)(calls.c.started_at, during)
             else:
                 column = calls.c[_COLUMNS[each]]
             labelled.append(column.label(f"group_{at}"))
-        sums = [_sum_of(name).label(name) for name in _SUMS]
+        sums = [_sum_of(name).label(name) for name in SUMS]
         return select(*labelled, *sums).select_from(source).where(*_conditions(query)).subquery()
 
 
 def _added(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    return tuple(map(sum, zip(*rows, strict=True))) if rows else (0,) * len(_SUMS)
+    return tuple(map(sum, zip(*rows, strict=True))) if rows else (0,) * len(SUMS)
 
 
 def _of_day(word: str) -> ColumnElement[Any]:
@@ -228,21 +220,13 @@ def _among(column: ColumnElement[Any], values: Sequence[str] | None) -> list[Col
     return [] if values is None else [column.in_(values) if values else false()]
 
 
-def _sorted(groups: Select[Any], query: UsageQuery) -> Select[Any]:
-    name = query.sort.removeprefix("-")
-    by_name = {each: f"group_{at}" for at, each in enumerate(query.group_by)} | {each: each for each in _SUMS}
-    if name not in by_name:
-        words = ", ".join([*query.group_by, *_SUMS])
-        raise BadRequest(f"sort must be one of {words}; with - before it for the other way round.", param="sort")
-    column = groups.selected_columns[by_name[name]]
-    first = column.desc() if query.sort.startswith("-") else column.asc()
-    rest = [groups.selected_columns[f"group_{at}"].asc().nulls_last() for at in range(len(query.group_by))]
-    return groups.order_by(first.nulls_last(), *rest)
+def _sums_in(query: UsageQuery, row: Any) -> Any:
+    return row[len(query.group_by) : len(query.group_by) + len(SUMS)]
 
 
-def _group(words: Sequence[str], row: Any) -> UsageGroup:
-    values = {word: _group_value(word, row[at]) for at, word in enumerate(words)}
-    return UsageGroup(values, Sums(*row[len(words) :]))
+def _group(query: UsageQuery, row: Any) -> UsageGroup:
+    values = {word: _group_value(word, row[at]) for at, word in enumerate(query.group_by)}
+    return UsageGroup(values, Sums(*_sums_in(query, row)))
 
 
 def _group_value(word: str, value: Any) -> GroupValue:
@@ -264,14 +248,14 @@ def _call(row: dict[str, Any], tags: dict[str, str]) -> Call:
 
 
 def _is_group(word: str) -> bool:
-    return word in _COLUMNS or word in _TIMES or (word.startswith(_TAG) and word != _TAG)
+    return word in _COLUMNS or word in TIMES or (word.startswith(_TAG) and word != _TAG)
 
 
 def _check(query: UsageQuery) -> None:
     _check_limit(query.limit)
     _check_filters(query)
     words = query.group_by
-    if not all(map(_is_group, words)) or len(set(words)) < len(words) or set(_TIMES) <= set(words):
+    if not all(map(_is_group, words)) or len(set(words)) < len(words) or set(TIMES) <= set(words):
         raise BadRequest(
             "group_by must name any of key, team, model, route, tag:NAME, and day or hour, each once.", param="group_by"
         )
@@ -281,22 +265,10 @@ def _check_filters(query: Filters) -> None:
     for name, values in (("model", query.models), ("route", query.routes)):
         if "" in (values or ()):  # sums by day have it for calls without a model, single calls have not
             raise BadRequest(f"{name} must not be empty. Leave it out to ask for all.", param=name)
-    if not 0 <= query.since_us <= query.until_us <= _LATEST_US:
+    if not 0 <= query.since_us <= query.until_us <= LATEST_US:
         raise BadRequest("The time asked for must begin before it ends, and lie between 1970 and 2999.", param="until")
 
 
 def _check_limit(limit: int) -> None:
     if not 1 <= limit <= MOST:
         raise BadRequest(f"limit must be between 1 and {MOST}.", param="limit")
-
-
-def _cursor(parts: list[Any]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, kind: Any) -> Any:
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=kind)
-    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
-        raise BadRequest("after must be the cursor of a page of the same question.", param="after") from None

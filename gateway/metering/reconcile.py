@@ -27,7 +27,7 @@ _MOST = 10**15
 _YEARS = range(1970, 2998)
 """Of those the ledger can be asked."""
 _WHOLE = re.compile(r"([0-9]{1,16})(\.0*)?")
-_DOLLARS = re.compile(r"\$?([+-]?[0-9]*+\.?[0-9]*+(?:[eE][+-]?[0-9]++)?)")
+_DOLLARS = re.compile(r"(?:\$?([+-]?)|([+-])\$)([0-9]*+\.?[0-9]*+(?:[eE][+-]?[0-9]++)?)")
 _EXACTLY = Context(prec=100)
 """What an account says to the 80th decimal is added up without being rounded."""
 
@@ -101,11 +101,13 @@ def read_export(lines: Iterable[str], columns: Columns, zone: tzinfo) -> dict[Pl
     sums: dict[Place, _Exact] = {}
     problems: list[str] = []
     try:
-        at = _positions(next(reader, []), columns)
+        head = next(reader, [])
+        at = _positions(head, columns)
         for cells in reader:
             if not any(map(str.strip, cells)):
                 continue
             try:
+                _check_no_more(cells, head)
                 place, amounts = _read(cells, at, columns, zone)
             except ValueError as error:
                 problems.append(f"line {reader.line_num}: {error}")
@@ -160,6 +162,12 @@ def _positions(header: list[str], columns: Columns) -> dict[str, int]:
     return {name: names.index(name) for name in wanted}
 
 
+def _check_no_more(cells: list[str], head: list[str]) -> None:
+    """Raises ValueError where there are cells of no column: then nobody knows which of them are of which."""
+    if any(map(str.strip, cells[len(head) :])):
+        raise ValueError(f"has {len(cells)} cells, and the columns are {len(head)}; a number with commas needs quotes")
+
+
 def _read(cells: list[str], at: Mapping[str, int], columns: Columns, zone: tzinfo) -> tuple[Place, _Exact]:
     """One row. Raises ValueError."""
     if len(cells) <= max(at.values()):
@@ -201,7 +209,7 @@ def _count(name: str, text: str) -> Decimal:
 def _microusd(name: str, text: str) -> Decimal:
     found = _DOLLARS.fullmatch(text)
     try:
-        dollars = Decimal("NaN" if found is None else found[1])
+        dollars = Decimal("NaN" if found is None else (found[1] or found[2] or "") + found[3])
     except InvalidOperation:
         dollars = Decimal("NaN")
     # Compared as it is written: to compute with a number of a million digits fails.

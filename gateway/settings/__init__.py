@@ -87,8 +87,12 @@ class Server(Section):
         default=300.0,
         description="Time after which a client that takes nothing of its reply is dropped, in seconds; 0 for no limit.",
     )
-    keep_alive_s: Seconds = Field(
-        default=75.0, ge=1, description="How long an idle client connection is kept open, in seconds."
+    keep_alive_s: float = Field(
+        default=75.0,
+        ge=1,
+        le=86_400,
+        allow_inf_nan=False,
+        description="How long an idle client connection is kept open, in seconds, 1 at least.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(), description="Networks of the proxies in front whose X-Forwarded-For is believed."

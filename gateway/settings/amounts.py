@@ -6,6 +6,7 @@ from pydantic import Field
 
 from gateway.settings.section import Section
 from gateway.settings.shapes import FilePath, Seconds, StrongSecret, TimeZone, WebhookUrl
+from gateway.terms import MOST_WAIT_S
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -44,7 +45,7 @@ Shadow = Literal[
 ]
 """Whose limits, of what, or both."""
 
-LimitTable = dict[LimitName, Annotated[int, Field(ge=1, lt=2**53)]]
+LimitTable = dict[LimitName, Annotated[int, Field(ge=1, le=2**53 - 1)]]
 
 
 class Limits(Section):
@@ -59,10 +60,14 @@ class Limits(Section):
     endpoint: LimitTable = Field(
         default_factory=dict, description="Limits of all calls together, which keep the account within its own."
     )
-    max_wait_s: Seconds = Field(
+    # Of two bounds of a kind pydantic takes the type's, so a field has `Seconds` or bounds of its own.
+    max_wait_s: float = Field(
         default=0.0,
-        le=600,
-        description="How long a call over its limit may wait for its turn, in seconds; 0 refuses it at once.",
+        ge=0,
+        le=MOST_WAIT_S,
+        allow_inf_nan=False,
+        description="How long a call over its limit may wait for its turn, in seconds, 600 at most; 0 refuses it at"
+        " once.",
     )
     shadow: tuple[Shadow, ...] = Field(
         default=(),

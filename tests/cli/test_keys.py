@@ -123,8 +123,8 @@ def test_what_cannot_be_understood_is_exit_code_2_and_says_what_to_write(run: Ru
         ("keys create --team nobody --name x", "There is no team nobody in /"),
         ("teams create --name engines", "engines"),
         ("keys create --team engines --name x --role king", "role: must be 'member', 'team_admin' or 'admin'."),
-        ("keys create --team engines --name x --expires 2001-01-01", "expires_at must be in the future."),
-        ("keys create --team engines --name x --routes caht", "grants.routes: each must be one of"),
+        ("keys create --team engines --name x --expires 2001-01-01", "expires_at (--expires) must be in the future."),
+        ("keys create --team engines --name x --routes caht", "grants.routes (--routes): each must be one of"),
         ("keys list --sort size", "sort: must be"),
     ],
 )
@@ -167,6 +167,34 @@ def test_a_revoked_key_is_still_found_by_its_name_to_look_at_it_and_the_one_revo
         assert refused.stderr == f"The key ada was revoked, for good. See gmi-gateway keys show {ids[1]}.\n"
     third = answer(run("keys", "create", "--team", "engines", "--name", "ada", "--json"))
     assert answer(run("keys", "show", "ada", "--json"))["id"] == third["id"]
+
+
+def test_of_revoked_keys_of_one_name_in_several_teams_it_is_asked_which(run: Run) -> None:
+    ids = {}
+    for team in ("engines", "tools"):
+        done(run("teams", "create", "--name", team))
+        ids[team] = answer(run("keys", "create", "--team", team, "--name", "ada", "--json"))["id"]
+        done(run("keys", "revoke", f"{team}/ada"))
+    for words in (("keys", "show", "ada"), ("usage", "--key-of", "ada"), ("audit", "--key-of", "ada")):
+        refused = run(*words)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert (
+            refused.stderr
+            == "Several keys are called ada: engines/ada, tools/ada. Say which, with its team or by its id.\n"
+        )
+    assert "was revoked, for good" in run("keys", "rotate", "ada").stderr
+    for team, key_id in ids.items():
+        assert answer(run("keys", "show", f"{team}/ada", "--json"))["id"] == key_id
+
+
+def test_of_keys_that_were_revoked_within_a_second_the_last_is_found(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    for _ in range(5):
+        made = answer(run("keys", "create", "--team", "engines", "--name", "ada", "--json"))["id"]
+        done(run("keys", "revoke", "engines/ada"))
+        with contextlib.closing(sqlite3.connect("data/gateway.db")) as database, database:
+            database.execute("UPDATE keys SET created_at = 1790000000, updated_at = 1790000000")
+        assert answer(run("keys", "show", "ada", "--json"))["id"] == made
 
 
 def test_no_key_is_taken_for_another_teams_by_its_name(run: Run) -> None:
@@ -333,6 +361,24 @@ def test_the_same_commands_work_on_a_running_gateway(server: AdminServer) -> Non
 def test_the_key_may_stand_in_a_file(server: AdminServer, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(server.secret + "\n")
     assert len(answer(call("keys", "list", "--url", server.url, "--key-file", "key", "--json"))) == 1
+
+
+def test_a_refusal_names_the_option_beside_the_member_of_the_api(server: AdminServer) -> None:
+    admin = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": server.secret}
+    done(call("teams", "create", "--name", "engines", **admin))
+    held = ("--role", "team_admin", "--rpm", "5", "--max-wait-s", "2", "--expires", "30d")
+    lead = answer(call("keys", "create", "--team", "engines", "--name", "lead", *held, "--json", **admin))
+    own = {"GATEWAY_URL": server.url, "GATEWAY_ADMIN_KEY": lead["secret"]}
+    ada = ("keys", "create", "--team", "engines", "--name", "ada")
+    more = "Nobody hands out more than they have"
+    for given, said in (
+        ((), "requests_per_minute (--rpm) must be set, to 5 at most."),
+        (("--rpm=5", "--max-wait-s=3", "--expires=1d"), "max_wait_s (--max-wait-s) must be set, to 2 at most."),
+        (("--rpm=5", "--max-wait-s=2"), f"expires_at (--expires) must be {lead['expires_at']} at the latest,"),
+    ):
+        result = call(*ada, *given, **own)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"{more}: {said}")
 
 
 def test_a_team_admin_uses_the_same_commands_within_the_team(server: AdminServer) -> None:

@@ -34,6 +34,12 @@ KEY = "name: a, team: t, secret: 0123456789abcdef"
         ("server: 5", "server: is not a table of keys; write its keys below it"),
         ("streams: {include_usage: maybe}", "streams.include_usage: is neither true nor false"),
         ("models: {aliases: 3}", "models.aliases: is not a table of names; wanted: Alias to upstream's name, as in"),
+        ("limits: {max_wait_s: 601}", "limits.max_wait_s: is more than 600"),
+        ("server: {keep_alive_s: 0}", "server.keep_alive_s: is less than 1"),
+        (
+            "limits: {each_key: {requests_per_minute: 999999999999999999999}}",
+            "limits.each_key.requests_per_minute: is more than 9007199254740991",
+        ),
         ("limits: {each_key: {rpm: 4}}", "limits.each_key.rpm: unknown limit; did you mean requests_per_minute?"),
         ("limits: {each_team: {tpd: 4}}", "limits.each_team.tpd: unknown limit; did you mean tokens_per_day?"),
         ("limits: {endpoint: {max_parallel: 4}}", "limits.endpoint.max_parallel: unknown limit; did you mean"),

@@ -103,6 +103,41 @@ def test_pages_hold_each_group_once_and_all_tell_the_totals(both: LedgerWorld) -
     assert sorted(found) == ["ada 2026-11-21", "ada 2026-11-22", "eve 2026-11-22", "lea 2026-11-22"]
 
 
+def followed(client: Client, **parameters: Any) -> list[str]:
+    """The models of all pages, whose rows come to what is told of all."""
+    found: list[Any] = []
+    after: dict[str, str] = {}
+    while True:
+        page = asked(client, group_by="model", limit=1, **parameters, **after)
+        found += page["data"]
+        if not page["has_more"]:
+            assert sum(row["calls"] for row in found) == page["totals"]["calls"]
+            return [row["group"]["model"] for row in found]
+        after = {"after": page["next"]}
+
+
+def test_pages_in_the_order_of_a_sum_hold_each_group_once_while_no_calls_come(both: LedgerWorld) -> None:
+    assert sorted(followed(both.admin), key=str) == [None, *MODELS]
+    assert sorted(followed(both.admin, sort="calls"), key=str) == [None, *MODELS]
+
+
+def test_a_page_in_the_order_of_a_sum_is_refused_where_calls_made_another_order(both: LedgerWorld) -> None:
+    first = asked(both.admin, group_by="model", limit=1)
+    both.put(both.call("req_6", "eve", model="m/new", cost_microusd=10**6))
+    told = assert_refused(
+        both.admin.get("/usage", **BOTH_DAYS, group_by="model", after=first["next"]), 400, None, "after"
+    )
+    assert "sort=model" in told
+    assert len(followed(both.admin)) == 4, "whoever begins anew gets all"
+
+
+def test_a_call_that_changes_nothing_of_the_order_does_not_hinder_the_next_page(both: LedgerWorld) -> None:
+    first = asked(both.admin, group_by="model", limit=1)
+    both.put(both.call("req_6", "eve", cost_microusd=None, usage=None, usage_source="unknown"))
+    seen = asked(both.admin, group_by="model", after=first["next"])
+    assert len(seen["data"]) == 2
+
+
 def test_what_is_sorted_is_as_asked_for(world: LedgerWorld) -> None:
     world.put(world.call("req_6", "eve", cost_microusd=10**6))
     assert asked(world.admin, group_by="key")["data"][0]["group"]["key"] == "eve"
@@ -134,6 +169,8 @@ def test_the_cursor_of_an_admin_lets_a_team_admin_see_no_more(world: LedgerWorld
 def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> None:
     after = base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
     assert_refused(both.admin.get("/usage", **DAY, after=after), 400, None, "after")
+    assert_refused(both.admin.get("/usage", **DAY, sort="calls", after=after), 400, None, "after")
+    assert_refused(both.admin.get("/usage", **DAY, group_by="model,day", after=after), 400, None, "after")
 
 
 def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:

@@ -235,6 +235,28 @@ async def test_groups_come_in_the_order_that_was_asked_for(ledger: LedgerQueries
     assert values[: len(known)] == known, "what has no name comes last"
 
 
+@pytest.mark.parametrize("words", [("model", "day"), ("tag:project", "hour"), ("day",), ("key", "route", "model")])
+@pytest.mark.parametrize("way", ["", "-"])
+async def test_pages_in_the_order_of_a_group_hold_each_once_whatever_calls_come_meanwhile(
+    store: Store, ledger: LedgerQueries, words: tuple[str, ...], way: str
+) -> None:
+    query = UsageQuery(since_us=us(FIRST), until_us=us(LAST), group_by=words, sort=way + words[0], limit=3)
+    found: list[tuple[Any, ...]] = []
+    new, after = random.Random(2), None
+    for number in itertools.count():
+        page = await ledger.usage(msgspec.structs.replace(query, after=after))
+        found += [tuple(each.group[word] for word in words) for each in page.groups]
+        if page.next is None:
+            break
+        after = page.next
+        call = one(new, f"req_new{number}", FIRST.timestamp() + new.random() * 86_400)
+        await Drain(store, Days(BERLIN)).write([encode(msgspec.structs.replace(call, model=f"a{number:03}"))])
+    assert len(found) == len(set(found))
+    assert set(found) >= set(expected(words, between(FIRST, LAST)))
+    first = [values[0] for values in found if values[0] is not None]
+    assert first == sorted(first, reverse=way == "-")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

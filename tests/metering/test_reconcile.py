@@ -17,6 +17,15 @@ def read(*lines: str, columns: Columns = COLUMNS) -> Any:
     return read_export([f"{line}\n" for line in lines], columns, BERLIN)
 
 
+@pytest.mark.parametrize("text", ["-$0.5", "$-0.5", "-0.5", "-$.5", "-$5e-1"])
+def test_a_refund_has_its_sign_before_the_dollar_or_behind(text: str) -> None:
+    assert read(HEAD, f"2026-11-22,m,1,1,{text}")["2026-11-22", "m"]["cost_microusd"] == -500_000
+
+
+def test_empty_cells_behind_the_last_column_are_nothing() -> None:
+    assert read(HEAD, "2026-11-22,m,1,1,1,, ") == read(HEAD, "2026-11-22,m,1,1,1")
+
+
 def problems(*lines: str) -> tuple[str, ...]:
     with pytest.raises(ExportError) as caught:
         read(*lines)
@@ -97,6 +106,12 @@ def test_fractions_of_a_micro_dollar_add_up_before_they_are_rounded() -> None:
             for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")
         ),
         ("2026-11-22,m,1", "has 3 cells, and the columns are more"),
+        *(
+            (f"2026-11-22,m,{rest}", f"has {cells} cells, and the columns are 5; a number with commas needs quotes")
+            for cells, rest in ((6, "2,001,2,0.003005"), (7, "1,1,1,200,50"), (6, "1,1,1,x"))
+        ),
+        ("2026-11-22,m,1,1,$-$1", "usd must be dollars such as 1.25, and is '$-$1'"),
+        ("2026-11-22,m,1,1,-$-1", "usd must be dollars such as 1.25, and is '-$-1'"),
         ('2026-11-22,"m', "is no CSV (unexpected end of data)"),
     ],
 )

@@ -27,7 +27,8 @@ _ABOUT_GROUPS = (
 )
 _ABOUT_SORTING = (
     "One of the groups (of `team` and `key` their ids) or of the sums, with `-` before it from the top. Without it:"
-    " by time where that is a group, else what cost most comes first."
+    " by time where that is a group, else what cost most comes first. Pages in the order of a group have each once;"
+    " in the order of a sum there is a next one only until calls change that order."
 )
 
 
@@ -37,7 +38,7 @@ class OwnUsageParameters(OwnFilters):
     group_by: str = Field(default="day", max_length=400, description=_ABOUT_GROUPS, examples=["team,day"])
     sort: str | None = Field(default=None, max_length=100, description=_ABOUT_SORTING)
     limit: int = Field(default=50, ge=1, le=200, description="Most groups of one reply.")
-    after: str | None = Field(default=None, max_length=1000, description="`next` of the reply before.")
+    after: str | None = Field(default=None, max_length=4000, description="`next` of the reply before.")
     format: Literal["json", "csv"] | None = Field(
         default=None,
         description="Without it, as the request's Accept says. CSV has all groups, sorted by them in their order: it"

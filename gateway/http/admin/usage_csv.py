@@ -6,7 +6,6 @@ What is sent is whole, however many pages the ledger makes of it, and never more
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import tzinfo
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -25,17 +24,14 @@ async def csv_of(ask: Ask, query: UsageQuery, zone: tzinfo) -> AsyncIterator[byt
     """The pieces of the document: its head, then all groups of `query` from its first page on.
 
     The first piece has the first page in it: what is wrong with the question is raised before anything is sent.
-    Groups that come into being meanwhile move the later pages, so what was on the page before is left out.
     """
     text = csv_text([usage_head(query.group_by)])
-    before: set[tuple[Any, ...]] = set()
     after: str | None = None
     while True:
         page, names = await ask(msgspec.structs.replace(query, limit=PAGE, after=after))
-        new = [group for group in page.groups if tuple(group.group.values()) not in before]
-        rows = (usage_row(group, partial(_name, names), zone) for group in new)
+        rows = (usage_row(group, partial(_name, names), zone) for group in page.groups)
         yield (text + csv_text(rows)).encode()
-        before, after, text = {tuple(group.group.values()) for group in page.groups}, page.next, ""
+        after, text = page.next, ""
         if after is None:
             return
 
