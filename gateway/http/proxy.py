@@ -100,7 +100,7 @@ class Proxy:
         """Gives a call with these headers its place in a trace, where traces are on."""
         self.open_calls: set[LiveCall] = set()
         self.settlement = Settlement(allowance, MAKES_RESPONSES, self.open_calls)
-        allowance.room.on_look = ChangedKeys(directory, self.open_calls).look
+        allowance.room.on_look = ChangedKeys(directory, allowance, self.open_calls).look
         self.draining = False
 
     @property
@@ -175,12 +175,8 @@ class Proxy:
     async def _admit(self, call: LiveCall, match: Match, head: Head, scope: Scope) -> None:
         """Reserve what the call takes, by the terms that its key has when its turn has come."""
         while (asked := call.asked) is not None:
-            try:
-                if not await self._allowance.admit(call, asked):
-                    return
-            except asyncio.CancelledError:
-                if not call.heeds_recall():
-                    raise
+            if not await self._allowance.admit(call, asked):
+                return
             await self._look_again(call, match, head, scope)
             principal = given(call.principal)
             if principal.grants:

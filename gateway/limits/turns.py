@@ -38,18 +38,22 @@ class Waiter:
         "ready_us",
         "refused_by",
         "rule_ids",
+        "since_us",
         "waits_for",
         "whose",
         "word",
     )
 
-    def __init__(self, demand: Demand, whose: str, waits_for: Rule, *, deadline_us: int, held_bytes: int = 0) -> None:
+    def __init__(  # noqa: PLR0913 - what it asks, for whom, and since when and how long
+        self, demand: Demand, whose: str, waits_for: Rule, *, since_us: int, deadline_us: int, held_bytes: int = 0
+    ) -> None:
         self.demand = demand
         self.whose = whose
         self.held_bytes = held_bytes
         """What it keeps in memory while it waits."""
         self.waits_for = waits_for
         """What refused it, or the call that it stands behind."""
+        self.since_us = since_us
         self.deadline_us = deadline_us
         self.ready_us = 0
         """When to try again; 0: it was never tried."""
@@ -59,8 +63,7 @@ class Waiter:
         """While it asked, something came free: a refusal may not know of it."""
         self.refused_by: frozenset[str] = frozenset()
         """The ids of all rules that had no room at the last attempt."""
-        charges = (*demand.charges, *demand.endpoint)
-        self.rule_ids = frozenset(charge.rule.id for charge in charges if not charge.rule.shadow)
+        self.rule_ids = _rule_ids(demand)
         self.word: asyncio.Future[Decision | Word] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -68,11 +71,19 @@ class Waiter:
         return f"Waiter({self.demand.call_id} of {self.whose}, {state}, refused_by={sorted(self.refused_by)})"
 
 
+def _rule_ids(demand: Demand) -> frozenset[str]:
+    """Of what may refuse it."""
+    charges = (*demand.charges, *demand.endpoint)
+    return frozenset(charge.rule.id for charge in charges if not charge.rule.shadow)
+
+
 class Turns:
     """All that wait. False while there are none, so that asking costs nothing then."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, OrderedDict[Waiter, None]] = OrderedDict()
+        self._waiters: dict[str, Waiter] = {}
+        """By the ids of their calls."""
         self.count = 0
         """How many wait; `len` is the same, and takes a call."""
         self.held_bytes = 0
@@ -82,10 +93,10 @@ class Turns:
         self._awaited: dict[str, set[Waiter]] = {}
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._numbers = itertools.count()
-        self._served = 0
-        """How many had their turn."""
-        self._passed: dict[str, int] = {}
-        """How many had by when a key that does not wait had one; of this line."""
+        self._served: dict[str, int] = {}
+        """By rule id how many had their turn that take from it."""
+        self._passed: dict[tuple[str, str], int] = {}
+        """How many had by when a key that does not wait had one: by key and rule."""
 
     def __repr__(self) -> str:
         return f"Turns({self.count} of {len(self._queues)} keys)"
@@ -117,27 +128,44 @@ class Turns:
         """The first of each key, in turn."""
         return (next(iter(queue)) for queue in self._queues.values())
 
-    def join(self, waiter: Waiter) -> None:
-        """Stand behind all others of its key."""
-        self._queues.setdefault(waiter.whose, OrderedDict())[waiter] = None
+    def waiter(self, call_id: str) -> Waiter | None:
+        """The call with this id, if it waits."""
+        return self._waiters.get(call_id)
+
+    def join(self, waiter: Waiter, *, first: bool = False) -> None:
+        """Stand behind all others of its key, or before them."""
+        self._waiters[waiter.demand.call_id] = waiter
+        queue = self._queues.setdefault(waiter.whose, OrderedDict())
+        queue[waiter] = None
+        if first:
+            queue.move_to_end(waiter, last=False)
         self.count += 1
         self._hold(waiter.whose, waiter.held_bytes)
-        heapq.heappush(self._deadlines, (waiter.deadline_us, next(self._numbers), waiter))
-        if len(self._deadlines) > 2 * self.count + _STALE_DEADLINES:
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
-            heapq.heapify(self._deadlines)
+        self._expect(waiter)
+
+    def change(self, waiter: Waiter, demand: Demand, deadline_us: int) -> None:
+        """It asks something else from now on, and is to be tried as if it never was. It keeps its place."""
+        self._await(waiter, frozenset())
+        waiter.demand, waiter.rule_ids = demand, _rule_ids(demand)
+        waiter.ready_us = 0
+        if deadline_us != waiter.deadline_us:
+            waiter.deadline_us = deadline_us
+            self._expect(waiter)
 
     def leave(self, waiter: Waiter, *, was_served: bool = False) -> None:
         """Wait no longer; if it was served, the other keys are next. Nothing, if it does not wait."""
         if waiter not in self:
             return
         queue = self._queues[waiter.whose]
-        del queue[waiter]
+        del queue[waiter], self._waiters[waiter.demand.call_id]
         self.count -= 1
         self._hold(waiter.whose, -waiter.held_bytes)
+        if was_served:
+            for rule_id in waiter.rule_ids:
+                self._served[rule_id] = self._served.get(rule_id, 0) + 1
         self._await(waiter, frozenset())
-        self._served += was_served
         if not self.count:
+            self._served.clear()
             self._passed.clear()
         if not queue:
             del self._queues[waiter.whose], self._held_bytes[waiter.whose]
@@ -159,14 +187,18 @@ class Turns:
             return head.waits_for
         return next((charge.rule for charge in charges if charge.rule.id in self._awaited), None)
 
-    def may_pass(self, whose: str) -> bool:
-        """Whether it is the turn of a key that does not wait: once for each time that all who do have had theirs."""
-        passed = self._passed.get(whose)
-        return passed is None or self._served - passed >= len(self._queues)
+    def may_pass(self, whose: str, rule: Rule) -> bool:
+        """Whether a key that does not wait may try its luck: once for each turn of all those that wait for this."""
+        passed = self._passed.get((whose, rule.id))
+        if passed is None:
+            return True
+        served = self._served.get(rule.id, 0) - passed
+        waiting = itertools.islice((head for head in self.heads() if rule.id in head.rule_ids), served + 1)
+        return sum(1 for _ in waiting) <= served
 
-    def passed(self, whose: str) -> None:
-        """It has had it."""
-        self._passed[whose] = self._served
+    def passed(self, whose: str, rule: Rule) -> None:
+        """It had it."""
+        self._passed[whose, rule.id] = self._served.get(rule.id, 0)
 
     def awaiting(self, demand: Demand) -> Iterator[Waiter]:
         """Those that wait for something that `demand` takes, or gives back."""
@@ -178,7 +210,7 @@ class Turns:
         found = []
         while self._deadlines and self._deadlines[0][0] <= now_us:
             waiter = heapq.heappop(self._deadlines)[2]
-            if waiter in self:
+            if waiter in self and waiter.deadline_us <= now_us:
                 found.append(waiter)
         return found
 
@@ -186,6 +218,12 @@ class Turns:
         """When the next deadline is over, or the next call is ready."""
         times = [head.ready_us for head in self.heads() if head.ready_us > now_us and not head.is_asking]
         return min([at_most_us, *times, *(deadline_us for deadline_us, _, _ in self._deadlines[:1])])
+
+    def _expect(self, waiter: Waiter) -> None:
+        heapq.heappush(self._deadlines, (waiter.deadline_us, next(self._numbers), waiter))
+        if len(self._deadlines) > 2 * self.count + _STALE_DEADLINES:
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self]
+            heapq.heapify(self._deadlines)
 
     def _hold(self, whose: str, more_bytes: int) -> None:
         self.held_bytes += more_bytes

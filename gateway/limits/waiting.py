@@ -6,8 +6,8 @@ would not. One timer serves all that wait.
 The rules. Of each key only the first call is tried. Whoever comes stands behind the calls of its own key, and behind
 those of other keys if it takes from a rule that one of them was refused by. Keys are tried in turn, and what refuses
 one is kept from those after it, so that many small calls cannot keep a large one waiting. What does not refuse it is
-not: a key over its own limit holds nobody up. A key whose calls may not wait has its turn like the others, whenever it
-comes; before that its calls are refused what others wait for.
+not: a key over its own limit holds nobody up. A call that may not wait is refused what others wait for; but for one of
+its key each time that all of those had their turn, which the limiter is asked about.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class WaitingRoom:
         )
 
     async def admit(
-        self, demand: Demand, *, whose: str, max_wait_s: float, held_bytes: int = 0
+        self, demand: Demand, *, whose: str, max_wait_s: float, held_bytes: int = 0, had_turn: bool = False
     ) -> tuple[Decision, float]:
         """Admit, wait or refuse; with the decision come the seconds that it took in here.
 
@@ -98,34 +98,48 @@ class WaitingRoom:
             whose: The key's id.
             max_wait_s: 0: do not wait.
             held_bytes: What the call keeps in memory while it waits.
+            had_turn: It was admitted to something else, which it has given back: nobody of its key comes before it.
 
         Raises:
             gateway.errors.StoreUnavailable: As `Limiter.admit`.
         """
         since_us = self._clock()
         deadline_us = since_us + round(max_wait_s * 1_000_000)
-        rule = self._turns.in_the_way(demand, whose) if self._turns else None
-        passes = rule is not None and max_wait_s <= 0 and self._turns.may_pass(whose)
-        if rule is None or passes:
+        rule = self._turns.in_the_way(demand, whose) if self._turns and not had_turn else None
+        passed = rule if max_wait_s <= 0 and rule is not None and self._turns.may_pass(whose, rule) else None
+        if rule is None or passed is not None:
             decision = self._limiter.admit_now(demand)
             was_asked = decision is None
             if decision is None:
                 decision = await self._limiter.admit(demand, asks_again=max_wait_s > 0)
-            if passes and decision.admitted:
-                self._turns.passed(whose)
+            if passed is not None and decision.admitted:
+                self._turns.passed(whose, passed)
             if decision.admitted or decision.binding is None or max_wait_s <= 0 or self._is_full(whose, held_bytes):
                 return decision, 0.0
-            waiter = Waiter(demand, whose, decision.binding, deadline_us=deadline_us, held_bytes=held_bytes)
+            waiter = Waiter(
+                demand, whose, decision.binding, since_us=since_us, deadline_us=deadline_us, held_bytes=held_bytes
+            )
             if not self._can_wait(waiter, decision):
                 return decision, 0.0
             if was_asked and outlook.lacks_slots_alone(demand, decision):
                 waiter.ready_us = min(waiter.ready_us, self._clock() + round(ENDS_KNOWN_S * 1_000_000))
-            decision = await self._stay(waiter, was_tried=True)
+            decision = await self._stay(waiter, was_tried=True, first=had_turn)
         else:
-            waiter = Waiter(demand, whose, rule, deadline_us=deadline_us, held_bytes=held_bytes)
+            waiter = Waiter(demand, whose, rule, since_us=since_us, deadline_us=deadline_us, held_bytes=held_bytes)
             is_refused = max_wait_s <= 0 or self._is_full(whose, held_bytes)
             decision = await (self._told(waiter) if is_refused else self._stay(waiter, was_tried=False))
         return decision, (self._clock() - since_us) / 1_000_000
+
+    def change(self, demand: Demand, max_wait_s: float) -> bool:
+        """Have the call of this id that waits ask this from now on, for so long since it came; it keeps its place.
+
+        False where it does not wait, or asks the limiter at this moment. `look` then, once for all that were changed.
+        """
+        waiter = self._turns.waiter(demand.call_id)
+        if waiter is None or waiter.is_asking or waiter.word.done():
+            return False
+        self._turns.change(waiter, demand, waiter.since_us + round(max_wait_s * 1_000_000))
+        return True
 
     def released(self, demand: Demand | None = None) -> None:
         """A call has settled, or was cancelled: whoever waits for what it had, is tried. None: all are. Never waits."""
@@ -151,9 +165,9 @@ class WaitingRoom:
 
     # The way of one that waits.
 
-    async def _stay(self, waiter: Waiter, *, was_tried: bool) -> Decision:
+    async def _stay(self, waiter: Waiter, *, was_tried: bool, first: bool = False) -> Decision:
         try:
-            self._enter(waiter)
+            self._enter(waiter, first=first)
             if not was_tried and (refusal := await self._foretold(waiter)):
                 return refusal
             return await self._wait(waiter)
@@ -165,11 +179,11 @@ class WaitingRoom:
             self.look()
             raise
 
-    def _enter(self, waiter: Waiter) -> None:
+    def _enter(self, waiter: Waiter, *, first: bool) -> None:
         now_us = self._clock()
         if not self._turns:
             self._look_us = now_us + _LOOK_EVERY_US
-        self._turns.join(waiter)
+        self._turns.join(waiter, first=first)
         # A call that was never tried has its turn when those before it have had theirs.
         self._wake(min(waiter.deadline_us, waiter.ready_us or self._look_us, self._look_us), now_us)
 

@@ -26,6 +26,7 @@ from gateway.metering.cost import estimated_microusd
 from gateway.metering.estimate import prompt_bytes
 from gateway.metering.late import PREFIX
 from gateway.metering.meter import NEVER_SENT, Meter, costs_as_before
+from gateway.metering.prices import Price
 from gateway.relay.live import ENDPOINT, LiveCall
 from gateway.terms import Quota
 
@@ -52,6 +53,11 @@ class Asked(msgspec.Struct, gc=False):
     """What its client's connection keeps of it in memory while it waits, at most, besides the body that is held."""
     times: int = 1
     """How often it has asked."""
+    waits_for: Demand | None = None
+    """What it waits for in line, by the limits of `quota`."""
+    quota: Quota | None = None
+    given_back: Demand | None = None
+    """What it was admitted to before it had to ask again."""
 
 
 class _Due(NamedTuple):
@@ -119,29 +125,25 @@ class Allowance:
         if principal is None or principal.quota is None:
             raise InternalError("The gateway failed on a bug of its own: a call of nobody's was to be limited.")
         quota = principal.quota
-        is_paid = call.route is None or not call.route.is_free
-        price = self.meter.prices.price_of(asked.model) if asked.has_budgets and is_paid else None
-        cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
-        if price is not None and costs_as_before(call.route):
-            cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
-        ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
-        call_id = call.id.decode() if asked.times == 1 else f"{call.id.decode()}-{asked.times}"
-        demand = self.planner.demand(call_id, quota, ask, self._now())
+        demand = self._demand(call, asked, principal, quota)
         if not demand.charges and not demand.endpoint:
+            self._tell_given_back(asked)
             return 0.0
-        if price is None and is_paid and self._refuses_unpriced:
-            _check_no_budget(demand, asked.model)
-        own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
-        waited_s, max_wait_s = 0.0, self._max_wait_s if own_s is None else own_s
+        self._check_priced(call, asked, demand)
+        waited_s, max_wait_s = 0.0, self._patience_s(quota)
         if max_wait_s > 0 or self.room.waiting:
+            asked.waits_for, asked.quota = demand, quota
             decision, waited_s = await self._in_turn(call, asked, demand, principal.key_id, max_wait_s)
+            demand = asked.waits_for
         else:
             decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
         self.tally.note(decision, waited_s)
         call.queue_s += waited_s
         if not decision.admitted:
             self._refuse(decision, demand)
-        asked.demand, asked.cost_microusd = demand, cost
+        asked.demand = demand
+        if waited_s:
+            self._check_priced(call, asked, demand)
         call.limit_headers = limit_headers(decision.standings)
         return waited_s
 
@@ -149,11 +151,66 @@ class Allowance:
         self, call: LiveCall, asked: Asked, demand: Demand, whose: str, max_wait_s: float
     ) -> tuple[Decision, float]:
         held_bytes, began_at = len(call.body) + asked.held_bytes, perf_counter()
+        call.in_line = True
         try:
-            return await self.room.admit(demand, whose=whose, max_wait_s=max_wait_s, held_bytes=held_bytes)
+            # What it has waited before it had to ask again counts.
+            left_s, had_turn = max(0.0, max_wait_s - call.queue_s), asked.given_back is not None
+            return await self.room.admit(
+                demand, whose=whose, max_wait_s=left_s, held_bytes=held_bytes, had_turn=had_turn
+            )
         except asyncio.CancelledError:
             call.queue_s += perf_counter() - began_at
             raise
+        finally:
+            call.in_line = False
+            self._tell_given_back(asked)
+
+    def change(self, call: LiveCall, principal: Principal) -> None:
+        """Have a call that waits do so by the limits that its key has now; it keeps its place. Have the room look."""
+        asked, quota = call.asked, principal.quota
+        if asked is None or asked.waits_for is None or quota is None or quota is asked.quota:
+            return
+        if quota == asked.quota:
+            asked.quota = quota
+            return
+        bound = self.planner.binds(quota, ENDPOINT)
+        asked.has_budgets = bound is not None and bound.has_budgets
+        demand = self._demand(call, asked, principal, quota)
+        if self.room.change(demand, self._patience_s(quota) - call.queue_s):
+            asked.waits_for, asked.quota = demand, quota
+
+    def _tell_given_back(self, asked: Asked) -> None:
+        """To those who wait for it, once the call itself has asked anew."""
+        given_back, asked.given_back = asked.given_back, None
+        if given_back is not None:
+            self.room.released(given_back)
+
+    def _demand(self, call: LiveCall, asked: Asked, principal: Principal, quota: Quota) -> Demand:
+        """What it asks by these limits; its cost is estimated too."""
+        price = self._price(call, asked)
+        cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
+        if price is not None and costs_as_before(call.route):
+            cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
+        asked.cost_microusd = cost
+        ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
+        call_id = call.id.decode() if asked.times == 1 else f"{call.id.decode()}-{asked.times}"
+        return self.planner.demand(call_id, quota, ask, self._now())
+
+    def _price(self, call: LiveCall, asked: Asked) -> Price | None:
+        """Where its cost matters."""
+        is_paid = call.route is None or not call.route.is_free
+        return self.meter.prices.price_of(asked.model) if asked.has_budgets and is_paid else None
+
+    def _check_priced(self, call: LiveCall, asked: Asked, demand: Demand) -> None:
+        """Raises `ModelUnpriced` where a budget binds a call without a price, and that is refused here."""
+        is_free = call.route is not None and call.route.is_free
+        if self._refuses_unpriced and not is_free and self._price(call, asked) is None:
+            _check_no_budget(demand, asked.model)
+
+    def _patience_s(self, quota: Quota) -> float:
+        """How long a call of this key's may wait."""
+        own_s = quota.team.max_wait_s if quota.key.max_wait_s is None else quota.key.max_wait_s
+        return self._max_wait_s if own_s is None else own_s
 
     def is_outdated(self, principal: Principal, asked: Asked) -> bool:
         """Whether it must be asked again: other limits bind it now, since its key was changed or a day has begun."""
@@ -167,11 +224,12 @@ class Allowance:
         """Give back what was granted, and have `call.asked` say what is to be asked for now."""
         if asked.demand is not None:
             self.limiter.cancel(asked.demand)
-            self.room.released(asked.demand)
+            asked.given_back = asked.demand
         bound = None if principal.quota is None else self.planner.binds(principal.quota, ENDPOINT)
         call.limit_headers = []
         if bound is None:
             call.asked = None
+            self._tell_given_back(asked)
         else:
             asked.demand, asked.has_budgets, asked.times = None, bound.has_budgets, asked.times + 1
 

@@ -317,7 +317,12 @@ def _answers(raw: msgspec.Raw) -> int:
 
 def answers_of(text: bytes) -> int:
     """How many answers the field `n` of a form asks for, by the rules of a body's; 1 where it tells no number."""
-    return _answers(msgspec.Raw(text.strip())) if 0 < len(text.strip()) <= _LONGEST_NUMBER else 1
+    if len(text) > _LONGEST_NUMBER or not text.strip():
+        return 1
+    try:
+        return min(max(int(text), 1), MOST_ANSWERS)  # `010` and `+10` too, which are no JSON
+    except ValueError:
+        return _answers(msgspec.Raw(text.strip()))
 
 
 def _prompts(raw: msgspec.Raw) -> int:

@@ -82,6 +82,7 @@ class LiveCall:
         "first_write_at",
         "id",
         "in_doubt",
+        "in_line",
         "is_background",
         "is_costed",
         "is_free",
@@ -100,7 +101,6 @@ class LiveCall:
         "pieces",
         "principal",
         "queue_s",
-        "recalled",
         "removes_usage",
         "route",
         "sample",
@@ -149,7 +149,8 @@ class LiveCall:
         self.removes_usage = False
         self.left = False
         self.cut_by: GatewayError | None = None
-        self.recalled = False
+        self.in_line = False
+        """It may be waiting for its turn."""
         self.on_end: Callable[[LiveCall], None] | None = None
         """Is called when it is known how the call has ended, before its client gets the last of it."""
         self.is_background = False
@@ -181,12 +182,6 @@ class LiveCall:
         self.upstream_request_id: str | None = None
 
     @property
-    def may_wait(self) -> bool:
-        """Whether it may be waiting for its turn. One that is upstream does not, though no limit may have bound it."""
-        asked = self.asked
-        return asked is not None and asked.demand is None and self.sent_at is None and self.outcome is None
-
-    @property
     def may_tell_late(self) -> bool:
         """Whether its reply may tell what a response in the background has used."""
         route = self.route
@@ -203,10 +198,10 @@ class LiveCall:
         return made if made is not None and 0 < len(made) <= LONGEST_ID and made.isprintable() else None
 
     def client_left(self) -> None:
-        """The client's connection is gone: end the call, unless it is over, or is upstream and outlives its client."""
+        """The client's connection is gone: end the call, unless it is over, or had its turn and outlives its client."""
         if self.outcome is None:
             self.left = True
-            if (not self.outlives_client or self.may_wait) and self.task is not None:
+            if (not self.outlives_client or self.in_line) and self.task is not None:
                 self.task.cancel()
 
     def cut(self, reason: GatewayError) -> None:
@@ -214,17 +209,6 @@ class LiveCall:
         if self.outcome is None and self.cut_by is None and self.task is not None:
             self.cut_by = reason
             self.task.cancel()
-
-    def recall(self) -> None:
-        """Have it leave the line that it waits in, and ask anew what it may use."""
-        if self.cut_by is None and not self.recalled and self.task is not None:
-            self.recalled = True
-            self.task.cancel()
-
-    def heeds_recall(self) -> bool:
-        """Whether it was cancelled by `recall`, and by nothing else; then that is taken back."""
-        was_recalled, self.recalled = self.recalled, False
-        return was_recalled and self.task is not None and not self.task.uncancel()
 
     def uncancel(self) -> None:
         """Take the cancellation back that `cut` asked for, so that the client can still be told."""

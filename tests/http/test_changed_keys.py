@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -116,31 +116,39 @@ async def test_what_is_not_granted_any_more_is_refused_to_those_that_wait(
     async with a_line(budgets=budgets) as (line, running), connected(line.gateway.port) as two:
         await line.wait(two, what)
         await line.change(change)
-        refused = await two.answer(within_s=2)
         running.leave()
+        refused = await two.answer()
         await line.gateway.recorded(2)
     assert refused.status == 403
     assert len(line.upstream.requests) == 1
 
 
-async def test_those_that_wait_keep_their_order_when_their_terms_change() -> None:
-    bodies = [b'{"model": "m", "user": "%d"}' % number for number in range(4)]
-    async with a_line() as (line, running):
+async def test_those_that_wait_keep_their_place_when_their_limits_change() -> None:
+    bodies = [b'{"model": "m", "user": "%d"}' % number for number in range(6)]
+    async with a_line() as (line, running), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(line.gateway.port)) for _ in bodies]
+        for client, body in zip(clients[:3], bodies[:3], strict=True):
+            await line.wait(client, body=body)
         looked = looked_at(line.gateway)
-        clients = [await asyncio.open_connection("127.0.0.1", line.gateway.port) for _ in bodies]
-        for (reader, writer), body in zip(clients, bodies, strict=True):
-            await line.wait(Client(reader, writer), body=body)
+        assert await asyncio.to_thread(looked.wait, 5)  # the next look is a quarter of a second away
         await line.change({"limits": {"tokens_per_day": 1_000_000}})
-        for _ in range(2):
-            looked.clear()
-            assert await asyncio.to_thread(looked.wait, 5)
-        assert line.waiting == len(bodies)
+        for client, body in zip(clients[3:], bodies[3:], strict=True):
+            await line.wait(client, body=body)
         running.leave()
-        for reader, _ in clients:
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        for _, writer in clients:
-            writer.close()
+        assert [(await client.answer()).status for client in clients] == [200] * 6
     assert [each.body for each in line.upstream.requests[1:]] == bodies
+
+
+async def test_however_often_its_limits_change_a_call_waits_no_longer_than_it_may() -> None:
+    async with a_line(limits={"max_wait_s": 2}) as (line, _), connected(line.gateway.port) as two:
+        await line.wait(two)
+        answer = asyncio.create_task(two.answer())
+        number = 0
+        while not answer.done():
+            number += 1
+            await line.change({"limits": {"tokens_per_day": 1_000_000 + number}})
+        assert answer.result().status == 429
+        assert float(answer.result().header("x-gateway-queue-ms") or "0") < 3_500
 
 
 @pytest.mark.parametrize("what", ["json", "form"])

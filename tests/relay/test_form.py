@@ -106,6 +106,8 @@ def test_a_form_of_too_many_parts_is_not_read_on() -> None:
         (b"", 1),
         (part("n", b"10"), 10),
         (part("n", b" 10\n"), 10),
+        (part("n", b"+010"), 10),
+        (part("n", b"1e1"), 10),
         (part("n", b"2") + part("N", b"3") + part("n", b"1"), 3),
         (part("n", b"ten") + part("nn", b"9"), 1),
         (part("n", b"-3") + part("n", b""), 1),
