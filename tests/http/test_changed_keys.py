@@ -11,6 +11,7 @@ from tests.faults.face import CHAT, Client, connected, request
 from tests.http.admin_server import Client as Admin
 from tests.http.admin_server import made
 from tests.http.test_late_bodies import a_key, administering, looked_at
+from tests.http.test_unknown_costs import counted_in
 from tests.relay.test_strict_form import END, FILE, MODEL, TYPE
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Stall, WireUpstream, reply
@@ -56,10 +57,13 @@ class Line:
 
 
 @asynccontextmanager
-async def a_line(section: Mapping[str, Any] | None = None, **terms: Any) -> AsyncIterator[tuple[Line, Client]]:
+async def a_line(
+    section: Mapping[str, Any] | None = None, *, where: str = "memory", **terms: Any
+) -> AsyncIterator[tuple[Line, Client]]:
+    sections = {**counted_in(where), "server": {"drain_s": 0.2}}
     async with WireUpstream([Stall()], OK) as upstream:
         with (
-            running_gateway(f"{upstream.url}/v1", keys=[], upstream=section or {}) as gateway,
+            running_gateway(f"{upstream.url}/v1", keys=[], upstream=section or {}, **sections) as gateway,
             administering(gateway) as admin,
         ):
             made(admin.post("/teams", {"name": "engines"}))
@@ -71,8 +75,16 @@ async def a_line(section: Mapping[str, Any] | None = None, **terms: Any) -> Asyn
                 yield line, running
 
 
-async def test_a_limit_that_is_raised_lets_those_go_that_wait_for_it() -> None:
-    async with a_line() as (line, _), connected(line.gateway.port) as two, connected(line.gateway.port) as three:
+WHERE = pytest.mark.parametrize("where", ["memory", "redis"])
+
+
+@WHERE
+async def test_a_limit_that_is_raised_lets_those_go_that_wait_for_it(where: str) -> None:
+    async with (
+        a_line(where=where) as (line, _),
+        connected(line.gateway.port) as two,
+        connected(line.gateway.port) as three,
+    ):
         await line.wait(two)
         await line.wait(three)
         await line.change({"limits": {"parallel": 3}})
@@ -90,8 +102,9 @@ async def test_those_that_may_not_wait_any_more_are_refused() -> None:
     assert len(line.upstream.requests) == 1
 
 
-async def test_a_key_without_limits_any_more_keeps_nobody_waiting() -> None:
-    async with a_line() as (line, _), connected(line.gateway.port) as two:
+@WHERE
+async def test_a_key_without_limits_any_more_keeps_nobody_waiting(where: str) -> None:
+    async with a_line(where=where) as (line, _), connected(line.gateway.port) as two:
         await line.wait(two)
         await line.change({"limits": {"parallel": None, "max_wait_s": None}})
         assert (await two.answer(within_s=2)).status == 200
