@@ -1,6 +1,8 @@
 """Bounds on what a client may send and how slowly: 431, 414, 408, and valid calls go on meanwhile."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -197,6 +199,22 @@ async def test_a_request_that_is_slow_to_come_behind_another_takes_no_reply_from
                 asyncio.get_running_loop().call_later(0.5, go.set)
                 assert (await client.answer()).status == 200
                 assert (await client.answer()).status == 408
+
+
+async def test_a_gateway_that_stood_still_reads_what_came_before_it_looks_at_the_clock() -> None:
+    async with serving(OK, GATEWAY_SERVER_REQUEST_TIMEOUT_S="0.5") as gateway, connected(gateway.port) as client:
+        client.send(post(CHAT, {}))
+        assert (await client.answer()).status == 200
+        client.send(b"POST")
+        async with connected(gateway.port) as other:
+            other.send(request("GET", "/healthz"))
+            assert (await other.answer()).status == 200  # by now it has read what came before
+            os.kill(gateway.pid, signal.SIGSTOP)
+            client.send(post(CHAT, {}).removeprefix(b"POST"))
+            other.send(request("GET", "/healthz"))
+            asyncio.get_running_loop().call_later(1.5, os.kill, gateway.pid, signal.SIGCONT)
+            assert (await client.answer()).status == 200
+            assert (await other.answer()).status == 200
 
 
 async def test_valid_calls_go_on_while_many_clients_are_slow(is_long: bool) -> None:
