@@ -13,7 +13,7 @@ import pytest
 from tests.faults.face import AUTHORIZATION, CHAT, Answer, Client, ask, connected, post, request
 from tests.faults.process import GatewayProcess, serving
 from tests.support.gateway import RunningGateway, running_gateway
-from tests.support.wire import WireRequest, WireUpstream, reply
+from tests.support.wire import Wait, WireUpstream, reply
 
 OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
 LIMIT_S = 0.5
@@ -160,12 +160,7 @@ async def test_a_connection_that_sends_nothing_is_closed_in_time() -> None:
 
 async def test_a_slow_answer_is_not_the_clients_fault() -> None:
     go = asyncio.Event()
-
-    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: WireRequest) -> None:
-        await go.wait()
-        writer.write(OK)
-
-    async with WireUpstream(slow, OK) as upstream:
+    async with WireUpstream([Wait(go), OK], OK) as upstream:
         with running_gateway(f"{upstream.url}/v1", server={"request_timeout_s": 0.2}) as gateway:
             async with connected(gateway.port) as client:
                 client.send(post(CHAT, {}))
@@ -186,12 +181,7 @@ SLOW_TO_COME = {
 @pytest.mark.parametrize("behind", SLOW_TO_COME.values(), ids=SLOW_TO_COME)
 async def test_a_request_that_is_slow_to_come_behind_another_takes_no_reply_from_that(behind: bytes) -> None:
     go = asyncio.Event()
-
-    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: WireRequest) -> None:
-        await go.wait()
-        writer.write(OK)
-
-    async with WireUpstream(slow, OK) as upstream:
+    async with WireUpstream([Wait(go), OK], OK) as upstream:
         with running_gateway(f"{upstream.url}/v1", server={"request_timeout_s": 0.2}) as gateway:
             async with connected(gateway.port) as client:
                 client.send(post(CHAT, {}) + behind)
