@@ -1,11 +1,13 @@
 """Options and fixtures that all tests share."""
 
 import gc
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import settings
 
 from tests.support.ending import end_all
+from tests.support.patience import PatientLoop
 
 pytest_plugins = ["tests.support.stores"]
 
@@ -25,6 +27,10 @@ settings.load_profile("unhurried")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long forms of the experiments too")
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, type[PatientLoop]]:
+    return {"patient": PatientLoop}
 
 
 def pytest_collection_finish() -> None:

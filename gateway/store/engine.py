@@ -21,6 +21,8 @@ from gateway.store.url import is_sqlite, shown
 
 T = TypeVar("T")
 
+_LATE_S = 0.5
+
 _WRITES = "gateway_writes"
 """Execution option of connections that may change something."""
 
@@ -146,16 +148,19 @@ class Store:
         self._unwatch(connection)
         if connection.invalidated:
             return
-        driver = connection.connection.driver_connection
-        loop = asyncio.get_running_loop()
-        self._watches[connection] = loop.call_later(self._timeout_s, self._cut, driver)
+        driver, loop = connection.connection.driver_connection, asyncio.get_running_loop()
+        due_s = loop.time() + self._timeout_s
+        self._watches[connection] = loop.call_at(due_s, self._cut, connection, driver, due_s)
 
     def _unwatch(self, connection: Connection) -> None:
         watch = self._watches.pop(connection, None)
         if watch is not None:
             watch.cancel()
 
-    def _cut(self, driver: Any) -> None:
+    def _cut(self, connection: Connection, driver: Any, due_s: float) -> None:
+        if asyncio.get_running_loop().time() - due_s > _LATE_S:  # this process stood still: what came was not heard yet
+            self._watch(connection)
+            return
         self.is_away = True
         drivers.cut(driver)
 

@@ -63,6 +63,27 @@ async def test_what_does_not_end_is_broken_off_in_time_and_the_store_goes_on(sto
     assert not store.is_away
 
 
+async def test_a_process_that_stood_still_for_longer_than_the_time_does_not_blame_the_database(store: Store) -> None:
+    under_way, go = threading.Event(), threading.Event()
+
+    def hold() -> int:
+        under_way.set()
+        return int(go.wait(10))
+
+    def ask(connection: sqlite3.Connection) -> object:
+        connection.create_function("hold", 0, hold)
+        return connection.execute("SELECT hold()").fetchone()
+
+    asked = asyncio.ensure_future(store.at_once(ask))
+    await asyncio.to_thread(under_way.wait, 10)
+    threading.Event().wait(1.2)  # the whole event loop stands still
+    for _ in range(3):
+        await asyncio.sleep(0)  # what is due by now comes first
+    go.set()
+    assert await asked == (1,)
+    assert not store.is_away
+
+
 async def test_another_process_that_writes_all_the_time_is_an_outage(store: Store, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
