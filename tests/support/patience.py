@@ -1,7 +1,7 @@
 """A clock for the event loops of tests that stands still while the machine does.
 
-A busy host stops everything on it for seconds at times: clients, gateways and servers alike. The time that a test allows
-others is meant as time in which they could run. Gateways under test go by the clock that all others go by.
+A busy host stops all that runs on it for seconds at times: clients, gateways and servers alike. The time that a test
+allows others is meant as time in which they could run. Gateways under test go by the clock that all others go by.
 """
 
 import asyncio
