@@ -134,7 +134,7 @@ def _sqlite(url: URL, timeout_s: float, pragmas: tuple[str, ...], options: dict[
 
 async def _open_file(*of: Any, **how: Any) -> aiosqlite.Connection:
     """As the driver does it, but whoever is cancelled, and whatever fails, leaves no file and no thread behind."""
-    connection = aiosqlite.connect(*of, **how)
+    connection = aiosqlite.connect(*of, **how, factory=_Connection)
     thread = connection._thread  # noqa: SLF001
     thread.daemon = True
     opening = asyncio.ensure_future(_opened_or_ended(connection, thread))
@@ -153,6 +153,19 @@ async def _opened_or_ended(connection: aiosqlite.Connection, thread: Thread) -> 
         # It has been told to end, and would answer to a loop that may be closed by then.
         await asyncio.to_thread(thread.join)
         raise
+
+
+class _Connection(sqlite3.Connection):
+    """Ends its transaction when it is closed.
+
+    SQLite keeps a connection, with its locks, until the last of its statements is gone. That of a task which was cancelled
+    is held by the task's traceback, for as long as somebody holds the task.
+    """
+
+    def close(self) -> None:
+        if self.in_transaction:
+            self.rollback()
+        super().close()
 
 
 class _File:

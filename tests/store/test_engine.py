@@ -180,6 +180,23 @@ async def test_tasks_that_are_cancelled_anywhere_leave_no_connection_behind(stor
     await store.close()
 
 
+async def test_a_writer_that_is_cancelled_anywhere_holds_nobody_up_while_its_task_is_kept(store_url: URL) -> None:
+    async def count() -> None:
+        async with store.writing() as connection:
+            await connection.execute(text("UPDATE revision SET value = value + 1 RETURNING value"))
+
+    store, kept = Store(store_url, timeout_s=0.5), []
+    for steps in range(160):
+        task = asyncio.create_task(count())
+        kept.append(task)
+        for _ in range(steps % 40):
+            await asyncio.to_thread(int)  # about as long as a step of SQLite's thread
+        task.cancel()
+        await asyncio.wait([task])
+        await count()
+    await store.close()
+
+
 async def test_many_writers_and_readers_share_few_connections(store_url: URL) -> None:
     store = Store(store_url, pool_size=2)
     await asyncio.gather(*(own(store, f"resp_{n}") for n in range(30)), *(owned(store) for _ in range(30)))
