@@ -158,8 +158,8 @@ async def _opened_or_ended(connection: aiosqlite.Connection, thread: Thread) -> 
 class _Connection(sqlite3.Connection):
     """Ends its transaction when it is closed.
 
-    SQLite keeps a connection, with its locks, until the last of its statements is gone. That of a task which was cancelled
-    is held by the task's traceback, for as long as somebody holds the task.
+    SQLite keeps a connection, with its locks, until the last of its statements is gone. That of a task which was
+    cancelled is held by the task's traceback, for as long as somebody holds the task.
     """
 
     def close(self) -> None:
