@@ -8,16 +8,16 @@ import pytest
 
 from gateway.upstream.transport import Phase, Timeouts, TransportTimeout
 from tests.contract.transports import SHORT_S, SLACK_S, Connect, call, get, load, post, read_all
+from tests.support.patience import Stopwatch
 from tests.support.wire import Script, Stall, WireRequest, WireUpstream, chunked, reply
 
 
 async def expect_timeout(work: Awaitable[object], phase: Phase, limit_s: float = SHORT_S) -> None:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    watch = Stopwatch()
     with pytest.raises(TransportTimeout) as caught:
         await work
     assert (caught.value.phase, caught.value.limit_s) == (phase, limit_s)
-    assert limit_s - 0.02 <= loop.time() - began <= limit_s + SLACK_S
+    assert watch.took().is_between(limit_s - 0.02, limit_s + SLACK_S)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_keys import ENDPOINTS
 from gateway.limits.redis_options import OnFailure, Timing
 from gateway.limits.rules import Charge, Demand, Rule
+from tests.support.patience import Stopwatch
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +53,8 @@ class Outcome(msgspec.Struct):
     asked: int = 0
     errors: list[str] = []
     longest_s: float = 0.0
+    stood_still_s: float = 0.0
+    """For how long the machine did not run."""
 
 
 class Gateway:
@@ -77,10 +80,11 @@ class Gateway:
         await self._limiter.standings(self._order.rules)
 
     async def work(self) -> None:
-        until_s = time.monotonic() + self._order.seconds
+        until_s, watch = time.monotonic() + self._order.seconds, Stopwatch()
         doing = {"load": self._load, "crowd": self._crowd, "hold": self._hold}[self._order.work]
         await asyncio.gather(*(doing(until_s) for _ in range(self._order.clients)))
         await self._limiter.close()
+        self.outcome.stood_still_s = watch.took().stood_still_s
 
     async def _load(self, until_s: float) -> None:
         await self._pause()

@@ -14,10 +14,11 @@ import pytest
 from tests.faults.face import CHAT, Client, ask, post
 from tests.faults.nodes import UPSTREAM_REPLY, calling
 from tests.faults.process import ROOT, GatewayProcess, serving
-from tests.http.test_drain import READY, ends_when, many, now_s, opened, rest_of, until_refused
+from tests.http.test_drain import READY, ends_when, many, opened, rest_of, until_refused
 from tests.limits.servers import shared_server
 from tests.support.gateway import KEY
 from tests.support.missing import is_missing
+from tests.support.patience import Stopwatch
 from tests.support.ports import free_port
 from tests.support.wire import Handler, Stall, WireRequest, sse
 
@@ -42,13 +43,13 @@ async def test_two_hundred_streams_finish_and_readiness_is_503_within_a_second()
     async with serving(ends_when(go), GATEWAY_SERVER_DRAIN_DELAY_S="1") as running:
         async with opened(running.port, 200) as clients:
             running.terminate()
-            told_at_s = now_s()
+            watch = Stopwatch()
             async with asyncio.timeout(1):
                 while (answer := await ask(running.port, READY)).status == 200:
                     pass
             assert answer.error["code"] == "draining"
             await until_refused(running.port)
-            assert now_s() - told_at_s < 4
+            assert watch.took().running_s < 4
             go.set()
             assert [await rest_of(client) for client in clients] == [DONE] * 200
         assert await running.status() == 0

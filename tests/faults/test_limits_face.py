@@ -24,6 +24,7 @@ from tests.faults.nodes import ADMIN_SECRET, MODEL, UPSTREAM_REPLY, Admin, Made,
 from tests.faults.process import GatewayProcess
 from tests.limits.servers import Server, shared_server
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.patience import Stopwatch
 from tests.support.stores import fresh_sqlite_url
 from tests.support.wire import Handler, WireRequest, WireUpstream, sse
 
@@ -54,11 +55,11 @@ async def left(admin: Admin, key: Made) -> dict[str, int]:
 
 async def until(holds: Callable[[], Awaitable[bool]], within_s: float, told: Callable[[], object] = str) -> float:
     """Look again and again until it holds; how long that took, in seconds."""
-    began_s = time.monotonic()
+    watch = Stopwatch()
     while not await holds():
-        assert time.monotonic() < began_s + within_s, told()
+        assert watch.took().running_s < within_s, told()
         await asyncio.sleep(0.02)
-    return time.monotonic() - began_s
+    return watch.took().passed_s
 
 
 # Many at once

