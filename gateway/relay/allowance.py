@@ -173,11 +173,13 @@ class Allowance:
         if quota == asked.quota:
             asked.quota = quota
             return
-        bound = self.planner.binds(quota, ENDPOINT)
+        bound, had = self.planner.binds(quota, ENDPOINT), (asked.has_budgets, asked.cost_microusd)
         asked.has_budgets = bound is not None and bound.has_budgets
         demand = self._demand(call, asked, principal, quota)
         if self.room.change(demand, self._patience_s(quota) - call.queue_s):
             asked.waits_for, asked.quota = demand, quota
+        else:  # it may be admitted to what it waited for
+            asked.has_budgets, asked.cost_microusd = had
 
     def _tell_given_back(self, asked: Asked) -> None:
         """To those who wait for it, once the call itself has asked anew."""
