@@ -125,5 +125,5 @@ def read_cursor(cursor: str, kind: Any) -> Any:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=kind)
-    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
+    except (UnicodeError, binascii.Error, msgspec.DecodeError):
         raise BadRequest("after must be the cursor of a page of the same question.", param="after") from None

@@ -173,6 +173,14 @@ def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> N
     assert_refused(both.admin.get("/usage", **DAY, group_by="model,day", after=after), 400, None, "after")
 
 
+@pytest.mark.parametrize("parts", [b'["\xff"]', b'["\xed\xa0\x80"]', b'["\xc3"]'])
+def test_a_cursor_of_what_is_not_utf_8_is_400(both: LedgerWorld, parts: bytes) -> None:
+    after = base64.urlsafe_b64encode(parts).decode().rstrip("=")
+    ada = both.as_key("ada")
+    for client, path, word in ((both.admin, "/usage", "team"), (ada, "/me/usage", "route")):
+        assert_refused(client.get(path, **DAY, group_by=word, sort=word, after=after), 400, None, "after")
+
+
 def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:
     ada = both.as_key("ada")
     told = assert_refused(ada.get("/usage", **DAY), 403, "forbidden")
