@@ -10,9 +10,10 @@ from typing import Any
 
 from gateway.access.grants import allows_model, check_model
 from gateway.call import Principal, Route
-from gateway.errors import RequestTooLarge
+from gateway.errors import RateLimited, RequestTooLarge
 from gateway.http.given import LONGEST_NAME, given
 from gateway.http.requests import Head, Receive, check_length, read_body, stream_body
+from gateway.limits.answers import retry_headers
 from gateway.relay.allowance import Allowance
 from gateway.relay.form import FormModel
 from gateway.relay.live import LiveCall
@@ -22,6 +23,8 @@ from gateway.settings import Settings
 
 _READ_AHEAD_BYTES = 320 * 1024
 """What a connection may hold of a body that nobody reads: what makes its client wait, and one piece off the network."""
+
+_SEND_AGAIN_US = 1_000_000
 
 
 class Forms:
@@ -45,10 +48,21 @@ class Forms:
                 return await self._read(call, route, head, receive)
             call.asked = self._allowance.ask(given(call.principal), "", b"", 0)
             if call.asked is not None:
+                call.asked.is_unread = True
                 call.asked.held_bytes = min(_READ_AHEAD_BYTES, head.content_length or _READ_AHEAD_BYTES)
             receive = _looking(call, head, receive)
         check_length(head, self._max_upload_bytes)
         return stream_body(receive, self._max_upload_bytes)
+
+    def check_waited(self, principal: Principal) -> None:
+        """Of a form that streams, and whose turn has come. Raises `RateLimited` where its model matters by now."""
+        if self._depends_on_model(principal):
+            raise RateLimited(
+                "While this form waited for its turn, its API key came under a budget or a limit that depends on its "
+                "model, and it has not been read for that. Nothing of it was sent upstream. Send it again.",
+                type_="requests",
+                headers=retry_headers(_SEND_AGAIN_US),
+            )
 
     def _depends_on_model(self, principal: Principal) -> bool:
         """Whether the key may use some models only, pays for them, or has limits by model. A trial binds nothing."""

@@ -183,6 +183,8 @@ class Proxy:
                 check_model(principal.grants, call.names)
                 if not allows_model(principal.grants, ()) and not is_form(head):
                     self._check_tools(principal, call.body)
+            if asked.is_unread:
+                self._forms.check_waited(principal)
             if not self._allowance.is_outdated(principal, asked):
                 return
             self._allowance.ask_again(call, principal, asked)

@@ -154,6 +154,7 @@ class WaitingRoom:
         now_us = self._clock()
         if now_us >= self._look_us:
             self._look_us = now_us + _LOOK_EVERY_US
+            # Later than `now_us`, so those that `on_look` changes do not ask by what they had, and cannot be changed.
             self._free(self._turns.heads())
             if self._turns and self.on_look is not None:
                 self.on_look()

@@ -5,6 +5,7 @@ Calls end while somebody reads on: no group may come twice for that, and none be
 
 import base64
 import binascii
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -22,6 +23,19 @@ LATEST_US = 32_472_144_000_000_000
 Number = Annotated[int, msgspec.Meta(ge=0, le=LATEST_US)]
 Text = Annotated[str, msgspec.Meta(pattern="^[^\0]*$")]
 """What PostgreSQL takes as text; whoever asks may have made the cursor up."""
+_BY_SUM = tuple[Number, Number, Number, Number, Number, Number]
+"""What a cursor in the order of a sum says."""
+
+
+def resumed(query: UsageQuery) -> UsageQuery:
+    """`query` by the times of its first page, where the order is that of a sum: words such as `24h` move on meanwhile.
+
+    Whoever asks may have made these up: check them as if they were asked for. Raises `BadRequest`.
+    """
+    if query.after is None or _sorted_by(query) in query.group_by:
+        return query
+    _, since_us, until_us, *_ = read_cursor(query.after, _BY_SUM)
+    return msgspec.structs.replace(query, since_us=since_us, until_us=until_us)
 
 
 def pages_of(query: UsageQuery, rows: FromClause) -> "PagesByGroup | PagesBySum":
@@ -68,7 +82,9 @@ class PagesBySum:
         self._offset = 0
         self._before: tuple[int, int] | None = None
         if query.after is not None:
-            self._offset, *before = read_cursor(query.after, tuple[Number, Number, Number])
+            mark, _, _, self._offset, *before = read_cursor(query.after, _BY_SUM)
+            if mark != _mark(query):
+                raise _bad_cursor()
             self._before = (before[0], before[1])
 
     def select(self, groups: Select[Any]) -> Select[Any]:
@@ -90,8 +106,9 @@ class PagesBySum:
         )
 
     def end(self, shown: Sequence[Any]) -> list[Any]:
-        """Where the next page begins, and what the order was told by."""
-        return [self._offset + len(shown), *shown[-1][-2:]]
+        """Of which question it is, where the next page begins, and what the order was told by."""
+        query = self._query
+        return [_mark(query), query.since_us, query.until_us, self._offset + len(shown), *shown[-1][-2:]]
 
 
 def _behind(columns: Sequence[ColumnElement[Any]], last: Sequence[Any], *, is_down: bool) -> ColumnElement[bool]:
@@ -115,6 +132,12 @@ def _sorted_by(query: UsageQuery) -> str:
     return name
 
 
+def _mark(query: UsageQuery) -> int:
+    """What tells the cursor of this question from those of others, though these may come to the same."""
+    parts = msgspec.structs.replace(query, limit=0, after=None)
+    return zlib.crc32(msgspec.json.encode(parts, order="sorted"))
+
+
 def cursor_of(parts: list[Any]) -> str:
     """The cursor that says `parts`."""
     return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
@@ -125,5 +148,9 @@ def read_cursor(cursor: str, kind: Any) -> Any:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=kind)
-    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
-        raise BadRequest("after must be the cursor of a page of the same question.", param="after") from None
+    except (UnicodeError, binascii.Error, msgspec.DecodeError):
+        raise _bad_cursor() from None
+
+
+def _bad_cursor() -> BadRequest:
+    return BadRequest("after must be the cursor of a page of the same question.", param="after")

@@ -49,6 +49,8 @@ class Asked(msgspec.Struct, gc=False):
     """As estimated; 0 also where nothing is to be paid, or nobody knows a price."""
     is_taken: bool = False
     """Upstream was asked for something else before the call itself is sent, so it is paid for though it never is."""
+    is_unread: bool = False
+    """It is a form that streams: its model is not known before it is sent, and did not matter when it came."""
     held_bytes: int = 0
     """What its client's connection keeps of it in memory while it waits, at most, besides the body that is held."""
     times: int = 1
@@ -142,7 +144,7 @@ class Allowance:
         if not decision.admitted:
             self._refuse(decision, demand)
         asked.demand = demand
-        if waited_s:
+        if waited_s and not asked.is_unread:
             self._check_priced(call, asked, demand)
         call.limit_headers = limit_headers(decision.standings)
         return waited_s
@@ -173,11 +175,13 @@ class Allowance:
         if quota == asked.quota:
             asked.quota = quota
             return
-        bound = self.planner.binds(quota, ENDPOINT)
+        bound, had = self.planner.binds(quota, ENDPOINT), (asked.has_budgets, asked.cost_microusd)
         asked.has_budgets = bound is not None and bound.has_budgets
         demand = self._demand(call, asked, principal, quota)
         if self.room.change(demand, self._patience_s(quota) - call.queue_s):
             asked.waits_for, asked.quota = demand, quota
+        else:  # it may be admitted to what it waited for
+            asked.has_budgets, asked.cost_microusd = had
 
     def _tell_given_back(self, asked: Asked) -> None:
         """To those who wait for it, once the call itself has asked anew."""

@@ -145,6 +145,12 @@ def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> N
     assert_refused(both.admin.get("/calls", **SINCE, after=after), 400, None, "after")
 
 
+def test_a_cursor_of_what_is_not_utf_8_is_400(both: LedgerWorld) -> None:
+    after = base64.urlsafe_b64encode(b'[1,"\xff"]').decode().rstrip("=")
+    for client, path in ((both.admin, "/calls"), (both.as_key("ada"), "/me/calls")):
+        assert_refused(client.get(path, **SINCE, after=after), 400, None, "after")
+
+
 @pytest.mark.parametrize("call_id", ["%00", "x" * 101, "%F0%9F%98%80", "late_%ff"])
 def test_an_id_that_no_call_can_have_is_404(both: LedgerWorld, call_id: str) -> None:
     for path in ("/calls", "/me/calls"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.http.admin_server import Client, assert_refused
-from tests.http.ledger_world import DAY, MODELS, LedgerWorld
+from tests.http.ledger_world import DAY, MODELS, RESPONSES, LedgerWorld
 from tests.metering.ledger import NOON_S
 
 PAGE = Path(__file__).parents[2] / "docs" / "usage.md"
@@ -138,6 +138,54 @@ def test_a_call_that_changes_nothing_of_the_order_does_not_hinder_the_next_page(
     assert len(seen["data"]) == 2
 
 
+@pytest.mark.parametrize("sort", ["-calls", "cost_microusd"])
+def test_pages_in_the_order_of_a_sum_are_of_the_first_ones_times_though_these_move_on(
+    both: LedgerWorld, sort: str
+) -> None:
+    begin_s = int(NOON_S)
+    both.put(*(both.call(f"req_h{hour}", "eve", model="m", started_at_s=begin_s + hour * 3600) for hour in range(6)))
+    found: list[Any] = []
+    after: dict[str, str] = {}
+    for hour in range(3):
+        times = {"since": str(begin_s + hour * 3600), "until": str(begin_s + (hour + 3) * 3600)}
+        page = asked(both.admin, group_by="hour", sort=sort, limit=1, model="m", **times, **after)
+        assert (page["since"], page["until"]) == (begin_s, begin_s + 3 * 3600)
+        found += [row["group"]["hour"] for row in page["data"]]
+        after = {"after": page["next"]}
+    assert sorted(found) == [begin_s + hour * 3600 for hour in range(3)]
+    assert after == {"after": None}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": MODELS[0]},
+        {"route": "/v1/responses"},
+        {"team": "engines"},
+        {"tag": "feature=search"},
+        {"sort": "cost_microusd"},
+        {"sort": "-calls"},
+        {"group_by": "model,day"},
+    ],
+)
+def test_a_page_in_the_order_of_a_sum_is_of_the_question_of_the_one_before(
+    both: LedgerWorld, other: dict[str, str]
+) -> None:
+    for named in ("ada", "lea"):
+        both.put(both.call(f"req_{named}", named, model="m/new", route=RESPONSES, tags={"feature": "search"}))
+    question = {**BOTH_DAYS, "group_by": "model", "limit": "1"}
+    after = asked(both.admin, **question)["next"]
+    assert asked(both.admin, **{**question, "limit": "2"}, after=after)["data"]
+    assert_refused(both.admin.get("/usage", **{**question, **other}, after=after), 400, None, "after")
+
+
+def test_a_cursor_with_times_that_were_made_up_lets_nobody_ask_for_more(both: LedgerWorld) -> None:
+    for client, path, years in ((both.admin, "/usage", 21), (both.as_key("ada"), "/me/usage", 2)):
+        parts = [0, 0, years * 366 * 86_400_000_000, 1, 1, 1]
+        after = base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+        assert_refused(client.get(path, **DAY, group_by="model", after=after), 400, None, "since")
+
+
 def test_what_is_sorted_is_as_asked_for(world: LedgerWorld) -> None:
     world.put(world.call("req_6", "eve", cost_microusd=10**6))
     assert asked(world.admin, group_by="key")["data"][0]["group"]["key"] == "eve"
@@ -171,6 +219,14 @@ def test_a_cursor_that_was_made_up_is_400(both: LedgerWorld, parts: object) -> N
     assert_refused(both.admin.get("/usage", **DAY, after=after), 400, None, "after")
     assert_refused(both.admin.get("/usage", **DAY, sort="calls", after=after), 400, None, "after")
     assert_refused(both.admin.get("/usage", **DAY, group_by="model,day", after=after), 400, None, "after")
+
+
+@pytest.mark.parametrize("parts", [b'["\xff"]', b'["\xed\xa0\x80"]', b'["\xc3"]'])
+def test_a_cursor_of_what_is_not_utf_8_is_400(both: LedgerWorld, parts: bytes) -> None:
+    after = base64.urlsafe_b64encode(parts).decode().rstrip("=")
+    ada = both.as_key("ada")
+    for client, path, word in ((both.admin, "/usage", "team"), (ada, "/me/usage", "route")):
+        assert_refused(client.get(path, **DAY, group_by=word, sort=word, after=after), 400, None, "after")
 
 
 def test_a_member_sees_their_own_key_alone(both: LedgerWorld) -> None:

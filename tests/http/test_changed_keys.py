@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.faults.face import CHAT, Client, connected, request
 from tests.http.admin_server import Client as Admin
 from tests.http.admin_server import made
 from tests.http.test_late_bodies import a_key, administering, looked_at
-from tests.http.test_unknown_costs import counted_in
+from tests.http.test_unknown_costs import PRICES, counted_in
 from tests.relay.test_strict_form import END, FILE, MODEL, TYPE
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.wire import Stall, WireUpstream, reply
@@ -50,17 +51,27 @@ class Line:
         """How many calls wait."""
         return self.gateway.ask(lambda: self.gateway.app.proxy._allowance.room.waiting)
 
-    async def change(self, members: Mapping[str, Any]) -> None:
-        """Change the key."""
-        changed = await asyncio.to_thread(self.admin.patch, f"/keys/{self.key['id']}", members)
+    async def change(self, members: Mapping[str, Any], whose: str = "key") -> None:
+        """Change the key, or its team."""
+        path = f"/keys/{self.key['id']}" if whose == "key" else f"/teams/{self.key['team_id']}"
+        changed = await asyncio.to_thread(self.admin.patch, path, members)
         assert changed.status_code == 200, changed.text
+
+    async def looked_through(self) -> None:
+        """Return when all that wait do so by what their keys have now."""
+        for _ in range(2):  # the first may have begun before
+            assert await asyncio.to_thread(looked_at(self.gateway).wait, 5)
 
 
 @asynccontextmanager
 async def a_line(
-    section: Mapping[str, Any] | None = None, *, where: str = "memory", **terms: Any
+    section: Mapping[str, Any] | None = None,
+    *,
+    where: str = "memory",
+    more: Mapping[str, Any] | None = None,
+    **terms: Any,
 ) -> AsyncIterator[tuple[Line, Client]]:
-    sections = {**counted_in(where), "server": {"drain_s": 0.2}}
+    sections = {**counted_in(where), "server": {"drain_s": 0.2}, **(more or {})}
     async with WireUpstream([Stall()], OK) as upstream:
         with (
             running_gateway(f"{upstream.url}/v1", keys=[], upstream=section or {}, **sections) as gateway,
@@ -134,6 +145,52 @@ async def test_what_is_not_granted_any_more_is_refused_to_those_that_wait(
         await line.gateway.recorded(2)
     assert refused.status == 403
     assert len(line.upstream.requests) == 1
+
+
+COME_BY_MODEL: dict[str, tuple[str, dict[str, Any]]] = {
+    "a budget": ("key", {"budgets": {"total_microusd": 1_000_000}}),
+    "a budget of the team": ("team", {"budgets": {"day_microusd": 1_000_000}}),
+    "a limit of its model": ("team", {"model_limits": {"whisper": {"requests_per_day": 1}}}),
+    "a limit of another model": ("team", {"model_limits": {"other": {"requests_per_day": 1}}}),
+}
+
+
+@pytest.mark.parametrize("unpriced", ["admit", "refuse"])
+@pytest.mark.parametrize("come", COME_BY_MODEL)
+async def test_a_form_that_was_not_read_is_to_be_sent_again_where_its_model_matters_by_the_time_of_its_turn(
+    tmp_path: Path, come: str, unpriced: str
+) -> None:
+    (tmp_path / "prices.yaml").write_text(PRICES)
+    more = {"prices": {"file": str(tmp_path / "prices.yaml")}, "limits": {"unpriced": unpriced}}
+    whose, change = COME_BY_MODEL[come]
+    async with a_line(more=more) as (line, running), connected(line.gateway.port) as two:
+        await line.wait(two, "form")
+        await line.change(change, whose)
+        await line.looked_through()
+        running.leave()
+        refused = await two.answer()
+        assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+        assert (refused.header("retry-after"), refused.header("x-should-retry")) == ("1", None)
+        assert "Send it again" in refused.error["message"]
+        assert len(line.upstream.requests) == 1
+        told = (await asyncio.to_thread(line.admin.get, "/limits", key=line.key["id"])).json()["data"]
+        assert all(each["remaining"] == each["limit"] for each in told), "it has cost nothing"
+        two.send(line.call(*CALLS["form"]))
+        assert (await two.answer()).status == 200, "it is read now"
+    assert line.upstream.requests[1].body == FORM
+
+
+async def test_a_form_goes_on_waiting_where_its_model_does_not_matter_or_is_known() -> None:
+    for budgets, change in (
+        ({}, {"limits": {"tokens_per_day": 1_000_000}}),
+        ({"total_microusd": 1_000_000_000}, {"budgets": {"total_microusd": 2_000_000_000}}),
+    ):
+        async with a_line(budgets=budgets) as (line, running), connected(line.gateway.port) as two:
+            await line.wait(two, "form")
+            await line.change(change)
+            await line.looked_through()
+            running.leave()
+            assert (await two.answer()).status == 200
 
 
 async def test_those_that_wait_keep_their_place_when_their_limits_change() -> None:

@@ -131,8 +131,6 @@ class LedgerDesk:
         now = datetime.fromtimestamp(self._now(), self.days.zone)
         until_us = self._until_us(asked.until, now)
         since_us = self._since_us(asked.since, now, until_us)
-        if until_us - since_us > _LONGEST_US:
-            raise BadRequest("The time asked for must be twenty years at most. Ask for a part of it.", param="since")
         return {
             "since_us": since_us,
             "until_us": until_us,
@@ -209,7 +207,9 @@ def _tags(text: str | None) -> Mapping[str, str]:
 
 
 def _check_affordable(actor: Actor, query: Filters) -> None:
-    """Raises `BadRequest` for what keeps the database too busy for a member to ask."""
+    """Raises `BadRequest` for what keeps the gateway too busy, or the database for a member to ask."""
+    if query.until_us - query.since_us > _LONGEST_US:
+        raise BadRequest("The time asked for must be twenty years at most. Ask for a part of it.", param="since")
     if actor.role != "member":
         return
     if query.until_us - query.since_us > _LONGEST_OF_MEMBERS_US:

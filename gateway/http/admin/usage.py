@@ -16,6 +16,7 @@ from gateway.http.admin.authentication import ActorOf, for_who_sees_others
 from gateway.http.admin.ledger_replies import UsageReply, usage_reply
 from gateway.http.admin.ledger_terms import AnyFilters, LedgerDesk, OwnFilters, Whose, own_calls, whose_calls
 from gateway.http.admin.usage_csv import MEDIA_TYPE, csv_of
+from gateway.metering.ledger_pages import resumed
 from gateway.metering.ledger_query import UsagePage, UsageQuery
 
 _MOST_WORDS = 6
@@ -28,7 +29,8 @@ _ABOUT_GROUPS = (
 _ABOUT_SORTING = (
     "One of the groups (of `team` and `key` their ids) or of the sums, with `-` before it from the top. Without it:"
     " by time where that is a group, else what cost most comes first. Pages in the order of a group have each once;"
-    " in the order of a sum there is a next one only until calls change that order."
+    " in the order of a sum there is a next one only until calls change that order, and all are of the first one's"
+    " times."
 )
 
 
@@ -90,6 +92,7 @@ class UsageRoutes:
             limit=asked.limit,
             after=asked.after,
         )
+        query = resumed(query)
         page, names = await self._desk.usage(actor, query)
         return JSONResponse(usage_reply(page, names, query, self._desk.days.zone))
 
