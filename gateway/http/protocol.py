@@ -47,7 +47,7 @@ _MOST_PIPELINED = 16
 
 _MOST_PIPELINED_EVER = 256
 """One piece off the network may hold many, past the point where reading stops; at this the connection is dropped."""
-_LEAST_TICK_S, _WAITING_TICK_S, _LATE_S = 0.01, 1.0, 0.5
+_LEAST_TICK_S, _WAITING_TICK_S = 0.01, 1.0
 
 _ids = CallIds()
 
@@ -86,6 +86,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._tick_s = min(filter(None, (limits.request_timeout_s, limits.keep_alive_s, limits.send_timeout_s)))
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at_s = self._began_s
+        self._is_due = False
         self._refusal: GatewayError | None = None
         self._upgrade = b""
         self._starts_in_head = True
@@ -399,21 +400,17 @@ class GatewayProtocol(HttpToolsProtocol):
     def _tick(self) -> None:
         """One timer for all limits, which looks at the clock when it fires: a request need not set any."""
         now_s, most_s = self.loop.time(), self._tick_s
-        if now_s - self._tick_at_s > _LATE_S:  # this process stood still: first read what came meanwhile
-            self._tick_later(now_s + _LEAST_TICK_S)
-            return
+        self._began_s = min(self._began_s + now_s - self._tick_at_s, now_s)  # late is who stood still, and read nothing
         if self._in_request and (self.flow.read_paused or self._is_kept_waiting()):
             self._began_s, most_s = now_s, min(most_s, _WAITING_TICK_S)  # it is not the client who is slow
-        due_s = self._due_s()
-        if due_s <= now_s and not self.transport.is_closing():
+        due_s, was_due = self._due_s(), self._is_due
+        self._is_due = due_s <= now_s
+        if self._is_due and was_due and not self.transport.is_closing():  # what had come by then was read meanwhile
             self._expire()
         if 0 < self._limits.send_timeout_s <= self.flow.stuck_s(now_s):
             reset(self.transport)
-        self._tick_later(min(max(due_s, now_s + _LEAST_TICK_S), now_s + most_s))
-
-    def _tick_later(self, at_s: float) -> None:
-        self._tick_at_s = at_s
-        self._timer = self.loop.call_at(at_s, self._tick)
+        self._tick_at_s = min(max(due_s, now_s + _LEAST_TICK_S), now_s + most_s)
+        self._timer = self.loop.call_at(self._tick_at_s, self._tick)
 
     def _is_kept_waiting(self) -> bool:
         """The request that is still to come is behind another that has no reply yet, or its body was not asked for."""

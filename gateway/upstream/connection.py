@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
+from gateway.upstream.deadline import SECOND_LOOK_S
 from gateway.upstream.dial import reset_on_close
 from gateway.upstream.reply import Reply
 from gateway.upstream.reply_parser import ReplyParser
@@ -41,6 +42,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active_at_s",
         "_is_closed",
+        "_is_due",
         "_is_paused",
         "_is_sent",
         "_parser",
@@ -77,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._started_at_s = self._sent_at_s = self._active_at_s = 0.0
         self._is_sent = True
-        self._is_paused = self._is_closed = self._spoke_first = False
+        self._is_paused = self._is_closed = self._is_due = self._spoke_first = False
 
     def __repr__(self) -> str:
         if self._is_closed or self._transport is None:
@@ -300,17 +302,20 @@ class Connection(asyncio.Protocol):
             writer.set_result(None)
 
     def _tick(self) -> None:
+        """Look at the clock; what is overdue has a second look to come, as with `Deadline`."""
         self._timer = None
+        was_due, self._is_due = self._is_due, False
         if self._reply is None:
             return  # the next call starts the timer again
         now_s = self.time()
         due_at_s = now_s + self._tick_s
         for deadline_s, phase, limit_s in self._deadlines():
-            if deadline_s <= now_s:
+            if deadline_s <= now_s and was_due:
                 self.fail(TransportTimeout(phase, limit_s))
                 return
             due_at_s = min(due_at_s, deadline_s)
-        self._timer = self.loop.call_later(max(due_at_s - now_s, 0.001), self._tick)
+        self._is_due = due_at_s <= now_s
+        self._timer = self.loop.call_later(max(due_at_s - now_s, SECOND_LOOK_S), self._tick)
 
     def _deadlines(self) -> Iterator[tuple[float, Phase, float]]:
         """What runs now: when it ends, its name, and its limit."""

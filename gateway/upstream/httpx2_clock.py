@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from gateway.upstream.deadline import Deadline
 from gateway.upstream.transport import Phase, Timeouts, TransportTimeout
 
 
@@ -18,7 +19,7 @@ class Clock:
         self._timeouts = timeouts
         self._now = asyncio.get_running_loop().time
         self._began_at = self._sent_at = self._now()
-        self._timer: asyncio.Timeout | None = None
+        self._timer: Deadline | None = None
         self._next: tuple[float | None, Phase, float] = (None, "total", timeouts.total_s)
 
     def enter(self, phase: Phase) -> None:
@@ -48,7 +49,7 @@ class Clock:
         total_at, *_ = self._limit("total")
         if total_at is not None and self._now() >= total_at:
             raise TransportTimeout("total", self._timeouts.total_s)
-        timer = self._timer = asyncio.timeout_at(self._next[0])
+        timer = self._timer = Deadline(self._next[0])
         try:
             async with timer:
                 yield

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gateway.upstream.connection import Connection
+from gateway.upstream.deadline import Deadline
 from gateway.upstream.dial import dial
 from gateway.upstream.origin import Origin
 from gateway.upstream.pool import Pool
@@ -122,7 +123,7 @@ class NativeTransport:
     async def _dial_in_time(self, started_at_s: float) -> Connection:
         phase, limit_s = self._connect_limit()
         try:
-            async with asyncio.timeout_at(started_at_s + limit_s if limit_s else None):
+            async with Deadline(started_at_s + limit_s if limit_s else None):
                 return await dial(self._origin, self._ssl_context, self._new_connection)
         except TimeoutError:
             raise TransportTimeout(phase, limit_s) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import pytest
@@ -40,6 +41,14 @@ async def test_connecting_too_long_is_a_timeout_of_connect(connect: Connect, dea
     transport = connect(f"http://127.0.0.1:{deaf_port}", timeouts=Timeouts(SHORT_S, 9, 9, 9))
     await expect_timeout(transport.send(get()), "connect")
     assert load(transport) == (0, 0)
+
+
+async def test_a_connection_that_was_made_while_this_process_stood_still_is_not_late(connect: Connect) -> None:
+    async with WireUpstream(reply(body=b"ok")) as upstream:
+        transport = connect(upstream.url, timeouts=Timeouts(SHORT_S, 9, 9, 9))
+        work = asyncio.create_task(call(transport, get()))
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * SHORT_S)  # it dials by then
+        assert (await work)[2] == b"ok"
 
 
 HEAD, FIRST, *REST = chunked([b"first", b"second"])

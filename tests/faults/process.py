@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
@@ -53,6 +54,14 @@ class GatewayProcess:
     def terminate(self) -> None:
         """SIGTERM."""
         self._process.terminate()
+
+    def stand_still(self, for_s: float) -> None:
+        """SIGSTOP once it waits for its sockets, and SIGCONT after `for_s` seconds; nothing of it runs meanwhile."""
+        while b") S " not in Path(f"/proc/{self.pid}/stat").read_bytes():
+            pass  # stopped at work it would wait for its sockets next, and look at the clock after that
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        asyncio.get_running_loop().call_later(for_s, os.kill, self.pid, signal.SIGCONT)
 
     async def status(self) -> int:
         """The exit status, once it has ended by itself and all of its output is there."""

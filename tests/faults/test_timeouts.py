@@ -2,16 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 
-from tests.faults.face import CHAT, TRANSPORTS, Answer, ask, metric, post, until_pool_is
+from tests.faults.face import CHAT, TRANSPORTS, Answer, Client, ask, connected, metric, post, until_pool_is
+from tests.faults.process import GatewayProcess, serving
 from tests.support.gateway import running_gateway
 from tests.support.patience import Stopwatch, Took
-from tests.support.wire import Stall, Step, WireUpstream, chunked, sse
+from tests.support.wire import Script, Stall, Step, Wait, WireUpstream, chunked, reply, sse
 
 LIMIT_S = 0.3
 SLACK_S = 0.5
@@ -112,3 +113,55 @@ async def test_a_short_reply_that_stalls_is_an_honest_error_in_time(transport: s
     assert (answer.status, answer.end) == (504, "complete")
     assert (record.outcome, record.upstream_error) == ("failed", "timeout_stream")
     assert took.running_s < LIMIT_S + SLACK_S
+
+
+@asynccontextmanager
+async def one_process(script: Script, transport: str) -> AsyncIterator[tuple[GatewayProcess, Client]]:
+    """A gateway that waits a second for the first byte, and for each next one."""
+    async with (
+        serving(
+            script,
+            GATEWAY_UPSTREAM_TRANSPORT=transport,
+            GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S="1",
+            GATEWAY_UPSTREAM_IDLE_TIMEOUT_S="1",
+        ) as gateway,
+        connected(gateway.port) as client,
+    ):
+        yield gateway, client
+
+
+@BOTH
+async def test_a_stream_that_went_on_while_the_gateway_stood_still_is_not_cut(transport: str) -> None:
+    go = asyncio.Event()
+    head, first, *rest = sse([{"n": 1}, {"n": 2}, "[DONE]"])
+    async with one_process([head, first, Wait(go), *rest], transport) as (gateway, client):
+        client.send(post(CHAT, {"stream": True}))
+        await client.head()
+        assert await client.chunk() == b'data: {"n": 1}\n\n'
+        gateway.stand_still(1.3)
+        go.set()
+        pieces = [piece async for piece in _chunks(client)]
+    assert b"".join(pieces) == b'data: {"n": 2}\n\ndata: [DONE]\n\n'
+
+
+@BOTH
+async def test_a_reply_that_came_while_the_gateway_stood_still_is_not_late(transport: str) -> None:
+    go, asked = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: Any) -> None:
+        asked.set()
+        await go.wait()
+        writer.write(reply(200, body=b'{"ok": true}'))
+
+    async with one_process(answer, transport) as (gateway, client):
+        client.send(post(CHAT, {}))
+        await asyncio.wait_for(asked.wait(), 5)
+        gateway.stand_still(1.3)
+        go.set()
+        assert (await client.answer()).status == 200
+
+
+async def _chunks(client: Client) -> AsyncIterator[bytes]:
+    async with asyncio.timeout(5):
+        while piece := await client.chunk():
+            yield piece

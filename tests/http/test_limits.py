@@ -1,8 +1,6 @@
 """Bounds on what a client may send and how slowly: 431, 414, 408, and valid calls go on meanwhile."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.http.protocol import MIN_RATE_BYTES_S
 from tests.faults.face import AUTHORIZATION, CHAT, Answer, Client, ask, connected, post, request
 from tests.faults.process import GatewayProcess, serving
 from tests.support.gateway import RunningGateway, running_gateway
@@ -191,20 +190,56 @@ async def test_a_request_that_is_slow_to_come_behind_another_takes_no_reply_from
                 assert (await client.answer()).status == 408
 
 
-async def test_a_gateway_that_stood_still_reads_what_came_before_it_looks_at_the_clock() -> None:
+@asynccontextmanager
+async def stood_still(gateway: GatewayProcess, for_s: float) -> AsyncIterator[None]:
+    """What happens inside happens while the gateway stands still; all that came before it has read by then."""
+    async with connected(gateway.port) as other:
+        other.send(request("GET", "/healthz"))
+        assert (await other.answer()).status == 200
+        gateway.stand_still(for_s)
+        yield
+        other.send(request("GET", "/healthz"))
+        assert (await other.answer()).status == 200
+
+
+@pytest.mark.parametrize("for_s", [0.6, 1.5])
+async def test_a_gateway_that_stood_still_reads_what_came_before_it_looks_at_the_clock(for_s: float) -> None:
     async with serving(OK, GATEWAY_SERVER_REQUEST_TIMEOUT_S="0.5") as gateway, connected(gateway.port) as client:
         client.send(post(CHAT, {}))
         assert (await client.answer()).status == 200
         client.send(b"POST")
-        async with connected(gateway.port) as other:
-            other.send(request("GET", "/healthz"))
-            assert (await other.answer()).status == 200  # by now it has read what came before
-            os.kill(gateway.pid, signal.SIGSTOP)
+        async with stood_still(gateway, for_s):
             client.send(post(CHAT, {}).removeprefix(b"POST"))
-            other.send(request("GET", "/healthz"))
-            asyncio.get_running_loop().call_later(1.5, os.kill, gateway.pid, signal.SIGCONT)
-            assert (await client.answer()).status == 200
-            assert (await other.answer()).status == 200
+        assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize("for_s", [1.2, 2.0])
+async def test_a_request_that_came_while_the_gateway_stood_still_finds_its_connection_open(for_s: float) -> None:
+    async with serving(OK, GATEWAY_SERVER_KEEP_ALIVE_S="1") as gateway, connected(gateway.port) as client:
+        client.send(post(CHAT, {}))
+        assert (await client.answer()).status == 200
+        async with stood_still(gateway, for_s):
+            client.send(post(CHAT, {}))
+        assert (await client.answer()).status == 200
+        assert await client.ended(within_s=3) == b""
+
+
+async def test_the_time_for_which_a_gateway_stood_still_past_its_next_look_is_the_clients_to_send_in() -> None:
+    body = b'{"x": "%b"}' % (b"a" * MIN_RATE_BYTES_S)
+    head = post(CHAT, body).removesuffix(body)
+    async with (
+        serving(OK, GATEWAY_SERVER_REQUEST_TIMEOUT_S="0.5") as gateway,  # with what is sent of the body 1.5 s
+        connected(gateway.port) as client,
+        connected(gateway.port) as slow,
+    ):
+        client.send(head + body[:-1])
+        slow.send(head + body[:-1])
+        async with stood_still(gateway, 2.0):
+            pass
+        await asyncio.sleep(0.3)  # the client's own time: no gateway needs that long to read what came meanwhile
+        client.send(body[-1:])
+        assert (await client.answer()).status == 200
+        assert (await slow.answer()).status == 408
 
 
 async def test_valid_calls_go_on_while_many_clients_are_slow(is_long: bool) -> None:
