@@ -24,6 +24,7 @@ PREFIX = "/admin/v1"
 _TIMEOUT_S = 60.0
 _PAGE = 200
 _OPTIONS = {
+    "group_by": "--by",
     "expires_at": "--expires",
     "grace_s": "--grace",
     "tags": "--tag",
@@ -110,7 +111,7 @@ class Api:
         if response.is_success:
             return response
         # What a document says is called there as in the API.
-        raise self._refusal(response, is_typed="json" in content)
+        raise self._refusal(response, is_typed="content" not in content)
 
     def _refusal(self, response: "httpx2.Response", *, is_typed: bool) -> Refused:
         if response.status_code == 401:
