@@ -7,6 +7,7 @@ business; which registry they come from is pip's.
 """
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ LOCKS = {
 
 
 def main(kind: str) -> None:
+    os.umask(os.umask(0) & 0o022)  # no secret is written here, and whoever runs the gateway need not be who installs it
     with (ROOT / "requirements" / "runtime.txt").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two commands of a fresh clone started at once take turns
         if not is_sound():

@@ -64,7 +64,8 @@ def require_team_admin(authority: Authority) -> None:
     """Raises `Forbidden` unless the actor runs a team or the gateway."""
     if authority.role not in ("team_admin", "admin"):
         raise Forbidden(
-            "A key with the role member sees and rotates itself alone (/admin/v1/me). Ask an admin of your team."
+            "A key with the role member sees and rotates itself alone: commands take its name (keys show NAME),"
+            " over HTTP it is /admin/v1/me. Ask an admin of your team for more."
         )
 
 

@@ -16,6 +16,7 @@ from gateway.terms import SHORT_NAMES
 if TYPE_CHECKING:
     import httpx2
 
+    from gateway.http.admin import LedgerDesk
     from gateway.limits.overview import Overview
     from gateway.settings import Settings
     from gateway.store.engine import Store
@@ -24,6 +25,7 @@ PREFIX = "/admin/v1"
 _TIMEOUT_S = 60.0
 _PAGE = 200
 _OPTIONS = {
+    "group_by": "--by",
     "expires_at": "--expires",
     "grace_s": "--grace",
     "tags": "--tag",
@@ -110,7 +112,7 @@ class Api:
         if response.is_success:
             return response
         # What a document says is called there as in the API.
-        raise self._refusal(response, is_typed="json" in content)
+        raise self._refusal(response, is_typed="content" not in content)
 
     def _refusal(self, response: "httpx2.Response", *, is_typed: bool) -> Refused:
         if response.status_code == 401:
@@ -203,11 +205,24 @@ async def local_api(settings: "Settings") -> AsyncIterator[Api]:
         # Running gateways look for changes themselves.
         administration = Administration(store, on_change=None, route_groups=groups)
         async with _limits_seen(settings, store) as overview:
-            transport = httpx2.ASGITransport(admin_app(administration, authenticate, overview))
+            # Who sees budgets asks for the calls that go past them.
+            desk = None if overview is None else _ledger(settings, store)
+            transport = httpx2.ASGITransport(admin_app(administration, authenticate, overview, desk))
             async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 yield Api(client, "The store", f"in {place}")
     finally:
         await store.close()
+
+
+def _ledger(settings: "Settings", store: "Store") -> "LedgerDesk":
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - with what asks the store, as above
+
+    from gateway.http.admin import LedgerDesk  # noqa: PLC0415
+    from gateway.metering.ledger_queries import LedgerQueries  # noqa: PLC0415
+    from gateway.metering.rollups import Days  # noqa: PLC0415
+
+    days = Days(ZoneInfo(settings.limits.time_zone))
+    return LedgerDesk(store, days, LedgerQueries(store, days), timeout_s=settings.database.timeout_s)
 
 
 @asynccontextmanager

@@ -22,6 +22,11 @@ async def team_named(api: Api, text: str) -> str:
     return str(found[0]["id"])
 
 
+async def team_filter(api: Api, text: str | None) -> str | None:
+    """The same of a team that a list may be held to. Raises `Refused`."""
+    return None if text is None else await team_named(api, text)
+
+
 async def key_named(api: Api, text: str, *, ended: bool = False) -> str:
     """The id of the key with this id, name or `team/name`. Raises `Refused`.
 

@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli import values
 from gateway.cli.administering import Desk, administers, check_secrets_can_be_shown, printed, warn_of_prices
-from gateway.cli.finding import key_named, team_named
+from gateway.cli.finding import key_named, team_filter, team_named
 from gateway.cli.options import Edits, Terms, read, said
 from gateway.cli.printing import Record, moment, program, terms_of
 from gateway.cli.teams import LimitOption
@@ -115,7 +115,8 @@ async def list_keys(
 ) -> None:
     """List keys; those that were revoked only if asked for."""
     keep = None if revoked or filters.state is not None else _is_alive
-    keys = await desk.api.listed("/keys", limit, keep=keep, **asdict(filters))
+    asked = {**asdict(filters), "team": await team_filter(desk.api, filters.team)}
+    keys = await desk.api.listed("/keys", limit, keep=keep, **asked)
     if desk.printer.as_json:
         desk.printer.json(keys)
         return

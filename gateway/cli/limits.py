@@ -62,11 +62,14 @@ async def show(
                     "Say whose limits: --key-of, --team or --endpoint. Those of your own key its gateway shows: export"
                     " GATEWAY_URL=http://127.0.0.1:8080 and, as GATEWAY_ADMIN_KEY, the key."
                 )
-            _show(asked, await asked.api.get("/me/limits"), _UNLIMITED)
+            told = await asked.api.get("/me/limits")
+            _show(asked, told, _UNLIMITED)
+            await _tell_uncounted(asked, told, {})
             return
         whose = await _whose(asked, key, team, endpoint)
         told = await asked.api.get("/limits", **whose)
         _show(asked, told, "" if told["data"] else await _how_to_limit(asked, key or team, whose))
+        await _tell_uncounted(asked, told, whose)
 
 
 @commands.command("reset")
@@ -101,8 +104,8 @@ async def _where_they_are_counted(desk: Desk) -> AsyncIterator[Desk]:
             yield desk
         return
     if settings.admin.key is None:
-        cure = "Put an admin key into GATEWAY_ADMIN_KEY"
-        raise Refused(f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. {cure}.")
+        cure = f"Put an admin key into GATEWAY_ADMIN_KEY. Lost? {program()} keys rotate admins/admin"
+        raise Refused(f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. {cure}")
     async with remote_api(url, settings.admin.key.get_secret_value()) as api:
         yield Desk(api, desk.printer, None)
 
@@ -168,8 +171,23 @@ def _show(desk: Desk, told: Record, unlimited: str = "") -> None:
 
     headings = ("whose", "what", "limit", "left", "all is there again in")
     desk.printer.rows(headings, [_row(limit) for limit in told["data"]], prose=headings[-1:], least=headings[-1:])
-    if any(limit["dimension"] == "budget" for limit in told["data"]) and lacks_prices(desk, told):
+    if _has_budget(told) and lacks_prices(desk, told):
         desk.printer.line(f"{NO_PRICES[0].upper()}{NO_PRICES[1:]}: see docs/prices.md.")
+
+
+async def _tell_uncounted(desk: Desk, told: Record, whose: dict[str, Any]) -> None:
+    """A budget that some calls go past looks like a cap on all."""
+    if desk.printer.as_json or not _has_budget(told):
+        return
+    from gateway.cli.pricing import lacks_prices, uncounted  # noqa: PLC0415 - as above
+
+    line = None if lacks_prices(desk, told) else await uncounted(desk.api, told, whose)
+    if line is not None:
+        desk.printer.line(line)
+
+
+def _has_budget(told: Record) -> bool:
+    return any(limit["dimension"] == "budget" for limit in told["data"])
 
 
 def _row(limit: Record) -> tuple[str, ...]:

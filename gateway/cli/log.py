@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli.administering import Desk, administers
 from gateway.cli.api import Refused
-from gateway.cli.finding import key_named
+from gateway.cli.finding import key_named, team_filter
 from gateway.cli.options import read
 from gateway.cli.printing import Record, differences, second
 from gateway.metering import moments
@@ -43,7 +43,7 @@ async def audit(
         "/audit",
         limit,
         object_id=None if filters.key is None else await key_named(desk.api, filters.key, ended=True),
-        team=filters.team,
+        team=await team_filter(desk.api, filters.team),
         actor=filters.actor,
         action=filters.action,
         **filters.times(),

@@ -1,4 +1,4 @@
-"""Budgets that nothing draws on: said where one is set or shown while no model that it is for has a price.
+"""Budgets that nothing draws on, or not all: said where one is set or shown while models that it is for have no price.
 
 Knows which names a price list has a price for. The prices of a gateway that is asked by --url are not here: of those it
 says itself whether there are any.
@@ -6,10 +6,11 @@ says itself whether there are any.
 
 import contextlib
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 
 from gateway.cli.administering import Desk
-from gateway.cli.api import Refused
+from gateway.cli.api import Api, Refused
 from gateway.cli.printing import Record, program
 from gateway.cli.settings import print_finding
 from gateway.doctor.findings import Finding, Mark
@@ -17,6 +18,9 @@ from gateway.metering.prices import DEFAULT_FILE, PricesError, load_prices
 from gateway.settings import Settings
 
 NO_PRICES = "no model has a price, so that no call draws on a budget"
+_SHOWN = 3
+"""Models that are named."""
+_FORBIDDEN = 403
 
 
 async def doubt_of(desk: Desk, record: Record) -> None:
@@ -35,6 +39,26 @@ def lacks_prices(desk: Desk, told: Record) -> bool:
     with contextlib.suppress(PricesError):
         return not _priced_names(desk.settings)
     return False
+
+
+async def uncounted(api: Api, told: Record, whose: Mapping[str, str]) -> str | None:
+    """What to say of calls without a price since the longest of the budgets in `told` began; None: there are none.
+
+    `whose`: the key or the team that is asked about; nobody: the key that asks.
+    """
+    budgets = (limit for limit in told["data"] if limit["dimension"] == "budget")
+    windows = {limit["period"]: limit["id"].rpartition("/")[2] for limit in budgets}
+    longest = next((period for period in ("total", "month", "week", "day") if period in windows), None)
+    if longest is None:
+        return None
+    since, when = _begin(longest, windows[longest])
+    found = await _unpriced_since(api, since, whose)
+    if found is None or not found["totals"]["unpriced_calls"]:
+        return None
+    models = [row["group"]["model"] or "(none)" for row in found["data"] if row["unpriced_calls"]]
+    shown = ", ".join(models[:_SHOWN]) + (" and others" if len(models) > _SHOWN else "")
+    count = f"{found['totals']['unpriced_calls']:,} of its calls {when}"
+    return f"{count} had no price, so that no budget holds what they cost: {shown}. See docs/prices.md."
 
 
 def cure_of(settings: Settings | None) -> str:
@@ -61,6 +85,27 @@ def may_overlap(one: str, other: str) -> bool:
     heads = sorted((one.partition("*")[0], other.partition("*")[0]), key=len)
     tails = sorted((one.rpartition("*")[2], other.rpartition("*")[2]), key=len)
     return heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
+
+
+def _begin(period: str, window: str) -> tuple[str, str]:
+    """When a budget's window, `2026-11` say, began: for the API, which reads days as budgets do, and in words."""
+    if period == "total":
+        return "365d", "in the last 365 days"  # a member may ask for a year
+    day = {"month": f"{window}-01", "week": f"{window}-1", "day": window}[period]
+    since = date.fromisoformat(day).isoformat()
+    return since, f"since {since}"
+
+
+async def _unpriced_since(api: Api, since: str, whose: Mapping[str, str]) -> Record | None:
+    """Sums by model; None where the ledger cannot be asked, since limits are known all the same."""
+    path = "/usage" if whose else "/me/usage"
+    try:
+        found: Record = await api.get(path, group_by="model", since=since, sort="-unpriced_calls", **whose)
+    except Refused as refusal:
+        # A member sees the limits of one key, and its calls at one path.
+        is_own = refusal.status == _FORBIDDEN and "key" in whose
+        return await _unpriced_since(api, since, {}) if is_own else None
+    return found
 
 
 async def _finding(desk: Desk, record: Record) -> Finding | None:

@@ -296,6 +296,9 @@ def _flat(record: Record, prefix: str = "") -> Record:
 
 def _short(name: str, record: Record) -> str:
     value = record.get(name)
+    if name.startswith("grants."):
+        # As they are shown: of what may be used, `none` would read as nothing.
+        return "any" if value is None else ",".join(value) or "nothing"
     if value is None:
         return "none"
     if name.endswith(("_at", "_until")) and isinstance(value, int):

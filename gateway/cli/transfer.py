@@ -11,6 +11,7 @@ import typer
 
 from gateway.cli.administering import Desk, check_secrets_can_be_shown, printed
 from gateway.cli.api import Refused
+from gateway.cli.finding import team_filter
 from gateway.cli.options import said
 from gateway.cli.printing import Record, json_text, program
 
@@ -35,7 +36,7 @@ async def export(
     ] = False,
 ) -> None:
     """Print teams and keys as YAML, without secrets. With --json, as JSON."""
-    asked = said(team=team, with_digests="true" if with_digests else None)
+    asked = said(team=await team_filter(desk.api, team), with_digests="true" if with_digests else None)
     text = (await desk.api.ask("GET", "/export", params=asked)).text
     if desk.printer.as_json:
         import yaml  # noqa: PLC0415

@@ -39,4 +39,6 @@ def _cure(raw_path: bytes, takes: Sequence[str]) -> str:
         return "The base URL of your client has /v1 twice, or your client adds it by itself: say it once."
     if raw_path.startswith(_OTHERS):
         return "Anthropic's Messages API is not mirrored; use /v1/chat/completions."
+    if raw_path.startswith(b"/v1/"):
+        return "This gateway does not mirror this path; /docs has those that it does."
     return "Check the method and the base URL of your client: it ends in /v1."

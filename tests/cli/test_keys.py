@@ -12,6 +12,7 @@ from socket import create_server
 import pytest
 
 from gateway.access.keys import is_well_formed
+from gateway.cli.printing import differences
 from tests.cli.conftest import Run, answer, call, done, plain
 from tests.http.admin_server import AdminServer
 
@@ -312,6 +313,14 @@ def test_the_audit_log_says_who_did_what_to_what(run: Run) -> None:
     assert len(answer(run("audit", "--since", "1h", "--action", "team", "--json"))) == 1
 
 
+def test_a_grant_that_was_lifted_or_taken_reads_in_the_audit_log_as_where_the_key_is_shown(run: Run) -> None:
+    done(run("teams", "create", "--name", "engines"))
+    done(run("keys", "create", "--team", "engines", "--name", "ada", "--networks", "10.20.0.0/16"))
+    done(run("keys", "update", "ada", "--networks", "any"))
+    assert "grants.networks 10.20.0.0/16 → any " in done(run("audit")).splitlines()[2]
+    assert differences({"grants": {"routes": None}}, {"grants": {"routes": []}}) == "grants.routes any → nothing"
+
+
 def test_an_export_can_be_imported_elsewhere(run: Run, tmp_path: Path) -> None:
     done(run("teams", "create", "--name", "engines", "--models", "openai/*"))
     done(run("keys", "create", "--team", "engines", "--name", "ada", "--owner", "on"))
@@ -411,6 +420,7 @@ def test_a_member_sees_and_rotates_their_own_key_by_its_name_and_no_other(server
     assert answer(call("keys", "show", eve["id"], "--json", **own))["state"] == "active"
     refused = call("keys", "disable", "eve", **own)
     assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "commands take its name (keys show NAME)" in call("keys", "list", **own).stderr
 
 
 def test_a_key_that_is_not_taken_is_told_with_the_cure(server: AdminServer) -> None:

@@ -164,7 +164,7 @@ def test_a_gateway_that_runs_on_the_folder_is_found_and_asked_with_the_admin_key
         refused = run("limits", "show", "--team", "engines")
         assert refused.stderr == (
             f"Limits are counted in the memory of the gateway at {url}, which wants to be asked. Put an admin key into"
-            " GATEWAY_ADMIN_KEY.\n"
+            " GATEWAY_ADMIN_KEY. Lost? gmi-gateway keys rotate admins/admin\n"
         )
         with serving(**key) as second:
             until_curl(second)

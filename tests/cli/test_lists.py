@@ -25,12 +25,16 @@ def names(result: Result) -> list[str]:
     return [key["name"] for key in answer(result)]
 
 
-@pytest.mark.parametrize("words", ["keys list", "audit"])
-@pytest.mark.parametrize("team", ["nosuch", "team_00000000000000000000"])
-def test_of_a_team_that_is_not_there_nothing_is_listed_and_that_is_said(on: Run, words: str, team: str) -> None:
+@pytest.mark.parametrize("words", ["keys list", "keys export", "audit"])
+@pytest.mark.parametrize(
+    ("team", "said"), [("nosuch", "There is no team nosuch "), ("team_00000000000000000000", "There is no such team")]
+)
+def test_of_a_team_that_is_not_there_nothing_is_listed_and_that_is_said(
+    on: Run, words: str, team: str, said: str
+) -> None:
     result = on(*words.split(), "--team", team)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("There is no such team")
+    assert result.stderr.startswith(said)
     assert result.stderr.count("\n") == 1
 
 

@@ -1,14 +1,21 @@
 """A budget that no call can draw on is not set in silence, whoever's prices they are."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.call import CallRecord, Principal
 from gateway.cli.pricing import may_overlap, unpriced
+from gateway.settings import Settings
+from gateway.store.url import database_url
 from tests.cli.conftest import Run, answer, call, done
+from tests.cli.ledger import a_key, call_of, put
+from tests.limits.servers import shared_server
 from tests.support.gateway import running_gateway
 
 PRICE = (
@@ -75,6 +82,58 @@ def test_a_running_gateway_with_prices_has_its_budgets_set_and_shown_without_a_w
         done(call("teams", "create", "--name", "engines", "--budget-usd", "5/day", **there))
         assert "No model" not in done(call("limits", "show", "--team", "engines", **there))
         assert answer(call("limits", "show", "--team", "engines", "--json", **there))["has_prices"] is True
+
+
+@pytest.mark.parametrize("in_redis", [False, True])
+def test_calls_without_a_price_are_told_of_where_a_budget_is_shown(run: Run, tmp_path: Path, in_redis: bool) -> None:
+    prices = tmp_path / "p.yaml"
+    prices.write_text(PRICE)
+    done(run("teams", "create", "--name", "engines", "--budget-usd", "5/month", GATEWAY_PRICES_FILE=str(prices)))
+    ada, eve = a_key(run, "engines", "ada"), a_key(run, "engines", "eve")
+    secret = answer(run("keys", "rotate", "engines/ada", "--json"))["secret"]
+    put([call_of(ada, "req_1", model="a/b"), *unpriced_calls(ada, "x"), *unpriced_calls(eve, "y", "y", "v", "w", "z")])
+    database = {"url": str(database_url(Settings()))}
+    begin = f"{datetime.now(UTC):%Y-%m}-01"
+
+    def shown(*words: str, **environ: str) -> list[str]:
+        return [line for line in done(run("limits", "show", *words, **environ)).splitlines() if "of its calls" in line]
+
+    def said(count: int, models: str) -> list[str]:
+        what = "had no price, so that no budget holds what they cost"
+        return [f"{count} of its calls since {begin} {what}: {models}. See docs/prices.md."]
+
+    with contextlib.ExitStack() as stack:
+        if in_redis:
+            there = {"GATEWAY_REDIS_URL": shared_server("valkey").url, "GATEWAY_PRICES_FILE": str(prices)}
+        else:
+            there = stack.enter_context(serving(prices={"file": str(prices)}, database=database))
+            own = {**there, "GATEWAY_ADMIN_KEY": secret}
+            assert shown(**own) == shown("--key-of", "ada", **own) == said(1, "x")
+            assert shown(**there) == []
+        assert shown("--key-of", "engines/ada", **there) == said(1, "x")
+        (line,) = shown("--team", "engines", **there)
+        assert line.startswith(f"6 of its calls since {begin} ")
+        assert line.endswith(" and others. See docs/prices.md.")
+        done(run("teams", "update", "engines", "--budget-usd", "none/month", "--budget-usd", "5/total", **there))
+        assert shown("--key-of", "ada", **there)[0].startswith("1 of its calls in the last 365 days had no price, ")
+
+
+def test_a_budget_that_holds_all_calls_is_shown_without_a_word(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(PRICE)
+    there = {"GATEWAY_REDIS_URL": shared_server("valkey").url, "GATEWAY_PRICES_FILE": "p.yaml"}
+    done(run("teams", "create", "--name", "engines", "--budget-usd", "5/week", "--budget-usd", "1/day", **there))
+    ada = a_key(run, "engines", "ada")
+    put([call_of(ada, "req_1", model="a/b"), *unpriced_calls(ada, "x", ago_s=8 * 86_400)])
+    shown = done(run("limits", "show", "--team", "engines", **there))
+    assert ("budget/week" in shown, "had no price" in shown) == (True, False)
+
+
+def unpriced_calls(principal: Principal, *models: str, ago_s: float = 0.0) -> list[CallRecord]:
+    """A call of each of these models."""
+    return [
+        call_of(principal, f"req_{principal.key_id}_{at}", ago_s, model=model, cost_microusd=None)
+        for at, model in enumerate(models)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_whoever_leads_a_team_sees_that_team_alone(gateway: Gateway) -> None:
     ("words", "message"),
     [
         (("usage", "--model", "a", "--model", "b"), "With --url, --model can be said once."),
-        (("usage", "--by", "colour"), "group_by must name"),
+        (("usage", "--by", "colour"), "group_by (--by) must name"),
         (("calls", "show", "../keys"), "There is no call ../keys at http"),
         (("calls", "show", "req_none"), "There is no call req_none at http"),
     ],

@@ -101,7 +101,8 @@ async def test_a_route_that_is_not_in_the_table_is_404_with_and_without_a_key() 
         ("POST", "/v1/v1", "The base URL of your client has /v1 twice"),
         ("POST", "/v1/messages", "Anthropic's Messages API is not mirrored; use /v1/chat/completions."),
         ("POST", "/v1/messages/count_tokens", "Anthropic's Messages API is not mirrored"),
-        ("GET", "/v1/nothing", "Check the method and the base URL of your client: it ends in /v1."),
+        ("GET", "/v1/fine_tuning/jobs", "This gateway does not mirror this path; /docs has those that it does."),
+        ("GET", "/v1", "Check the method and the base URL of your client: it ends in /v1."),
         (
             "GET",
             "/admin/v1/team",
