@@ -1,13 +1,13 @@
 """Which names a pattern fits: the one meaning of a star, for grants, for limits of models and for prices."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.terms import matches
-from tests.support.patience import Stopwatch
 
 PATTERNS = st.text("ab/*", max_size=6)
 NAMES = st.text("ab/", max_size=8)
@@ -25,6 +25,6 @@ def test_nothing_but_a_star_is_a_wildcard(pattern: str) -> None:
 
 
 def test_a_hostile_pattern_costs_no_more_than_its_length() -> None:
-    watch = Stopwatch()
+    began_s = time.thread_time()
     assert not matches("a*" * 5_000 + "b", "a" * 10_000)
-    assert watch.took().running_s < 0.5
+    assert time.thread_time() - began_s < 0.5

@@ -42,16 +42,15 @@ def lacks_prices(desk: Desk, told: Record) -> bool:
 
 
 async def uncounted(api: Api, told: Record, whose: Mapping[str, str]) -> str | None:
-    """What to say of calls without a price since the longest of the budgets in `told` began; None: there are none.
+    """What to say of calls without a price since the first of the budgets in `told` began; None: there are none.
 
     `whose`: the key or the team that is asked about; nobody: the key that asks.
     """
     budgets = (limit for limit in told["data"] if limit["dimension"] == "budget")
     windows = {limit["period"]: limit["id"].rpartition("/")[2] for limit in budgets}
-    longest = next((period for period in ("total", "month", "week", "day") if period in windows), None)
-    if longest is None:
+    if not windows:
         return None
-    since, when = _begin(longest, windows[longest])
+    since, when = begin_of(windows)
     found = await _unpriced_since(api, since, whose)
     if found is None or not found["totals"]["unpriced_calls"]:
         return None
@@ -87,12 +86,12 @@ def may_overlap(one: str, other: str) -> bool:
     return heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
 
 
-def _begin(period: str, window: str) -> tuple[str, str]:
-    """When a budget's window, `2026-11` say, began: for the API, which reads days as budgets do, and in words."""
-    if period == "total":
+def begin_of(windows: Mapping[str, str]) -> tuple[str, str]:
+    """When the first of some budgets' windows, `2026-11` of a month say, began: for the API, and in words."""
+    if "total" in windows:
         return "365d", "in the last 365 days"  # a member may ask for a year
-    day = {"month": f"{window}-01", "week": f"{window}-1", "day": window}[period]
-    since = date.fromisoformat(day).isoformat()
+    first_days = {"month": "{}-01", "week": "{}-1", "day": "{}"}
+    since = min(date.fromisoformat(first_days[period].format(window)) for period, window in windows.items()).isoformat()
     return since, f"since {since}"
 
 

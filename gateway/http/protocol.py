@@ -86,7 +86,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._tick_s = min(filter(None, (limits.request_timeout_s, limits.keep_alive_s, limits.send_timeout_s)))
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at_s = self._began_s
-        self._is_due = False
+        self._is_due = self._is_stuck = False
         self._refusal: GatewayError | None = None
         self._upgrade = b""
         self._starts_in_head = True
@@ -407,9 +407,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_due = due_s <= now_s
         if self._is_due and was_due and not self.transport.is_closing():  # what had come by then was read meanwhile
             self._expire()
-        if 0 < self._limits.send_timeout_s <= self.flow.stuck_s(now_s):
+        was_stuck, self._is_stuck = self._is_stuck, 0 < self._limits.send_timeout_s <= self.flow.stuck_s(now_s)
+        if self._is_stuck and was_stuck:
             reset(self.transport)
-        self._tick_at_s = min(max(due_s, now_s + _LEAST_TICK_S), now_s + most_s)
+        self._tick_at_s = min(max(now_s if self._is_stuck else due_s, now_s + _LEAST_TICK_S), now_s + most_s)
         self._timer = self.loop.call_at(self._tick_at_s, self._tick)
 
     def _is_kept_waiting(self) -> bool:

@@ -20,6 +20,7 @@ class Deadline:
         self._loop = asyncio.get_running_loop()
         self._timeout = asyncio.timeout(None)
         self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
@@ -33,7 +34,10 @@ class Deadline:
         await self._timeout.__aexit__(kind, error, traceback)
 
     def reschedule(self, at_s: float | None) -> None:
-        """Let it end at another time of the loop; None for never."""
+        """Let it end at another time of the loop; None for never. What is over stays so, and has its second look."""
+        if self._is_over and at_s is not None and at_s <= self._loop.time():
+            return
+        self._is_over = False
         self._stop()
         self._timeout.reschedule(None)
         if at_s is not None:
@@ -44,6 +48,7 @@ class Deadline:
         return self._timeout.expired()
 
     def _look(self) -> None:
+        self._is_over = True
         self._timer = self._loop.call_later(SECOND_LOOK_S, self._look_again)
 
     def _look_again(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from gateway.upstream.deadline import Deadline
+from gateway.upstream.deadline import SECOND_LOOK_S, Deadline
 from gateway.upstream.transport import Phase, Timeouts, TransportTimeout
 
 
@@ -19,6 +19,8 @@ class Clock:
         self._timeouts = timeouts
         self._now = asyncio.get_running_loop().time
         self._began_at = self._sent_at = self._now()
+        self._over_at: float | None = None
+        """When the total was first found to be over; what had come by then may still be read."""
         self._timer: Deadline | None = None
         self._next: tuple[float | None, Phase, float] = (None, "total", timeouts.total_s)
 
@@ -42,12 +44,19 @@ class Clock:
         since, limit_s = at[phase]
         return (since + limit_s if limit_s else None), phase, limit_s
 
+    def _is_over(self) -> bool:
+        (total_at, *_), now = self._limit("total"), self._now()
+        if total_at is None or now < total_at:
+            return False
+        if self._over_at is None:
+            self._over_at = now
+        return now >= self._over_at + SECOND_LOOK_S
+
     @contextlib.asynccontextmanager
     async def running(self, phase: Phase) -> AsyncIterator[None]:
         """Time what is awaited inside; `enter` moves on. Raises TransportTimeout."""
         self.enter(phase)
-        total_at, *_ = self._limit("total")
-        if total_at is not None and self._now() >= total_at:
+        if self._is_over():
             raise TransportTimeout("total", self._timeouts.total_s)
         timer = self._timer = Deadline(self._next[0])
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.call import CallRecord, Principal
-from gateway.cli.pricing import may_overlap, unpriced
+from gateway.cli.pricing import begin_of, may_overlap, unpriced
 from gateway.settings import Settings
 from gateway.store.url import database_url
 from tests.cli.conftest import Run, answer, call, done
@@ -126,6 +126,19 @@ def test_a_budget_that_holds_all_calls_is_shown_without_a_word(run: Run, tmp_pat
     put([call_of(ada, "req_1", model="a/b"), *unpriced_calls(ada, "x", ago_s=8 * 86_400)])
     shown = done(run("limits", "show", "--team", "engines", **there))
     assert ("budget/week" in shown, "had no price" in shown) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("windows", "since"),
+    [
+        ({"month": "2026-12", "week": "2026-W49"}, "2026-11-30"),
+        ({"month": "2026-12", "week": "2026-W50", "day": "2026-12-09"}, "2026-12-01"),
+        ({"day": "2026-12-09"}, "2026-12-09"),
+        ({"day": "2026-12-09", "total": "total"}, "365d"),
+    ],
+)
+def test_calls_are_told_of_since_the_first_of_the_budgets_began(windows: dict[str, str], since: str) -> None:
+    assert begin_of(windows)[0] == since
 
 
 def unpriced_calls(principal: Principal, *models: str, ago_s: float = 0.0) -> list[CallRecord]:

@@ -115,26 +115,30 @@ async def test_a_short_reply_that_stalls_is_an_honest_error_in_time(transport: s
     assert took.running_s < LIMIT_S + SLACK_S
 
 
+LIMITS = pytest.mark.parametrize("limits", [("FIRST_BYTE", "IDLE"), ("TOTAL",)])
+
+
 @asynccontextmanager
-async def one_process(script: Script, transport: str) -> AsyncIterator[tuple[GatewayProcess, Client]]:
-    """A gateway that waits a second for the first byte, and for each next one."""
+async def one_process(
+    script: Script, transport: str, limits: tuple[str, ...]
+) -> AsyncIterator[tuple[GatewayProcess, Client]]:
+    """A gateway whose time-outs of these kinds are a second."""
+    seconds: dict[str, Any] = {f"GATEWAY_UPSTREAM_{kind}_TIMEOUT_S": "1" for kind in limits}
     async with (
-        serving(
-            script,
-            GATEWAY_UPSTREAM_TRANSPORT=transport,
-            GATEWAY_UPSTREAM_FIRST_BYTE_TIMEOUT_S="1",
-            GATEWAY_UPSTREAM_IDLE_TIMEOUT_S="1",
-        ) as gateway,
+        serving(script, GATEWAY_UPSTREAM_TRANSPORT=transport, **seconds) as gateway,
         connected(gateway.port) as client,
     ):
         yield gateway, client
 
 
 @BOTH
-async def test_a_stream_that_went_on_while_the_gateway_stood_still_is_not_cut(transport: str) -> None:
+@LIMITS
+async def test_a_stream_that_went_on_while_the_gateway_stood_still_is_not_cut(
+    limits: tuple[str, ...], transport: str
+) -> None:
     go = asyncio.Event()
     head, first, *rest = sse([{"n": 1}, {"n": 2}, "[DONE]"])
-    async with one_process([head, first, Wait(go), *rest], transport) as (gateway, client):
+    async with one_process([head, first, Wait(go), *rest], transport, limits) as (gateway, client):
         client.send(post(CHAT, {"stream": True}))
         await client.head()
         assert await client.chunk() == b'data: {"n": 1}\n\n'
@@ -145,7 +149,10 @@ async def test_a_stream_that_went_on_while_the_gateway_stood_still_is_not_cut(tr
 
 
 @BOTH
-async def test_a_reply_that_came_while_the_gateway_stood_still_is_not_late(transport: str) -> None:
+@LIMITS
+async def test_a_reply_that_came_while_the_gateway_stood_still_is_not_late(
+    limits: tuple[str, ...], transport: str
+) -> None:
     go, asked = asyncio.Event(), asyncio.Event()
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: Any) -> None:
@@ -153,7 +160,7 @@ async def test_a_reply_that_came_while_the_gateway_stood_still_is_not_late(trans
         await go.wait()
         writer.write(reply(200, body=b'{"ok": true}'))
 
-    async with one_process(answer, transport) as (gateway, client):
+    async with one_process(answer, transport, limits) as (gateway, client):
         client.send(post(CHAT, {}))
         await asyncio.wait_for(asked.wait(), 5)
         gateway.stand_still(1.3)
