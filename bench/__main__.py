@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.bytecodes import counted
 from bench.load import WrongReplyError
 from bench.processes import SERVE, NotStartedError, last_words
 from bench.report import table
@@ -23,6 +24,8 @@ def main() -> int:
     options = _parse()
     if (os.cpu_count() or 1) < 2:
         return _fail("this machine has one core; the proxy and its load need one each")
+    if options.bytecodes:
+        return _count_bytecodes()
     parts = tuple(options.only.split(",")) if options.only else PARTS
     if unknown := set(parts) - set(PARTS):
         return _fail(f"there is no part {', '.join(sorted(unknown))}; {_ONLY_HELP}")
@@ -51,6 +54,15 @@ def _run(plan: Plan) -> tuple[Results, str | None]:
     return suite.results, None
 
 
+def _count_bytecodes() -> int:
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        try:
+            sys.stdout.write(uvloop.run(counted(Path(folder))))
+        except (NotStartedError, WrongReplyError, TimeoutError) as error:
+            return _fail(f"{str(error) or 'the gateway did not say what it counted'}\n{last_words(Path(folder))}")
+    return 0
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="CPU, latency and memory beside nginx.")
     parser.add_argument("--quick", action="store_true", help="one short round of everything, under a minute")
@@ -58,6 +70,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every round's figures there too")
     parser.add_argument("--serve", metavar="COMMAND", default=SERVE, help="what starts the gateway (%(default)s)")
     parser.add_argument("--null", action="store_true", help="a second nginx in the gateway's place: ratios should be 1")
+    parser.add_argument("--bytecodes", action="store_true", help="only count the bytecodes of a call, by function")
     return parser.parse_args()
 
 

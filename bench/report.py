@@ -18,7 +18,7 @@ def table(results: Results) -> str:
 
 def _figures(rows: list[Row]) -> str:
     head = ["", "unit", "direct", "nginx", "gateway", "gateway / nginx", "limit", "kept"]
-    return _markdown(head, [_cells(row) for row in rows])
+    return markdown(head, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
@@ -37,7 +37,7 @@ def _shares(shares: list[Share]) -> str:
         "other processes, of 2 cores",
         "events alone",
     ]
-    return _markdown(head, [_share_cells(share) for share in shares])
+    return markdown(head, [_share_cells(share) for share in shares])
 
 
 def _share_cells(share: Share) -> list[str]:
@@ -46,7 +46,8 @@ def _share_cells(share: Share) -> list[str]:
     return [share.what, f"{share.rate_hz:,.0f}", *cores, alone]
 
 
-def _markdown(head: list[str], lines: list[list[str]]) -> str:
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A table; nothing where it has no lines."""
     if not lines:
         return ""
     widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]

@@ -30,7 +30,7 @@ PARTS = ("plain", "limits", "stream", "tls", "latency", "memory", "start")
 _PLAIN_LIMIT = Limit("ratio", 5.0)
 _REDIS_LIMIT = Limit("ratio", 7.0)
 _MUCH = 1_000_000_000
-_LIMITS = {
+LIMITS = {
     "each_key": {"requests_per_minute": _MUCH, "tokens_per_minute": _MUCH, "parallel": 100_000},
     "each_team": {"requests_per_minute": _MUCH, "tokens_per_minute": _MUCH},
 }
@@ -38,7 +38,7 @@ _LIMITS = {
 _CHUNK_LIMIT = Limit("ratio", 2.0)
 _LARGE_LIMIT = Limit("ratio", 4.0)
 _LARGE_BODY_BYTES = 10_000_000
-_CONNECTIONS = 64
+CONNECTIONS = 64
 _IDLE_STREAMS = (500, 2000)
 _STALLS_S = 5.0
 
@@ -123,12 +123,12 @@ class Suite:
             self._running.pop().stop()
 
     async def _plain(self, upstream: Upstream) -> None:
-        await self._calls(Row("plain call", "µs CPU", _PLAIN_LIMIT), plain_call(), _CONNECTIONS, upstream)
+        await self._calls(Row("plain call", "µs CPU", _PLAIN_LIMIT), plain_call(), CONNECTIONS, upstream)
         fresh = plain_calls_with_new_heads()
-        await self._calls(Row("plain call, no head like another", "µs CPU"), fresh, _CONNECTIONS, upstream)
+        await self._calls(Row("plain call, no head like another", "µs CPU"), fresh, CONNECTIONS, upstream)
         large = plain_call(_LARGE_BODY_BYTES)
         await self._calls(Row("call with a 10 MB body", "µs CPU", _LARGE_LIMIT), large, 2, upstream)
-        window = await measures.calls(measures.target(None, upstream), plain_call(), _CONNECTIONS, self.plan.window_s)
+        window = await measures.calls(measures.target(None, upstream), plain_call(), CONNECTIONS, self.plan.window_s)
         self._share("plain call, no proxy", [window])
 
     async def _limits(self, upstream: Upstream) -> None:
@@ -142,8 +142,8 @@ class Suite:
 
     async def _limited(self, name: str, limit: Limit, upstream: Upstream, more: Mapping[str, object]) -> None:
         self._running.pop().stop()
-        self._running.append(self._start_gateway(upstream, tls=False, more={"limits": _LIMITS, **more}))
-        await self._calls(Row(name, "µs CPU", limit), plain_call(), _CONNECTIONS, upstream)
+        self._running.append(self._start_gateway(upstream, tls=False, more={"limits": LIMITS, **more}))
+        await self._calls(Row(name, "µs CPU", limit), plain_call(), CONNECTIONS, upstream)
 
     async def _stream(self, upstream: Upstream) -> None:
         for name, pace in _PACES.items():
@@ -164,7 +164,7 @@ class Suite:
     async def _tls(self, upstream: Upstream) -> None:
         self._start_pair(upstream, tls=True)
         row = Row("plain call, TLS to upstream", "µs CPU", _PLAIN_LIMIT)
-        await self._calls(row, plain_call(), _CONNECTIONS, upstream)
+        await self._calls(row, plain_call(), CONNECTIONS, upstream)
         await self._stream_row("chat chunk, TLS to upstream", _CHAT, upstream)
 
     async def _rounds(self, row: Row, upstream: Upstream, one_round: Callable[[Target], Awaitable[Window]]) -> None:
@@ -190,7 +190,7 @@ class Suite:
 
     async def _latency(self, upstream: Upstream) -> None:
         """Direct, nginx and gateway get the same arrivals, at half of what the gateway can carry."""
-        peak = await measures.calls(measures.target(self._running[1], upstream), plain_call(), _CONNECTIONS, 1.0)
+        peak = await measures.calls(measures.target(self._running[1], upstream), plain_call(), CONNECTIONS, 1.0)
         rate_hz = peak.rate_hz / 2
         p50 = Row(f"latency p50 at {rate_hz:,.0f} calls/s", "ms", Limit("added", 0.3))
         p99 = Row(f"latency p99 at {rate_hz:,.0f} calls/s", "ms", Limit("added", 1.5))
