@@ -71,11 +71,11 @@ def _word(value: str) -> str:
 
 
 def configure(settings: Log) -> None:
-    """Send the gateway's and uvicorn's logs to standard error in the chosen format."""
+    """Send the logs of the gateway and uvicorn, and warnings of all others, to standard error in the chosen format."""
     human = settings.format == "human" or (settings.format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HumanFormatter() if human else JsonFormatter())
-    for name, level in (("gateway", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("", logging.WARNING), ("gateway", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)

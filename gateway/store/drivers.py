@@ -38,8 +38,11 @@ SQLITE_PRAGMAS = (
 
 
 def engine(url: URL, *, pool_size: int, timeout_s: float) -> AsyncEngine:
-    """An engine with at most `pool_size` connections, each waited for at most `timeout_s`. Opens nothing yet."""
-    pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout_s}
+    """An engine with at most `pool_size` connections; statements may wait `timeout_s` for a lock. Opens nothing yet.
+
+    Who waits for one of them bounds that: the pool's own time would also run while this process stands still.
+    """
+    pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": None}
     return _opened(url, timeout_s, SQLITE_PRAGMAS, pool)
 
 

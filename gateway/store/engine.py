@@ -6,6 +6,7 @@ Knows no table, and does not retry: whoever asked knows whether that is safe.
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Literal, TypeVar
@@ -17,11 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from gateway.errors import StoreUnavailable
 from gateway.store import drivers
 from gateway.store.failures import asking, reaching, refusal
+from gateway.store.own_time import Timer, within
 from gateway.store.url import is_sqlite, shown
 
 T = TypeVar("T")
-
-_LATE_S = 0.5
 
 _WRITES = "gateway_writes"
 """Execution option of connections that may change something."""
@@ -42,7 +42,7 @@ class Store:
         self._engine = drivers.engine(url, pool_size=pool_size, timeout_s=timeout_s)
         self._reader, self._writer = _faces(self._engine, self.dialect)
         self._turn = asyncio.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
-        self._watches: dict[Connection, asyncio.TimerHandle] = {}
+        self._watches: dict[Connection, Timer] = {}
         self._listen()
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class Store:
     async def _my_turn(self) -> AsyncIterator[None]:
         # SQLite's own queue for its lock is neither fair nor quick; between the tasks of one process this one is.
         with reaching():
-            async with asyncio.timeout(self._timeout_s):
+            async with within(self._timeout_s):
                 await self._turn.__aenter__()
         try:
             yield
@@ -114,7 +114,7 @@ class Store:
     async def _borrowed(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         connection = engine.connect()
         with reaching():
-            async with asyncio.timeout(self._timeout_s):
+            async with within(self._timeout_s):
                 await connection.start()
         root = connection.sync_connection
         try:
@@ -148,19 +148,15 @@ class Store:
         self._unwatch(connection)
         if connection.invalidated:
             return
-        driver, loop = connection.connection.driver_connection, asyncio.get_running_loop()
-        due_s = loop.time() + self._timeout_s
-        self._watches[connection] = loop.call_at(due_s, self._cut, connection, driver, due_s)
+        cut = functools.partial(self._cut, connection.connection.driver_connection)
+        self._watches[connection] = Timer(self._timeout_s, cut)
 
     def _unwatch(self, connection: Connection) -> None:
         watch = self._watches.pop(connection, None)
         if watch is not None:
             watch.cancel()
 
-    def _cut(self, connection: Connection, driver: Any, due_s: float) -> None:
-        if asyncio.get_running_loop().time() - due_s > _LATE_S:  # this process stood still: what came was not heard yet
-            self._watch(connection)
-            return
+    def _cut(self, driver: Any) -> None:
         self.is_away = True
         drivers.cut(driver)
 

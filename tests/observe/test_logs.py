@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -42,6 +44,24 @@ def lines() -> Iterator[Callable[[logging.Formatter], io.StringIO]]:
 
 
 Listen = Callable[[logging.Formatter], io.StringIO]
+
+
+def test_what_a_library_warns_of_is_a_line_as_all_others_are() -> None:
+    program = """
+import logging
+from gateway.observe.logs import configure
+from gateway.settings.telemetry import Log
+configure(Log(format="json"))
+try:
+    raise LookupError("gone")
+except LookupError:
+    logging.getLogger("sqlalchemy.pool").exception("during reset")
+logging.getLogger("asyncio").info("of no interest")
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=60).stderr
+    line = json.loads(told)
+    assert (line["level"], line["logger"], line["message"]) == ("error", "sqlalchemy.pool", "during reset")
+    assert line["exception"].endswith("LookupError: gone")
 
 
 @pytest.mark.parametrize(("calls", "count"), [("all", 3), ("errors", 1)])

@@ -84,6 +84,30 @@ async def test_a_process_that_stood_still_for_longer_than_the_time_does_not_blam
     assert not store.is_away
 
 
+async def test_nor_does_who_waits_for_another_to_be_done_blame_it(store: Store) -> None:
+    async with store.writing():
+        asked = asyncio.ensure_future(store.at_once(value))
+        await asyncio.sleep(0)
+        threading.Event().wait(1.2)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert await asked >= 0
+    assert not store.is_away
+
+
+async def test_nor_who_waits_for_a_connection(store: Store) -> None:
+    narrow = Store(store.engine.url, pool_size=1, timeout_s=0.5)
+    async with narrow.reading():
+        asked = asyncio.ensure_future(narrow.at_once(value))
+        await asyncio.sleep(0)
+        threading.Event().wait(1.2)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert await asked >= 0
+    assert not narrow.is_away
+    await narrow.close()
+
+
 async def test_another_process_that_writes_all_the_time_is_an_outage(store: Store, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
