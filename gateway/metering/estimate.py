@@ -38,6 +38,7 @@ _IS_OTHER = bytes(byte not in _BASE64 + b"\\" for byte in range(256))
 _ESCAPED = (b"\\/", b"\\n", b"\\r")
 """How JSON may write a slash, and the ends of lines of base64."""
 _FIRST_BLOCK, _LARGEST_BLOCK = 1024, 64 * 1024
+_PROBE_BYTES = 1024
 _VALUE = re.compile(rb'[ \t\n\r]*+:[ \t\n\r]*+"')
 
 _MEMORY = 1 / 32
@@ -153,10 +154,18 @@ class Estimator:
 
 def prompt_bytes(body: bytes) -> int:
     """How many bytes of a JSON body are text, with `ATTACHMENT_BYTES` at most for each image or sound in it."""
-    if len(body) < _SCAN_FROM_BYTES:
+    if len(body) < _SCAN_FROM_BYTES or not _may_hold_attachment(body):
         return len(body)
     payloads = islice((length for mark in _ATTACHMENTS for length in _payloads(body, mark)), _MOST_ATTACHMENTS)
     return len(body) - sum(max(0, length - ATTACHMENT_BYTES) for length in payloads)
+
+
+def _may_hold_attachment(body: bytes) -> bool:
+    """Whether base64 of over `ATTACHMENT_BYTES` may be in there: some places, of which it covers one, are looked at."""
+    return any(
+        body.find(b" ", at, at + _PROBE_BYTES) < 0 and 1 not in body[at : at + _PROBE_BYTES].translate(_IS_OTHER)
+        for at in range(0, len(body) - _PROBE_BYTES + 1, ATTACHMENT_BYTES - _PROBE_BYTES)
+    )
 
 
 def _payloads(body: bytes, mark: bytes) -> Iterator[int]:

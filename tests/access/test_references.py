@@ -193,6 +193,15 @@ def test_large_bodies_are_passed_over_at_once() -> None:
     assert ids(body, items=False) == ["x"]
 
 
+@pytest.mark.parametrize("key", ["file_id", "container_\\u0069d", "vector_store_id", "i\\u0064"])
+@pytest.mark.parametrize("far", [65_536, 131_072])
+def test_a_large_body_hides_no_id_wherever_it_stands(key: str, far: int) -> None:
+    start = b'{"input":[{"a":"'
+    for before in range(far - 80, far + 20):
+        end = f'","{key}":"x"}}]}}'.encode()
+        assert find(start + b"-" * (before - len(start)) + end + b" " * 70_000, items=True), before
+
+
 def test_every_prefix_of_a_name_is_told_from_the_name() -> None:
     name = "vector_store_ids"
     for cut in itertools.chain(range(1, 12), [len(name) - 3]):

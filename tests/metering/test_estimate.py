@@ -231,6 +231,13 @@ def test_an_image_or_a_sound_counts_for_little_whatever_its_size(attachment: obj
     assert prompt_bytes(whole) == len(whole) - count * (len(BASE64) - ATTACHMENT_BYTES)
 
 
+@pytest.mark.parametrize("mark", [b";base64,", b'"data":"'])
+def test_an_attachment_is_seen_wherever_it_stands(mark: bytes) -> None:
+    for before in range(20_000, 20_000 + ATTACHMENT_BYTES, 7):
+        whole = b" " * before + mark + b"A" * (ATTACHMENT_BYTES + 1) + b'"' + b" " * 9_000
+        assert prompt_bytes(whole) == len(whole) - 1, before
+
+
 @pytest.mark.parametrize("tail", [b'"data"', b'"data":', b'"data":"', b";base64,", b';base64,"', b'"data"' * 9_999])
 def test_a_body_that_is_no_json_is_counted_too(tail: bytes) -> None:
     whole = body(TEXT) + tail
