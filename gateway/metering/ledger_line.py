@@ -92,7 +92,7 @@ def encode(record: CallRecord, more: int = 0) -> bytes:
         record.upstream_request_id and record.upstream_request_id[_TO_REQUEST_ID],
         record.usage_source,
         record.cost_microusd,
-        int(record.queue_s * 1e6),
+        int(record.queue_s * 1e6) if record.queue_s else 0,
         None if overhead_s is None else int(overhead_s * 1e6) if overhead_s > 0.0 else 0,
         None if first_byte_s is None else int(first_byte_s * 1e6) if first_byte_s > 0.0 else 0,
         int(record.duration_s * 1e6),

@@ -19,6 +19,8 @@ from gateway.relay.new_ids import NewIds
 WITH_ITEMS = frozenset({"responses", "conversations"})
 """Groups of routes whose bodies hold `input` or `items`."""
 _NOTHING: list[str] = []
+_MAKES_NOTHING, _MAKES_CHAT = Makes.NOTHING, Makes.CHAT
+"""As every call asks for them: to find a member of an Enum takes longer than to compare it."""
 
 
 class StoredObjects:
@@ -72,10 +74,10 @@ class StoredObjects:
         StoreUnavailable where a call would make something that could not be noted afterwards.
         """
         makes = route.makes
-        if makes is Makes.NOTHING or (makes is Makes.CHAT and (seen is None or not (seen.store or seen.audio))):
+        if makes is _MAKES_NOTHING or (makes is _MAKES_CHAT and (seen is None or not (seen.store or seen.audio))):
             return None
         stored = None if seen is None else seen.store
-        if makes is Makes.CHAT:
+        if makes is _MAKES_CHAT:
             stored = bool(stored)
         if route.method == "POST" and stored is not False:
             self._ownership.check_room()

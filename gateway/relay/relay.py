@@ -29,6 +29,8 @@ from gateway.settings import Streams
 from gateway.terms import Grants
 from gateway.upstream.transport import ProtocolViolation, Transport, TransportError, UpstreamReply, UpstreamRequest
 
+_MODELS = Reply.MODELS  # every call asks, and a member of an Enum is slow to find
+
 
 @dataclass(frozen=True, slots=True)
 class Relay:
@@ -116,7 +118,7 @@ class Relay:
         fields = fields_of(reply.headers)
         call.streamed = stream = is_event_stream(fields)
         route = call.route
-        grants = None if route is None or route.reply is not Reply.MODELS else _grants_of(call)
+        grants = None if route is None or route.reply is not _MODELS else _grants_of(call)
         rewrites = grants is not None and bool(self.aliases or grants)
         client = self._client(call, reply, fields, send, keep_length=not (stream or rewrites))
         if stream:
