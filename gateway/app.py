@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import gc
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.access.first_start import first_start
 from gateway.access.last_used import LastUsed
 from gateway.access.reconcile import reconcile
-from gateway.call import CallRecord
+from gateway.call import Recorded
 from gateway.composition import Books, Bounds, Doorkeepers
 from gateway.http.metrics import metrics_app, metrics_router
 from gateway.http.openapi import add_mirrored_routes
@@ -41,7 +41,7 @@ from gateway.relay.live import ENDPOINT
 from gateway.relay.mask import SecretMask
 from gateway.relay.objects import StoredObjects
 from gateway.relay.relay import Relay
-from gateway.relay.settlement import Settlement, each
+from gateway.relay.settlement import Observer, Settlement, each
 from gateway.settings import Admin, Settings
 from gateway.settings.shapes import host_and_port
 from gateway.settings.telemetry import Metrics
@@ -189,17 +189,18 @@ def _follow_calls(
     settlement: Settlement, calls: CallMetrics, last_used: LastUsed, books: Books, bounds: Bounds
 ) -> None:
     settlement.add_observer(each(calls.observe))
-    settlement.add_observer(each(_use_noter(last_used)))
+    settlement.add_observer(_use_noter(last_used))
     settlement.add_observer(books.ledger.note)
     settlement.note_late = books.late.note
     books.late.follow(calls.observe_late)
     books.late.follow(bounds.allowance.note_late)
 
 
-def _use_noter(last_used: LastUsed) -> Callable[[CallRecord, str], None]:
-    def note(record: CallRecord, _: str) -> None:
-        if record.principal is not None:
-            last_used.note(record.principal.key_id, int(record.started_at_s))
+def _use_noter(last_used: LastUsed) -> Observer:
+    def note(recorded: Sequence[Recorded]) -> None:
+        for record, _ in recorded:
+            if record.principal is not None:
+                last_used.note(record.principal.key_id, int(record.started_at_s))
 
     return note
 

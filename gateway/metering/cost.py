@@ -18,14 +18,7 @@ def cost_microusd(price: Price, usage: Usage) -> int:
     their total, cost no more tokens than were used.
     """
     rates = price.rates_for(usage.input_tokens)
-    left = usage.input_tokens
-    left -= (cached := min(usage.cached_tokens, left))
-    left -= (written := min(usage.cache_write_tokens, left))
-    left -= (heard := min(usage.audio_input_tokens, left))
-    left -= (seen := min(usage.image_input_tokens, left))
-    cost = left * rates.input + cached * rates.cached + written * rates.cache_write
-    cost += heard * rates.audio_input + seen * rates.image_input
-    cost += _output(rates, usage)
+    cost = _input(rates, usage) + _output(rates, usage)
     if usage.audio_ms and rates.audio_seconds and not cost:  # else the same sound would be paid for twice
         return -(-(usage.audio_ms * rates.audio_seconds) // (1000 * _MILLION))
     return -(-cost // _MILLION)
@@ -36,8 +29,24 @@ def output_microusd(price: Price, usage: Usage) -> int:
     return _output(price.rates_for(usage.input_tokens), usage) // _MILLION
 
 
+def _input(rates: Rates, usage: Usage) -> int:
+    left = usage.input_tokens
+    if not (
+        usage.cached_tokens or usage.cache_write_tokens or usage.audio_input_tokens or usage.image_input_tokens
+    ):  # as of most calls
+        return left * rates.input
+    left -= (cached := min(usage.cached_tokens, left))
+    left -= (written := min(usage.cache_write_tokens, left))
+    left -= (heard := min(usage.audio_input_tokens, left))
+    left -= (seen := min(usage.image_input_tokens, left))
+    cost = left * rates.input + cached * rates.cached + written * rates.cache_write
+    return cost + heard * rates.audio_input + seen * rates.image_input
+
+
 def _output(rates: Rates, usage: Usage) -> int:
     left = usage.output_tokens
+    if not (usage.audio_output_tokens or usage.image_output_tokens or usage.reasoning_tokens):  # as of most calls
+        return left * rates.output
     left -= (spoken := min(usage.audio_output_tokens, left))
     left -= (drawn := min(usage.image_output_tokens, left))
     left -= (thought := min(usage.reasoning_tokens, left))

@@ -120,6 +120,8 @@ class LateRecords:
 
     def written(self, new: Iterable[Line], reserved: Mapping[str, Mapping[str, int]] = _NOTHING) -> None:
         """The ledger has these lines, which it had not before; `reserved` was what they tell of, by their ids."""
+        if not self._waiting:
+            return
         for line in new:
             record = self._waiting.pop(line.id, None) if line.id.startswith(PREFIX) else None
             if record is not None:

@@ -18,6 +18,8 @@ _KINDS = len(Usage.__struct_fields__)
 _NOTHING = [0] * _KINDS
 _MODEL, _ENDPOINT, _ERROR, _UPSTREAM_ERROR, _REQUEST_ID = 200, 100, 100, 40, 200
 """Characters that the columns hold."""
+_TO_MODEL, _TO_ENDPOINT, _TO_ERROR = slice(_MODEL), slice(_ENDPOINT), slice(_ERROR)
+_TO_UPSTREAM_ERROR, _TO_REQUEST_ID = slice(_UPSTREAM_ERROR), slice(_REQUEST_ID)
 _TAG_NAME, _TAG_VALUE, _MOST_TAGS = 64, 200, 32
 
 
@@ -71,6 +73,8 @@ def encode(record: CallRecord, more: int = 0) -> bytes:
     principal, route, usage = record.principal, record.route, record.usage
     if principal is None or route is None:
         raise ValueError("the ledger keeps no calls by nobody, or to nowhere")
+    # The parts of these two are differences of times, and one of nothing may come out a little below it.
+    overhead_s, first_byte_s = record.overhead_s, record.first_byte_s
     parts: tuple[object, ...] = (
         record.id,
         int(record.started_at_s * 1e6),
@@ -78,19 +82,19 @@ def encode(record: CallRecord, more: int = 0) -> bytes:
         principal.key_id,
         record.method,
         route.path,
-        record.model and record.model[:_MODEL],
-        record.endpoint and record.endpoint[:_ENDPOINT],
+        record.model and record.model[_TO_MODEL],
+        record.endpoint and record.endpoint[_TO_ENDPOINT],
         record.status,
         record.outcome,
         record.streamed,
-        record.error and record.error[:_ERROR],
-        record.upstream_error and record.upstream_error[:_UPSTREAM_ERROR],
-        record.upstream_request_id and record.upstream_request_id[:_REQUEST_ID],
+        record.error and record.error[_TO_ERROR],
+        record.upstream_error and record.upstream_error[_TO_UPSTREAM_ERROR],
+        record.upstream_request_id and record.upstream_request_id[_TO_REQUEST_ID],
         record.usage_source,
         record.cost_microusd,
-        int(record.queue_s * 1e6),
-        _us(record.overhead_s),
-        _us(record.first_byte_s),
+        int(record.queue_s * 1e6) if record.queue_s else 0,
+        None if overhead_s is None else int(overhead_s * 1e6) if overhead_s > 0.0 else 0,
+        None if first_byte_s is None else int(first_byte_s * 1e6) if first_byte_s > 0.0 else 0,
         int(record.duration_s * 1e6),
         record.sent_bytes,
         _usage_of(usage) if usage is not None else _NOTHING if record.usage_source == "none" else None,
@@ -115,11 +119,6 @@ def usage_of(line: Line) -> Usage | None:
 
 
 _NO_TAGS: dict[str, str] = {}
-
-
-def _us(seconds: float | None) -> int | None:
-    # The parts of an overhead are differences of times, and one of nothing may come out a little below it.
-    return None if seconds is None else max(0, int(seconds * 1e6))
 
 
 def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:

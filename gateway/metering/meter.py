@@ -98,12 +98,13 @@ class Meter:
     def measure(self, call: Ended) -> Measured:
         """What `call` used. Asked once of each call; never raises."""
         usage = call.usage
-        if usage is not None and call.late is None and not _is_of_the_beginning(call, usage):
-            if (call.streamed or call.asked is not None) and usage.total_tokens:
+        if usage is not None and call.late is None and not (call.streamed and _is_of_the_beginning(call, usage)):
+            asked = call.asked
+            if (asked is not None or call.streamed) and usage.total_tokens:
                 self._learn(call, usage)
             cost = call.cost_microusd if call.is_costed else self.cost_of(call.model, usage)
-            if cost and call.asked is not None and costs_as_before(call.route):
-                self.estimator.learn_cost(_team_id(call), call.model or "", cost, call.asked.answers)
+            if asked is not None and cost and costs_as_before(call.route):
+                self.estimator.learn_cost(_team_id(call), call.model or "", cost, asked.answers)
             return usage, "reported", cost
         route = call.route
         if route is None or call.sent_at is None or call.is_free or call.upstream_error in NEVER_SENT:
@@ -156,7 +157,7 @@ def answers_in_text(route: Route) -> bool:
 
 def _is_of_the_beginning(call: Ended, usage: Usage) -> bool:
     """Whether a stream told `usage` before its output: of a complete one it has none, of a cut one hardly any."""
-    if not call.streamed or (call.outcome == "done" and usage.output_tokens):
+    if call.outcome == "done" and usage.output_tokens:
         return False
     return usage.output_tokens * _TOO_FEW < _delivered(call)
 

@@ -6,10 +6,10 @@ in the log and shown by a metric until the file is mended.
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gateway.metering.prices import DEFAULT_FILE, Price, PricesError, load_prices
+from gateway.metering.prices import DEFAULT_FILE, Price, PriceList, PricesError, load_prices
 from gateway.observe.families import Counted, Family, Gauged
 
 _LOOK_EVERY_S = 2.0
@@ -26,11 +26,14 @@ class PriceBook:
     Raises PricesError where the file cannot be used to begin with.
     """
 
+    price_of: Callable[[str], Price | None]
+    """The price of a model now, None if it is unpriced. That of the prices themselves: it is asked for every call."""
+
     def __init__(self, path: Path | None, *, look_every_s: float = _LOOK_EVERY_S) -> None:
         self._path = DEFAULT_FILE if path is None else path
         self._look_every_s = look_every_s
         self._stamp = self._seen = self._stamped()
-        self._prices = load_prices(path)
+        self._use(load_prices(path))
         self._task: asyncio.Task[None] | None = None
         self.readings = {"loaded": 0, "failed": 0}
         """How often the file had changed and was read, by what came of it."""
@@ -45,9 +48,9 @@ class PriceBook:
         """How many entries have a price now."""
         return self._prices.priced
 
-    def price_of(self, model: str) -> Price | None:
-        """The price of `model` now, None if it is unpriced."""
-        return self._prices.price_of(model)
+    def _use(self, prices: PriceList) -> None:
+        self._prices = prices
+        self.price_of = prices.price_of
 
     def start(self) -> None:
         """Begin to follow the file."""
@@ -76,7 +79,7 @@ class PriceBook:
             if self._prices.priced and not prices.priced:
                 self._keep([f"{self._path}: has no price any more; if that is meant, start the gateway anew"])
                 return
-            self._prices = prices
+            self._use(prices)
             self.readings["loaded"] += 1
             self.is_stale = False
             _log.info("prices were read again: %d of %d models priced", self._prices.priced, len(self._prices))

@@ -72,12 +72,19 @@ class _Tokens(msgspec.Struct, gc=False):
     seconds: Seconds = None
 
 
+class _Reply(msgspec.Struct, gc=False):
+    """What a reply holds whose usage is in order."""
+
+    usage: _Tokens | None = None
+
+
 class _Document(msgspec.Struct, gc=False):
     type: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     response: msgspec.Raw = msgspec.Raw()
 
 
+_REPLY = msgspec.json.Decoder(_Reply)
 _DOCUMENT = msgspec.json.Decoder(_Document)
 _TOKENS = msgspec.json.Decoder(_Tokens)
 _NO_DETAILS = _Details()
@@ -127,7 +134,14 @@ def usage_of_reply(body: bytes) -> Usage | None:
 
     Some servers send an event stream and do not call it one: then it is what that reports.
     """
-    body = body.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        tokens = _REPLY.decode(body).usage
+    except (ValueError, RecursionError):
+        return _usage_of_odd_reply(body.removeprefix(_BYTE_ORDER_MARK))
+    return None if tokens is None else _counted(tokens)
+
+
+def _usage_of_odd_reply(body: bytes) -> Usage | None:
     document = _document(body)
     if document is None:
         return usage_of_stream(body) if body.startswith(STREAM_BEGINNINGS) else None
@@ -208,13 +222,18 @@ def _number(value: object) -> float | None:
 
 
 def _counted(tokens: _Tokens) -> Usage | None:
-    input_tokens, output_tokens, total_tokens = tokens.input_tokens, tokens.output_tokens, tokens.total_tokens
-    inputs, outputs = tokens.input_tokens_details or tokens.input_token_details, tokens.output_tokens_details
     # Some servers tell all counts in both spellings, and 0 in the one that the route does not use.
-    if not input_tokens and tokens.prompt_tokens is not None:
-        input_tokens, inputs = tokens.prompt_tokens, tokens.prompt_tokens_details or inputs
-    if not output_tokens and tokens.completion_tokens is not None:
-        output_tokens, outputs = tokens.completion_tokens, tokens.completion_tokens_details or outputs
+    if (input_tokens := tokens.input_tokens) or tokens.prompt_tokens is None:
+        inputs = tokens.input_tokens_details or tokens.input_token_details or tokens.prompt_tokens_details
+    else:
+        input_tokens = tokens.prompt_tokens
+        inputs = tokens.prompt_tokens_details or tokens.input_tokens_details or tokens.input_token_details
+    if (output_tokens := tokens.output_tokens) or tokens.completion_tokens is None:
+        outputs = tokens.output_tokens_details or tokens.completion_tokens_details
+    else:
+        output_tokens = tokens.completion_tokens
+        outputs = tokens.completion_tokens_details or tokens.output_tokens_details
+    total_tokens = tokens.total_tokens
     if input_tokens is None or output_tokens is None or total_tokens is None:
         if input_tokens is None and output_tokens is None and total_tokens is None:
             return None if tokens.seconds is None else Usage(0, 0, 0, audio_ms=round(tokens.seconds * 1000))
@@ -223,27 +242,28 @@ def _counted(tokens: _Tokens) -> Usage | None:
             input_tokens = max(0, (total_tokens or 0) - (output_tokens or 0))
         if output_tokens is None:
             output_tokens = max(0, (total_tokens or 0) - input_tokens)
+        total_tokens = total_tokens or 0
     # A larger one is believed: some servers count what a model thought there alone.
-    if total_tokens is None or total_tokens < input_tokens + output_tokens:
-        total_tokens = input_tokens + output_tokens
-    inputs = inputs or tokens.prompt_tokens_details or _NO_DETAILS
-    outputs = outputs or tokens.completion_tokens_details or _NO_DETAILS
+    if total_tokens < (parts := input_tokens + output_tokens):
+        total_tokens = parts
+    inputs, outputs = inputs or _NO_DETAILS, outputs or _NO_DETAILS
     reasoning_tokens = outputs.reasoning_tokens or tokens.reasoning_tokens or 0
-    if total_tokens == input_tokens + output_tokens + reasoning_tokens:
+    if reasoning_tokens and total_tokens == parts + reasoning_tokens:
         # xAI's output is without them, and they are paid for as output.
         output_tokens += reasoning_tokens
+    # In the order of its fields, which need not be found by name then.
     return Usage(
         input_tokens,
         output_tokens,
         total_tokens,
-        cached_tokens=inputs.cached_tokens or tokens.prompt_cache_hit_tokens or 0,
-        reasoning_tokens=reasoning_tokens,
-        audio_input_tokens=inputs.audio_tokens or 0,
-        audio_output_tokens=outputs.audio_tokens or 0,
-        accepted_prediction_tokens=outputs.accepted_prediction_tokens or 0,
-        rejected_prediction_tokens=outputs.rejected_prediction_tokens or 0,
-        cache_write_tokens=inputs.cache_write_tokens or 0,
-        image_input_tokens=inputs.image_tokens or 0,
-        image_output_tokens=outputs.image_tokens or 0,
-        audio_ms=0 if tokens.seconds is None else round(tokens.seconds * 1000),
+        inputs.cached_tokens or tokens.prompt_cache_hit_tokens or 0,
+        reasoning_tokens,
+        inputs.audio_tokens or 0,
+        outputs.audio_tokens or 0,
+        outputs.accepted_prediction_tokens or 0,
+        outputs.rejected_prediction_tokens or 0,
+        inputs.cache_write_tokens or 0,
+        inputs.image_tokens or 0,
+        outputs.image_tokens or 0,
+        0 if tokens.seconds is None else round(tokens.seconds * 1000),
     )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import starmap
 from typing import get_args
 
+from msgspec.structs import astuple
+
 from gateway.call import CallRecord, Principal, UpstreamErrorKind, Usage
 from gateway.observe.families import PREFIX, Buckets, Counts, Labels, Reading
 
@@ -57,6 +59,10 @@ class _Times:
                 self.longest_gap.observe(record.longest_gap_s)
 
 
+_FIRST_DETAIL = Usage.__struct_fields__.index("total_tokens") + 1
+"""Where the special kinds begin, of which most calls use none."""
+
+
 class _Used:
     """What one team used of one model."""
 
@@ -91,9 +97,10 @@ class _Used:
         if usage is not None:
             self.input += usage.input_tokens
             self.output += usage.output_tokens
-            for kind, tokens in _details(usage):
-                if tokens:
-                    self.details[kind] = self.details.get(kind, 0) + tokens
+            if any(astuple(usage)[_FIRST_DETAIL:]):
+                for kind, tokens in _details(usage):
+                    if tokens:
+                        self.details[kind] = self.details.get(kind, 0) + tokens
 
 
 def _details(usage: Usage) -> tuple[tuple[str, int], ...]:

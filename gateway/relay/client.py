@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 
+import msgspec
+
 from gateway.relay.headers import RawHeaders
 from gateway.relay.live import LiveCall
 from gateway.relay.receipt import receipt
@@ -14,21 +16,18 @@ from gateway.relay.receipt import receipt
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class ClientReply:
-    """One reply to the client: head once, then pieces, then the end."""
+class ClientReply(msgspec.Struct, eq=False):
+    """One reply to the client: head once, then pieces, then the end.
 
-    __slots__ = ("_call", "_headers", "_length", "_send", "_status", "started")
+    `_length`: the Content-Length in `_headers`, if there is one.
+    """
 
-    def __init__(
-        self, call: LiveCall, send: Send, status: int, headers: RawHeaders, length: bytes | None = None
-    ) -> None:
-        """`length`: the Content-Length in `headers`, if there is one."""
-        self._call = call
-        self._send = send
-        self._status = status
-        self._headers = headers
-        self._length = length
-        self.started = False
+    _call: LiveCall
+    _send: Send
+    _status: int
+    _headers: RawHeaders
+    _length: bytes | None = None
+    started: bool = False
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send `data` at once; the head goes first, if it has not. `more=False` ends the reply."""

@@ -4,8 +4,9 @@ Pure. Names are in lower case, as ASGI gives them. Knows nothing of bodies.
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from gateway.call import Principal
 from gateway.relay.mask import SecretMask
@@ -56,6 +57,7 @@ _NOT_FOR_CLIENTS_PREFIXES = (b"x-ratelimit-", b"x-gateway-")
 _ORDINARY_CONNECTION = frozenset((b"", b"keep-alive", b"Keep-Alive", b"close"))
 _LENGTH = frozenset((b"content-length",))
 _MAX_KNOWN_NAMES, _MAX_KNOWN_LENGTH = 1024, 64
+_MAX_KNOWN_HEADS, _MAX_KNOWN_HEAD_LENGTH = 256, 2048
 _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 
@@ -103,8 +105,32 @@ class _Filter:
         return verdict
 
 
+class _HeadFilter(_Filter):
+    """As `_Filter`, for heads of a few senders, who name the same headers in the same order each time."""
+
+    __slots__ = ("_choices",)
+
+    def __init__(self, names: frozenset[bytes], prefixes: tuple[bytes, ...]) -> None:
+        super().__init__(names, prefixes)
+        self._choices: dict[tuple[bytes, ...], _Choice] = {}
+
+    def choose(self, headers: RawHeaders, fields: Mapping[bytes, bytes]) -> RawHeaders:
+        """What passes of `headers`, in order; `fields` is `headers` as a dict, which has all of them."""
+        names = tuple(fields)
+        choice = self._choices.get(names)
+        return list(choice(headers)) if choice is not None else self._learn_choice(headers, names)
+
+    def _learn_choice(self, headers: RawHeaders, names: tuple[bytes, ...]) -> RawHeaders:
+        out = self(headers)
+        if len(out) > 1 and len(self._choices) < _MAX_KNOWN_HEADS and sum(map(len, names)) < _MAX_KNOWN_HEAD_LENGTH:
+            self._choices[names] = itemgetter(*[headers.index(field) for field in out])
+        return out
+
+
+_Choice = Callable[[RawHeaders], tuple[tuple[bytes, bytes], ...]]
+
 _to_upstream = _Filter(_NOT_FOR_UPSTREAM, _NOT_FOR_UPSTREAM_PREFIXES)
-_to_client = _Filter(_NOT_FOR_CLIENTS, _NOT_FOR_CLIENTS_PREFIXES)
+_to_client = _HeadFilter(_NOT_FOR_CLIENTS, _NOT_FOR_CLIENTS_PREFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,20 +216,35 @@ def reply_headers(
     """The headers of the reply to the client, `x-gateway-request-id` and `x-request-id` among them.
 
     `fields` is `upstream` as a dict. A stream's length is unknown even where upstream states it, since an in-band
-    error may have to be added: `keep_length` is False then.
+    error may have to be added: `keep_length` is False then, and must be.
     """
-    out = _to_client(upstream)
+    is_ordinary = len(fields) == len(upstream) and fields.get(b"connection", b"") in _ORDINARY_CONNECTION
+    if is_ordinary and not mask.is_in(b"\n".join((*fields, *fields.values()))):
+        out, may_stream = _to_client.choose(upstream, fields), not keep_length
+    else:
+        out, fields = _picked(upstream, fields, mask)
+        may_stream = True  # if what spoke against it has gone
+    if b"x-request-id" not in fields:
+        out.append((b"x-request-id", request_id))
+    out.append((b"x-gateway-request-id", request_id))
     if not keep_length:
         out = _without(out, _LENGTH)
+    if may_stream and is_event_stream(fields):
+        out += [header for header in _STREAM_HEADERS if header[0] not in fields]
+    return out
+
+
+def _picked(
+    upstream: RawHeaders, fields: Mapping[bytes, bytes], mask: SecretMask
+) -> tuple[RawHeaders, Mapping[bytes, bytes]]:
+    """What passes of headers some of which come twice, end here or hold a secret; what is left of `fields`."""
+    out = _to_client(upstream)
     listed = _listed(upstream, fields)
     if listed is not None:
         out = _without(out, listed)
-    if mask.is_in(b"\n".join((*fields, *fields.values()))) or len(fields) < len(upstream):
+    if len(fields) < len(upstream) or mask.is_in(b"\n".join((*fields, *fields.values()))):
         out = [field for field in out if not (mask.is_in(field[0]) or mask.is_in(field[1]))]
-        fields = dict(out)
-    if b"x-request-id" not in fields or (listed is not None and b"x-request-id" in listed):
-        out.append((b"x-request-id", request_id))
-    out.append((b"x-gateway-request-id", request_id))
-    if is_event_stream(fields):
-        out += [header for header in _STREAM_HEADERS if header[0] not in fields]
-    return out
+        return out, dict(out)
+    if listed is not None and b"x-request-id" in listed:
+        return out, {name: value for name, value in fields.items() if name != b"x-request-id"}
+    return out, fields

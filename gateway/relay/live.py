@@ -4,9 +4,8 @@ A `LiveCall` collects facts as floors learn them and becomes a `CallRecord` exac
 knows the task that carries the call, so that a leaving client or a shutdown can end it.
 """
 
-import time
 from os import urandom
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.call import CallRecord, Due, Makes, Outcome, Principal, Reply, Route, TraceContext, Usage
@@ -229,36 +228,38 @@ class LiveCall:
 
     def record(self, measured: Measured = NOTHING) -> CallRecord:
         """The finished record, with what was used."""
-        now = perf_counter()
         usage, source, cost_microusd = measured
+        started_at, sent_at = self.started_at, self.sent_at
+        duration_s = perf_counter() - started_at
+        # In the order of its fields: to find as many by name takes longer than all the rest.
         return CallRecord(
-            id=self.id.decode(),
-            upstream_request_id=self.upstream_request_id,
-            principal=self.principal,
-            route=self.route,
-            method=self.method,
-            model=self.model,
-            status=self.status,
-            outcome=self.outcome or "failed",
-            streamed=self.streamed,
-            started_at_s=time.time() - (now - self.started_at),
-            duration_s=now - self.started_at,
-            first_byte_s=None if self.first_byte_at is None else self.first_byte_at - self.started_at,
-            overhead_s=None if self.first_write_at is None else self.overhead_s(self.first_write_at),
-            sent_bytes=self.sent_bytes,
-            usage=usage,
-            error=self.error,
-            upstream_error=self.upstream_error,
-            usage_source=source,
-            cost_microusd=cost_microusd,
-            endpoint=None if self.sent_at is None else ENDPOINT,
-            queue_s=self.queue_s,
-            tags=self.tags,
-            pieces=self.pieces,
-            longest_gap_s=self.longest_gap_s,
-            sent_s=None if self.sent_at is None else self.sent_at - self.started_at,
-            trace=self.trace,
-            due=self._due() if source == "due" and self.late is None else None,
+            self.id.decode(),
+            self.upstream_request_id,
+            self.principal,
+            self.route,
+            self.method,
+            self.model,
+            self.status,
+            self.outcome or "failed",
+            self.streamed,
+            time() - duration_s,
+            duration_s,
+            None if self.first_byte_at is None else self.first_byte_at - started_at,
+            None if self.first_write_at is None else self.overhead_s(self.first_write_at),
+            self.sent_bytes,
+            usage,
+            self.error,
+            self.upstream_error,
+            source,
+            cost_microusd,
+            None if sent_at is None else ENDPOINT,
+            self.queue_s,
+            self.tags,
+            self.pieces,
+            self.longest_gap_s,
+            None if sent_at is None else sent_at - started_at,
+            self.trace,
+            self._due() if source == "due" and self.late is None else None,
         )
 
     def _due(self) -> Due | None:

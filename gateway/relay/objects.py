@@ -19,6 +19,8 @@ from gateway.relay.new_ids import NewIds
 WITH_ITEMS = frozenset({"responses", "conversations"})
 """Groups of routes whose bodies hold `input` or `items`."""
 _NOTHING: list[str] = []
+_MAKES_NOTHING, _MAKES_CHAT = Makes.NOTHING, Makes.CHAT
+"""As every call asks for them: to find a member of an Enum takes longer than to compare it."""
 
 
 class StoredObjects:
@@ -71,17 +73,16 @@ class StoredObjects:
         None where it names no new object. `parent` owns what the path names, and what comes out of that. Raises
         StoreUnavailable where a call would make something that could not be noted afterwards.
         """
-        if route.makes is Makes.NOTHING:
+        makes = route.makes
+        if makes is _MAKES_NOTHING or (makes is _MAKES_CHAT and (seen is None or not (seen.store or seen.audio))):
             return None
         stored = None if seen is None else seen.store
-        if route.makes is Makes.CHAT:
-            if not stored and (seen is None or not seen.audio):
-                return None
+        if makes is _MAKES_CHAT:
             stored = bool(stored)
         if route.method == "POST" and stored is not False:
             self._ownership.check_room()
         owner = parent or Owner(principal.team_id, principal.key_id)
-        return NewIds(route.makes, partial(self._ownership.note, owner), is_stored=stored is not False)
+        return NewIds(makes, partial(self._ownership.note, owner), is_stored=stored is not False)
 
     def _unseen(self, principal: Principal, body: bytes, found: list[Reference]) -> list[str]:
         """Those that are not known to be visible, without what only looks like an id."""

@@ -4,7 +4,7 @@ The object that streams owns its closing: whatever ends the call, the reply is c
 read to its end takes its connection with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -29,6 +29,8 @@ from gateway.settings import Streams
 from gateway.terms import Grants
 from gateway.upstream.transport import ProtocolViolation, Transport, TransportError, UpstreamReply, UpstreamRequest
 
+_MODELS = Reply.MODELS  # every call asks, and a member of an Enum is slow to find
+
 
 @dataclass(frozen=True, slots=True)
 class Relay:
@@ -51,7 +53,8 @@ class Relay:
         except TransportError as error:
             raise _failed(call, error) from error
         try:
-            await self._relay(call, reply, send)
+            if (rest := self._relay(call, reply, send)) is not None:
+                await rest
         finally:
             reply.close()
 
@@ -68,7 +71,8 @@ class Relay:
             try:
                 if reply.status != 200:
                     listing.check_refusal(reply.status)
-                    await self._relay(call, reply, send)
+                    if (rest := self._relay(call, reply, send)) is not None:
+                        await rest
                     return
                 page = await read_whole(call, reply, MAX_PAGE_BYTES, "list")
             finally:
@@ -107,23 +111,23 @@ class Relay:
         except TransportError as error:
             raise _failed(call, error) from error
 
-    async def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send) -> None:
-        if not 200 <= reply.status <= 599:
-            raise _failed(call, ProtocolViolation(f"upstream answered with status {reply.status}"))
-        if reply.status >= 300:
-            call.is_free = True
+    def _relay(self, call: LiveCall, reply: UpstreamReply, send: Send) -> Awaitable[None] | None:
+        """Relay what is there and can be; the rest of it is to be awaited, None if that was all."""
+        if not 200 <= reply.status < 300:
+            _check_status(call, reply.status)
         fields = fields_of(reply.headers)
-        stream = is_event_stream(fields)
-        call.streamed = stream
-        grants = () if call.principal is None else call.principal.grants
-        rewrites = call.route is not None and call.route.reply is Reply.MODELS and bool(self.aliases or grants)
+        call.streamed = stream = is_event_stream(fields)
+        route = call.route
+        grants = None if route is None or route.reply is not _MODELS else _grants_of(call)
+        rewrites = grants is not None and bool(self.aliases or grants)
         client = self._client(call, reply, fields, send, keep_length=not (stream or rewrites))
         if stream:
-            await EventRelay(call, reply, client, self.mask, self.streams).run()
-        elif rewrites and reply.status == 200:
-            await relay_models(call, reply, client, self._for_grants(grants), self.mask)
-        elif not relay_now(call, reply, client, self.mask, self.meter, fields):
-            await PlainRelay(call, reply, client, self.mask, self.meter, fields).run()
+            return EventRelay(call, reply, client, self.mask, self.streams).run()
+        if grants is not None and rewrites and reply.status == 200:
+            return relay_models(call, reply, client, self._for_grants(grants), self.mask)
+        if relay_now(call, reply, client, self.mask, self.meter, fields):
+            return None
+        return PlainRelay(call, reply, client, self.mask, self.meter, fields).run()
 
     def _for_grants(self, grants: tuple[Grants, ...]) -> Callable[[bytes], bytes]:
         """What becomes of the list of models for a key with these grants."""
@@ -144,10 +148,22 @@ class Relay:
         headers = reply_headers(reply.headers, fields, call.id, self.mask, keep_length=keep_length)
         if call.limit_headers:
             headers += call.limit_headers
-        request_id = (b"x-request-id", fields.get(b"x-request-id", b""))
-        if request_id in headers:  # else it must not be repeated, in a log neither
-            call.upstream_request_id = request_id[1].decode("latin-1")
+        request_id = fields.get(b"x-request-id")
+        # Where it does not pass, it must not be repeated in a log either.
+        if request_id is not None and (b"x-request-id", request_id) in headers:
+            call.upstream_request_id = request_id.decode("latin-1")
         return ClientReply(call, send, reply.status, headers, fields.get(b"content-length") if keep_length else None)
+
+
+def _check_status(call: LiveCall, status: int) -> None:
+    """Of a reply that is no success. Raises `GatewayError` where it could not be passed on."""
+    if not 200 <= status <= 599:
+        raise _failed(call, ProtocolViolation(f"upstream answered with status {status}"))
+    call.is_free = True
+
+
+def _grants_of(call: LiveCall) -> tuple[Grants, ...]:
+    return () if call.principal is None else call.principal.grants
 
 
 def _failed(call: LiveCall, error: TransportError) -> GatewayError:

@@ -73,25 +73,27 @@ class Settlement:
             asyncio.get_running_loop().call_soon(self._settle)
 
     def _settle(self) -> None:
+        # A bug with one call is no business of those that ended with it.
         calls, self._ended = self._ended, []
-        settled = [(call, recorded) for call in calls if (recorded := self._measured(call)) is not None]
+        settled = {call: recorded for call in calls if (recorded := self._measured(call)) is not None}
         settle = self._allowance.settle
-        for call, (record, _) in settled:
+        for call, recorded in settled.items():
             if call.asked is not None:
                 try:
-                    settle(call, record)
+                    settle(call, recorded[0])
                 except Exception:
-                    _log.exception("the limits of call %s could not be settled on a bug", record.id)
-        told = [recorded for _, recorded in settled]
+                    _log.exception("the limits of call %s could not be settled on a bug", recorded[0].id)
+        told = list(settled.values())
         for observe in self._observers:
             self._tell(observe, told)
-        for call, (record, _) in settled:
+        for call, recorded in settled.items():
             if call.late is not None:
-                self._tell_late(call, record)
+                self._tell_late(call, recorded[0])
         for call in calls:
-            self._let_go(call)
-
-    # A bug with one call is no business of those that ended with it.
+            try:
+                call.wire.let_go()
+            except Exception:
+                _log.exception("the end of the reply to call %s could not be sent on a bug", call.id.decode())
 
     def _measured(self, call: LiveCall) -> Recorded | None:
         try:
@@ -119,9 +121,3 @@ class Settlement:
                 self.note_late(late)
         except Exception:
             _log.exception("what call %s has heard of another one could not be told on a bug", record.id)
-
-    def _let_go(self, call: LiveCall) -> None:
-        try:
-            call.wire.let_go()
-        except Exception:
-            _log.exception("the end of the reply to call %s could not be sent on a bug", call.id.decode())

@@ -257,7 +257,7 @@ def test_a_stream_is_neither_cached_nor_buffered_nor_of_stated_length() -> None:
 
 
 def test_upstreams_own_cache_control_stands() -> None:
-    headers = reply((b"cache-control", b"no-store"), EVENT_STREAM)
+    headers = reply((b"cache-control", b"no-store"), EVENT_STREAM, keep_length=False)
     assert [value for name, value in headers if name == b"cache-control"] == [b"no-store"]
 
 
