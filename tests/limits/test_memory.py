@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.memory import MemoryLimiter, steady_clock
-from gateway.limits.rules import Charge, Demand, Rule
+from gateway.limits.rules import Charge, Demand, Rule, Standing
 from tests.limits.contract import LimiterContract
-from tests.limits.household import HOUR, SECOND, Bench, Household
+from tests.limits.household import HOUR, MINUTE, SECOND, Bench, Household, with_limit
 from tests.limits.memory_bench import MemoryBench
 
 DAY = 24 * HOUR
@@ -118,6 +119,47 @@ async def test_refusals_leave_nothing_behind(bench: MemoryBench, house: Househol
     for _ in range(1_000):
         await house.refuse({rule: 1})
     assert repr(bench.limiter) == "MemoryLimiter(1 counters, 0 calls)"
+
+
+async def test_calls_that_ask_the_same_count_on_after_their_counters_were_forgotten(
+    bench: MemoryBench, house: Household
+) -> None:
+    rate, slots = house.rate(5), house.slots(5)
+    first = house.call({rate: 1, slots: 1})
+    for number in range(3):
+        await house.settle(await ask_once_more(bench, first, number))
+        await bench.advance(2 * HOUR)
+        await bench.limiter.sweep()
+    await ask_once_more(bench, first, 3)
+    assert await house.left(rate, slots) == [4, 4]
+
+
+async def test_calls_that_ask_the_same_keep_to_their_limits_when_others_know_other_ones(
+    bench: MemoryBench, house: Household
+) -> None:
+    rate, slots = house.rate(5), house.slots(5)
+    first = house.call({rate: 1, slots: 1})
+    await ask_once_more(bench, first, 0)
+    await house.admit({with_limit(rate, 50): 1, with_limit(slots, 50): 1})
+    await ask_once_more(bench, first, 1)
+    assert await bench.limiter.standings([rate, slots]) == [
+        Standing(rate, 2, 2 * MINUTE // 5 + MINUTE // 50),
+        Standing(slots, 2, 0),
+    ]
+    await house.admit({with_limit(rate, 50): 1, with_limit(slots, 50): 1})
+    await ask_once_more(bench, first, 2)
+    refused = bench.limiter.admit_now(msgspec.structs.replace(first, call_id="too many"))
+    assert refused is not None
+    assert refused.binding in {rate, slots}
+
+
+async def ask_once_more(bench: MemoryBench, demand: Demand, number: int) -> Demand:
+    """Another call that asks what `demand` does."""
+    demand = msgspec.structs.replace(demand, call_id=f"{demand.call_id}-{number}")
+    decision = bench.limiter.admit_now(demand)
+    assert decision is not None
+    assert decision.admitted
+    return demand
 
 
 # Upkeep
