@@ -84,7 +84,8 @@ class Bucket:
         over_us = -(-charge.amount * gain_us // units) + -actual * gain_us // units
         if over_us > 0:
             given_us = self._given_us
-            over_us = gcra.given_back(over_us, mark, given_us, now_us)
+            if over_us > mark - given_us - now_us:  # some of it may have drained
+                over_us = gcra.given_back(over_us, mark, given_us, now_us)
             if tat_us + given_us != mark:  # others were charged since, and stand on it
                 self._given_us = given_us + over_us
         self.tat_us = tat_us - over_us
@@ -137,19 +138,18 @@ class Slots:
 
     def take(self, amount: int, now_us: int, call_id: str) -> Standing | None:
         """As `Bucket.take`: `charge` and `standing` in one."""
-        rule, leases = self.rule, self._leases
+        leases = self._leases
+        if leases and self._first_us <= now_us:
+            self._count(now_us)
+            leases = self._leases
+        free = self.rule.limit - len(leases) - amount
+        if free < 0:
+            return None
         ends_us = now_us + gcra.LEASE_US
-        if leases:
-            if self._first_us <= now_us:
-                self._count(now_us)
-                leases = self._leases
-            if len(leases) + amount > rule.limit:
-                return None
         if not leases:
             self._first_us = ends_us
         leases[call_id] = ends_us
-        free = rule.limit - len(leases)
-        return Standing(rule, free if free > 0 else 0, 0)  # noqa: FURB136 - max() takes as long as all else
+        return Standing(self.rule, free, 0)
 
     def charge(self, amount: int, now_us: int, call_id: str) -> Standing:
         """Take a slot, or hold the one that the call has for longer."""

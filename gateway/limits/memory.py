@@ -134,12 +134,11 @@ class MemoryLimiter:
             return
         for slots in desk.slots:
             slots.undo(1, call_id)
-        if desk.corrected:
-            now_us = self._clock()
-            charges = demand.charges + demand.endpoint
-            for number, rule_id, counter in desk.corrected:
-                charge = charges[number]
-                counter.settle(charge, actual.get(rule_id, charge.amount), marks[number], now_us)
+        now_us = self._clock()
+        charges = demand.charges + demand.endpoint
+        for number, rule_id, counter in desk.corrected:
+            charge = charges[number]
+            counter.settle(charge, actual.get(rule_id, charge.amount), marks[number], now_us)
 
     def cancel(self, demand: Demand) -> None:
         """As `Limiter.cancel`."""

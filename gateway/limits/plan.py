@@ -82,7 +82,10 @@ _UNSEEN = Bound(has_budgets=True)
 
 
 class _Plan(msgspec.Struct, frozen=True, gc=False):
-    """All that calls ask which the same rules bind, but for their amounts, from `from_s` until `until_s`."""
+    """All that calls ask which the same rules bind, but for their amounts.
+
+    Budgets make it hold from `from_s` until `until_s`, without any it holds for ever.
+    """
 
     ones: tuple[Charge, ...]
     tokens: tuple[Rule, ...]
@@ -154,7 +157,7 @@ class Planner:
             of_endpoint = () if ask.endpoint is None else self._of_endpoint(ask.endpoint).ones
             return Demand(call_id, quota.team_id, binding.ones, of_endpoint)
         plan = binding.plans.get(ask.endpoint)
-        if plan is None or not plan.from_s <= now_s < plan.until_s:
+        if plan is None or (plan.budgets and not plan.from_s <= now_s < plan.until_s):
             plan = binding.plans[ask.endpoint] = self._plan(compiled, binding, ask.endpoint, now_s)
         charges, endpoint = plan.ones, plan.endpoint_ones
         # Less than one unit would pass a limit that is used up.
@@ -298,14 +301,17 @@ class Planner:
 
 
 def actual(demand: Demand, *, tokens: int | None, cost_microusd: int | None) -> dict[str, int]:
-    """What a call came to, by rule id, as `Limiter.settle` takes it. None: not known, so that the estimate stands."""
+    """What a call came to, by rule id, as `Limiter.settle` takes it. None: not known, so that the estimate stands.
+
+    `demand` is a planner's.
+    """
     rules = demand.rules
     told: dict[str, int] = {}
     if rules is not None:
         if tokens is not None:
             told = dict.fromkeys(rules.token_ids, tokens)
-        if cost_microusd is not None and rules.budget_ids:
-            told |= dict.fromkeys(rules.budget_ids, cost_microusd)
+        if rules.budgets and cost_microusd is not None:
+            told |= {rule.id: cost_microusd for rule in rules.budgets}
     return told
 
 

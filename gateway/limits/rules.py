@@ -49,12 +49,12 @@ class Rules:
     A limiter may remember by it; it is equal to itself alone.
     """
 
-    __slots__ = ("all", "budget_ids", "token_ids", "told")
+    __slots__ = ("all", "budgets", "token_ids", "told")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.all = tuple(rules)
         self.token_ids = tuple([rule.id for rule in rules if rule.dimension == "tokens"])
-        self.budget_ids = tuple([rule.id for rule in rules if rule.dimension == "budget"])
+        self.budgets = tuple([rule for rule in rules if rule.dimension == "budget"])
         rates: dict[Dimension, list[int]] = {"requests": [], "tokens": []}
         for number, rule in enumerate(rules):
             if rule.dimension in rates and not rule.shadow:

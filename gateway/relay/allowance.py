@@ -258,13 +258,14 @@ class Allowance:
             self.limiter.cancel(demand)
             self.room.released(demand)
             return
-        tokens, cost = _amounts(record, asked)
         if record.usage_source == "due":
             self._remember_due(call, asked)
-        if self._spend is not None and cost:  # before the limiter, which may ask for what was spent
-            for charge in demand.charges:
-                if charge.rule.dimension == "budget":
-                    self._spend.note(charge.rule, cost)
+            tokens = cost = None  # it is told late
+        else:
+            tokens, cost = _amounts(record, asked)
+        if self._spend is not None and cost and demand.rules is not None:
+            for rule in demand.rules.budgets:  # before the limiter, which may ask for what was spent
+                self._spend.note(rule, cost)
         self.limiter.settle(demand, actual(demand, tokens=tokens, cost_microusd=cost))
         self.room.released(demand)
 
@@ -350,10 +351,8 @@ def _beyond(charges: tuple[Charge, ...], counted: Mapping[str, int], used: Mappi
 def _amounts(record: CallRecord, asked: Asked) -> tuple[int | None, int | None]:
     """Tokens and micro-dollars to settle with; None where what was reserved stands.
 
-    Where nobody knows the cost, it is what was estimated. What a response in the background costs is told late.
+    Where nobody knows the cost, it is what was estimated.
     """
-    if record.usage_source == "due":
-        return None, None
     if record.usage_source == "none":
         return 0, 0
     cost = asked.cost_microusd if record.cost_microusd is None else record.cost_microusd
