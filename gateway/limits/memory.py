@@ -26,7 +26,7 @@ _ASK_AGAIN_US = 5_000_000
 _TOLD_ANYHOW = ("parallel", "budget")
 """What has to hear of the end of a call that came to what it had reserved: it gives it back, or may have been reset."""
 _MOST_DESKS = 10_000
-_marks = attrgetter("mark")
+_mark = attrgetter("mark")
 
 
 class _Desk:
@@ -37,7 +37,7 @@ class _Desk:
 
     __slots__ = ("corrected", "counters", "slots")
 
-    def __init__(self, counters: Sequence[Counter]) -> None:
+    def __init__(self, counters: list[Counter]) -> None:
         self.counters = counters
         self.slots = [counter for counter in counters if isinstance(counter, Slots)]
         self.corrected = [
@@ -76,6 +76,7 @@ class MemoryLimiter:
         self._renew_every_s = renew_every_s
         self._counters: dict[str, Counter] = {}
         self._desks: dict[Rules | None, _Desk] = {}
+        """Of calls that say which rules they ask."""
         self._calls: dict[str, tuple[Demand, Decision, list[int]]] = {}
         """With the mark that each counter gave for its charge."""
         self._unread: dict[str, int] = {}
@@ -95,24 +96,25 @@ class MemoryLimiter:
         now_us = self._clock()
         if self._unread and any(self._is_due(charge.rule, now_us) for charge in demand.charges):
             return None
-        desk = self._desks.get(demand.rules) or self._new_desk(demand, now_us)
-        if desk is None:
+        desk = self._desks.get(demand.rules)
+        counters = self._counters_of(demand, now_us) if desk is None else desk.counters
+        if counters is None:
             return None
         charges = demand.charges + demand.endpoint
         standings: list[Standing] = []
         exceeded: tuple[Rule, ...] = ()
-        for counter, charge in zip(desk.counters, charges, strict=True):
+        for counter, charge in zip(counters, charges, strict=True):
             standing = counter.take(charge.amount, now_us, call_id)
             if standing is None:
                 if not counter.rule.shadow:
-                    for taken, its in zip(desk.counters[: len(standings)], charges, strict=False):
+                    for taken, its in zip(counters[: len(standings)], charges, strict=False):
                         taken.undo(its.amount, call_id)
                     return self._refusal(demand, now_us)
                 standing = counter.charge(charge.amount, now_us, call_id)
                 exceeded = (*exceeded, counter.rule)
             standings.append(standing)
         decision = Decision(True, tuple(standings), exceeded=exceeded)
-        self._calls[call_id] = demand, decision, list(map(_marks, desk.counters))
+        self._calls[call_id] = demand, decision, list(map(_mark, counters))
         return decision
 
     async def admit(self, demand: Demand, *, asks_again: bool = False) -> Decision:  # noqa: ARG002 - its word is final
@@ -204,20 +206,21 @@ class MemoryLimiter:
             with contextlib.suppress(asyncio.CancelledError):
                 await upkeep
 
-    def _new_desk(self, demand: Demand, now_us: int) -> _Desk | None:
-        """None: a budget has to be read."""
+    def _counters_of(self, demand: Demand, now_us: int) -> list[Counter] | None:
+        """In the order of the charges; the next call with the same rules finds them at a desk. None: a budget has to
+        be read.
+        """
         counters: list[Counter] = []
         for charge in demand.charges + demand.endpoint:
             counter = self._counter(charge.rule, now_us)
             if counter is None:
                 return None
             counters.append(counter)
-        desk = _Desk(counters)
         if demand.rules is not None:
             if len(self._desks) >= _MOST_DESKS:
                 self._desks.clear()
-            self._desks[demand.rules] = desk
-        return desk
+            self._desks[demand.rules] = _Desk(counters)
+        return counters
 
     def _refusal(self, demand: Demand, now_us: int) -> Decision | None:
         """Which rule keeps the call waiting longest; the endpoint is told of only if that binds. None: a budget has

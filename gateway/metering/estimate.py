@@ -51,7 +51,7 @@ _QUANTILE = 0.95
 _STEP, _FIRST_STEPS = 0.1, 8.0
 """By how much the quantile of the output moves at most, as a share of itself; the first eight calls ten times that."""
 _STEADY_FROM = _FIRST_STEPS / _STEP
-"""Calls."""
+"""After so many calls the steps no longer become smaller."""
 
 
 class Model:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.memory import MemoryLimiter, steady_clock
-from gateway.limits.rules import Charge, Demand, Rule, Standing
+from gateway.limits.rules import Charge, Demand, Rule, Rules, Standing
 from tests.limits.contract import LimiterContract
 from tests.limits.household import HOUR, MINUTE, SECOND, Bench, Household, with_limit
 from tests.limits.memory_bench import MemoryBench
@@ -282,7 +282,8 @@ def test_admitting_and_settling_costs_microseconds() -> None:
     tokens, team_tokens = house.rate(10**12, "tokens"), house.rate(10**12, "tokens", whose="team")
     amounts = {key: 1, tokens: 900, team: 1, team_tokens: 900, house.slots(10**6): 1}
     charges = tuple(Charge(rule, amount) for rule, amount in amounts.items())
-    demands = [Demand(f"call_{number}", house.team, charges) for number in range(500)]
+    rules = Rules(list(amounts))
+    demands = [Demand(f"call_{number}", house.team, charges, (), rules) for number in range(500)]
     actual, limiter = {tokens.id: 500, team_tokens.id: 500}, MemoryLimiter()
     best_s = min(_round_s(limiter, demands, actual) for _ in range(20))
     assert best_s / len(demands) * 1e6 < MOST_US_A_CALL
