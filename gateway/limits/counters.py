@@ -80,15 +80,15 @@ class Bucket:
             units = self._units
         else:
             gain_us, units = gcra.pace(rule)
-        tat_us = self.tat_us
         over_us = -(-charge.amount * gain_us // units) + -actual * gain_us // units
         if over_us > 0:
             given_us = self._given_us
-            if over_us > mark - given_us - now_us:  # some of it may have drained
-                over_us = gcra.given_back(over_us, mark, given_us, now_us)
-            if tat_us + given_us != mark:  # others were charged since, and stand on it
+            over_us = gcra.given_back(over_us, mark, given_us, now_us)
+            if not over_us:  # all of it has drained
+                return
+            if self.tat_us + given_us != mark:  # others were charged since, and stand on it
                 self._given_us = given_us + over_us
-        self.tat_us = tat_us - over_us
+        self.tat_us -= over_us
 
     def standing(self, now_us: int) -> Standing:
         """As `gcra.remaining` and `gcra.reset_us` have it."""
