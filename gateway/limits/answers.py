@@ -4,12 +4,12 @@ Pure. Knows OpenAI's header names and the durations in them (Go's: `12ms`, `1s`,
 of a refusal's message: `Please try again in 6.57s.` Of several limits the tightest is told.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from gateway.errors import BudgetSpent, GatewayError, RateLimited, StoreUnavailable
-from gateway.limits.rules import Decision, Demand, Dimension, Rule, Standing
+from gateway.limits.rules import Decision, Demand, Dimension, Rule, Rules, Standing
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -23,29 +23,28 @@ _TOLD: dict[Dimension, tuple[bytes, bytes, bytes]] = {
 }
 
 
-def limit_headers(standings: Iterable[Standing]) -> RawHeaders:
-    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of the tightest limits among `standings`."""
+def limit_headers(standings: Sequence[Standing], rules: Rules | None = None) -> RawHeaders:
+    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of the tightest limits among `standings`.
+
+    `rules`, where they are known, are those of the standings.
+    """
+    if rules is None or len(rules.all) != len(standings):
+        rules = Rules([standing.rule for standing in standings])
     headers: RawHeaders = []
-    tightest: dict[Dimension, Standing] = {}
-    for standing in standings:
-        rule = standing.rule
-        if rule.shadow:
-            continue
-        other = tightest.get(rule.dimension)
-        if (
-            other is None
-            or standing.remaining < other.remaining
-            or (standing.remaining == other.remaining and standing.reset_us > other.reset_us)
-        ):
-            tightest[rule.dimension] = standing
-    for dimension, (limit, remaining, reset) in _TOLD.items():
-        told = tightest.get(dimension)
-        if told is not None:
-            headers += (
-                (limit, b"%d" % told.rule.limit),
-                (remaining, b"%d" % told.remaining),
-                (reset, duration(told.reset_us)),
-            )
+    for dimension, first, others in rules.told:
+        tightest = standings[first]
+        for number in others:
+            standing = standings[number]
+            if standing.remaining < tightest.remaining or (
+                standing.remaining == tightest.remaining and standing.reset_us > tightest.reset_us
+            ):
+                tightest = standing
+        limit, remaining, reset = _TOLD[dimension]
+        headers += (
+            (limit, b"%d" % tightest.rule.limit),
+            (remaining, b"%d" % tightest.remaining),
+            (reset, duration(tightest.reset_us)),
+        )
     return headers
 
 

@@ -48,20 +48,21 @@ class Bucket:
 
         Every call goes through here once a rule, and to call those takes as long as what they do.
         """
-        tat_us, gain_us, units, depth_us = self.tat_us, self._gain_us, self._units, self._depth_us
-        amount_us = -(-amount * gain_us // units)
-        backlog_us = amount_us
+        tat_us = self.tat_us
+        gain_us = self._gain_us
+        units = self._units
+        backlog_us = -(-amount * gain_us // units)
         if tat_us > now_us:
             backlog_us += tat_us - now_us
-            if backlog_us > depth_us:
+        room_us = self._depth_us - backlog_us
+        if room_us < 0:
+            if tat_us > now_us:
                 return None
+            room_us = 0  # an empty bucket takes more than it holds
         self._before_us = tat_us
         self.tat_us = tat_us = now_us + backlog_us
         self.mark = tat_us + self._given_us
-        if backlog_us <= 0:
-            return Standing(self.rule, self._burst, 0)
-        room_us = depth_us - backlog_us
-        return Standing(self.rule, room_us * units // gain_us if room_us > 0 else 0, backlog_us)
+        return Standing(self.rule, room_us * units // gain_us, backlog_us)
 
     def charge(self, amount: int, now_us: int, call_id: str) -> Standing:
         """Charge it, whether it fits or not."""
@@ -73,12 +74,20 @@ class Bucket:
 
     def settle(self, charge: Charge, actual: int, mark: int, now_us: int) -> None:
         """A call came to `actual`; `mark` is what this said when it had been charged, in microseconds."""
-        gain_us, units = (self._gain_us, self._units) if charge.rule is self.rule else gcra.pace(charge.rule)
+        rule = charge.rule
+        if rule is self.rule:
+            gain_us = self._gain_us
+            units = self._units
+        else:
+            gain_us, units = gcra.pace(rule)
         over_us = -(-charge.amount * gain_us // units) + -actual * gain_us // units
         if over_us > 0:
-            over_us = gcra.given_back(over_us, mark, self._given_us, now_us)
-            if self.tat_us + self._given_us != mark:  # others were charged since, and stand on it
-                self._given_us += over_us
+            given_us = self._given_us
+            over_us = gcra.given_back(over_us, mark, given_us, now_us)
+            if not over_us:  # all of it has drained
+                return
+            if self.tat_us + given_us != mark:  # others were charged since, and stand on it
+                self._given_us = given_us + over_us
         self.tat_us -= over_us
 
     def standing(self, now_us: int) -> Standing:
@@ -129,19 +138,18 @@ class Slots:
 
     def take(self, amount: int, now_us: int, call_id: str) -> Standing | None:
         """As `Bucket.take`: `charge` and `standing` in one."""
-        leases, limit = self._leases, self.rule.limit
-        if leases:
-            if self._first_us <= now_us:
-                self._count(now_us)
-                leases = self._leases
-            if len(leases) + amount > limit:
-                return None
+        leases = self._leases
+        if leases and self._first_us <= now_us:
+            self._count(now_us)
+            leases = self._leases
+        free = self.rule.limit - len(leases) - amount
+        if free < 0:
+            return None
         ends_us = now_us + gcra.LEASE_US
         if not leases:
             self._first_us = ends_us
         leases[call_id] = ends_us
-        free = limit - len(leases)
-        return Standing(self.rule, free if free > 0 else 0, 0)  # noqa: FURB136 - max() takes as long as all else
+        return Standing(self.rule, free, 0)
 
     def charge(self, amount: int, now_us: int, call_id: str) -> Standing:
         """Take a slot, or hold the one that the call has for longer."""

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.counters import NEVER_US, Bucket, Counter, Money, Slots
 from gateway.limits.gcra import LEASE_US
-from gateway.limits.rules import Charge, Decision, Demand, Rule, Standing
+from gateway.limits.rules import Charge, Decision, Demand, Rule, Rules, Standing
 
 Clock = Callable[[], int]
 """Unix time in microseconds that never goes back."""
@@ -24,6 +25,27 @@ _SWEPT_AT_ONCE = 1_000
 _ASK_AGAIN_US = 5_000_000
 _TOLD_ANYHOW = ("parallel", "budget")
 """What has to hear of the end of a call that came to what it had reserved: it gives it back, or may have been reset."""
+_MOST_DESKS = 10_000
+_mark = attrgetter("mark")
+
+
+class _Desk:
+    """Where calls are decided that the same rules bind: the counters of these, in their order, each following its rule.
+
+    It is forgotten as soon as one of them follows another rule, or is forgotten itself.
+    """
+
+    __slots__ = ("corrected", "counters", "slots")
+
+    def __init__(self, counters: list[Counter]) -> None:
+        self.counters = counters
+        self.slots = [counter for counter in counters if isinstance(counter, Slots)]
+        self.corrected = [
+            (number, counter.rule.id, counter)
+            for number, counter in enumerate(counters)
+            if not isinstance(counter, Slots) and counter.rule.dimension != "requests"
+        ]
+        """Whose amounts are known only at the end of a call, by their places."""
 
 
 def steady_clock() -> Clock:
@@ -53,7 +75,9 @@ class MemoryLimiter:
         self._load_spent = load_spent
         self._renew_every_s = renew_every_s
         self._counters: dict[str, Counter] = {}
-        self._calls: dict[str, tuple[tuple[Charge, ...], Decision, list[int]]] = {}
+        self._desks: dict[Rules | None, _Desk] = {}
+        """Of calls that say which rules they ask."""
+        self._calls: dict[str, tuple[Demand, Decision, list[int]]] = {}
         """With the mark that each counter gave for its charge."""
         self._unread: dict[str, int] = {}
         """Budgets whose earlier spending could not be read, and when to ask again."""
@@ -65,13 +89,33 @@ class MemoryLimiter:
 
     def admit_now(self, demand: Demand) -> Decision | None:
         """As `Limiter.admit_now`. None where a budget is new here and its earlier spending has yet to be read."""
-        held = self._calls.get(demand.call_id)
+        call_id = demand.call_id
+        held = self._calls.get(call_id)
         if held is not None:
             return held[1]
         now_us = self._clock()
         if self._unread and any(self._is_due(charge.rule, now_us) for charge in demand.charges):
             return None
-        return self._decide(demand, now_us)
+        desk = self._desks.get(demand.rules)
+        counters = self._counters_of(demand, now_us) if desk is None else desk.counters
+        if counters is None:
+            return None
+        charges = demand.charges + demand.endpoint
+        standings: list[Standing] = []
+        exceeded: tuple[Rule, ...] = ()
+        for counter, charge in zip(counters, charges, strict=True):
+            standing = counter.take(charge.amount, now_us, call_id)
+            if standing is None:
+                if not counter.rule.shadow:
+                    for taken, its in zip(counters[: len(standings)], charges, strict=False):
+                        taken.undo(its.amount, call_id)
+                    return self._refusal(demand, now_us)
+                standing = counter.charge(charge.amount, now_us, call_id)
+                exceeded = (*exceeded, counter.rule)
+            standings.append(standing)
+        decision = Decision(True, tuple(standings), exceeded=exceeded)
+        self._calls[call_id] = demand, decision, list(map(_mark, counters))
+        return decision
 
     async def admit(self, demand: Demand, *, asks_again: bool = False) -> Decision:  # noqa: ARG002 - its word is final
         """As `Limiter.admit`. A budget whose earlier spending cannot be read begins with none, until it can."""
@@ -81,11 +125,29 @@ class MemoryLimiter:
 
     def settle(self, demand: Demand, actual: Mapping[str, int]) -> None:
         """As `Limiter.settle`."""
-        self._end(demand.call_id, actual)
+        call_id = demand.call_id
+        held = self._calls.pop(call_id, None)
+        if held is None:
+            return
+        demand, _, marks = held
+        desk = self._desks.get(demand.rules)
+        if desk is None:
+            self._end(demand, marks, actual)
+            return
+        for slots in desk.slots:
+            slots.undo(1, call_id)
+        now_us = self._clock()
+        charges = demand.charges + demand.endpoint
+        for number, rule_id, counter in desk.corrected:
+            charge = charges[number]
+            counter.settle(charge, actual.get(rule_id, charge.amount), marks[number], now_us)
 
     def cancel(self, demand: Demand) -> None:
         """As `Limiter.cancel`."""
-        self._end(demand.call_id, None)
+        held = self._calls.pop(demand.call_id, None)
+        if held is not None:
+            demand, _, marks = held
+            self._end(demand, marks, None)
 
     def charge(self, demand: Demand) -> None:
         """As `Limiter.charge`."""
@@ -113,8 +175,8 @@ class MemoryLimiter:
     def renew(self) -> None:
         """Hold the slots of all calls under way for another life of a lease."""
         now_us = self._clock()
-        for call_id, (charges, *_) in self._calls.items():
-            for charge in charges:
+        for call_id, (demand, *_) in self._calls.items():
+            for charge in demand.charges + demand.endpoint:
                 if charge.rule.dimension == "parallel" and (counter := self._counter(charge.rule, now_us)):
                     counter.charge(1, now_us, call_id)
 
@@ -128,6 +190,7 @@ class MemoryLimiter:
                 if counter is not None and counter.is_over(now_us):
                     del self._counters[rule_id]
                     self._unread.pop(rule_id, None)
+            self._desks.clear()
             await asyncio.sleep(0)
 
     def start(self) -> None:
@@ -143,34 +206,21 @@ class MemoryLimiter:
             with contextlib.suppress(asyncio.CancelledError):
                 await upkeep
 
-    def _decide(self, demand: Demand, now_us: int) -> Decision | None:
-        """Charge rule after rule while all fit; where one does not, undo the rest. None: a budget has to be read."""
-        charges = (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges
-        counters, call_id = self._counters, demand.call_id
-        standings: list[Standing] = []
-        marks: list[int] = []
-        exceeded: tuple[Rule, ...] = ()
-        for charge in charges:
-            rule = charge.rule
-            counter = counters.get(rule.id)
-            if counter is None or counter.rule is not rule:
-                counter = self._counter(rule, now_us)
-            standing = None if counter is None else counter.take(charge.amount, now_us, call_id)
-            if counter is None or standing is None:
-                if counter is None or not rule.shadow:
-                    self._undo(charges[: len(standings)], call_id)
-                    return self._refusal(demand, now_us)
-                standing = counter.charge(charge.amount, now_us, call_id)
-                exceeded = (*exceeded, rule)
-            standings.append(standing)
-            marks.append(counter.mark)
-        decision = Decision(True, tuple(standings), exceeded=exceeded)
-        self._calls[call_id] = (charges, decision, marks)
-        return decision
-
-    def _undo(self, charges: tuple[Charge, ...], call_id: str) -> None:
-        for charge in charges:
-            self._counters[charge.rule.id].undo(charge.amount, call_id)
+    def _counters_of(self, demand: Demand, now_us: int) -> list[Counter] | None:
+        """In the order of the charges; the next call with the same rules finds them at a desk. None: a budget has to
+        be read.
+        """
+        counters: list[Counter] = []
+        for charge in demand.charges + demand.endpoint:
+            counter = self._counter(charge.rule, now_us)
+            if counter is None:
+                return None
+            counters.append(counter)
+        if demand.rules is not None:
+            if len(self._desks) >= _MOST_DESKS:
+                self._desks.clear()
+            self._desks[demand.rules] = _Desk(counters)
+        return counters
 
     def _refusal(self, demand: Demand, now_us: int) -> Decision | None:
         """Which rule keeps the call waiting longest; the endpoint is told of only if that binds. None: a budget has
@@ -191,27 +241,26 @@ class MemoryLimiter:
         told = standings if binding.whose == "endpoint" else standings[: len(demand.charges)]
         return Decision(False, tuple(told), binding, 0 if longest_us == NEVER_US else longest_us)
 
-    def _end(self, call_id: str, actual: Mapping[str, int] | None) -> None:
-        held = self._calls.pop(call_id, None)
-        if held is None:
-            return
-        charges, _, marks = held
+    def _end(self, demand: Demand, marks: list[int], actual: Mapping[str, int] | None) -> None:
+        """Settle a call, or cancel it (None), whose counters may have been forgotten meanwhile."""
         now_us = self._clock()
-        for number, charge in enumerate(charges):
-            rule, reserved = charge.rule, charge.amount
-            amount = 0 if actual is None else actual.get(rule.id, reserved)
-            if amount != reserved or rule.dimension in _TOLD_ANYHOW:
+        for charge, mark in zip(demand.charges + demand.endpoint, marks, strict=True):
+            rule = charge.rule
+            amount = 0 if actual is None else actual.get(rule.id, charge.amount)
+            if amount != charge.amount or rule.dimension in _TOLD_ANYHOW:
                 counter = self._counters.get(rule.id) or self._counter(rule, now_us)
                 if isinstance(counter, Slots):
-                    counter.undo(1, call_id)
+                    counter.undo(1, demand.call_id)
                 elif counter is not None:
-                    counter.settle(charge, amount, marks[number], now_us)
+                    counter.settle(charge, amount, mark, now_us)
 
     def _counter(self, rule: Rule, now_us: int) -> Counter | None:
         """The counter, which from now on follows `rule`. None: a budget, and its earlier spending has to be read."""
         counter = self._counters.get(rule.id)
         if counter is not None:
-            counter.follow(rule)
+            if counter.rule is not rule:
+                counter.follow(rule)
+                self._desks.clear()
         elif rule.dimension != "budget" or self._load_spent is None:
             counter = self._counters[rule.id] = _new(rule, now_us)
         return counter

@@ -7,11 +7,12 @@ Rules are made once for a key, so that a call costs no more than its own amounts
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, tzinfo
+from itertools import repeat
 from typing import NamedTuple, get_args
 
 import msgspec
 
-from gateway.limits.rules import Charge, Demand, Dimension, Period, Rule, Whose
+from gateway.limits.rules import Charge, Demand, Dimension, Period, Rule, Rules, Whose
 from gateway.limits.windows import WindowPeriod, window
 from gateway.terms import NO_BUDGETS, NO_LIMITS, Budgets, Limits, Quota, matches, with_defaults
 
@@ -80,11 +81,32 @@ _UNSEEN = Bound(has_budgets=True)
 """Of a key of which that was not looked at yet."""
 
 
-class _Binding(NamedTuple):
-    """Rules that bind a call, by how their amounts come about: charges of one unit, and rules that tokens are for."""
+class _Plan(msgspec.Struct, frozen=True, gc=False):
+    """All that calls ask which the same rules bind, but for their amounts.
+
+    Budgets make it hold from `from_s` until `until_s`, without any it holds for ever.
+    """
 
     ones: tuple[Charge, ...]
     tokens: tuple[Rule, ...]
+    budgets: tuple[Rule, ...]
+    endpoint_ones: tuple[Charge, ...]
+    endpoint_tokens: tuple[Rule, ...]
+    rules: Rules | None
+    from_s: float
+    until_s: float
+
+
+class _Binding:
+    """Rules that bind a call, by how their amounts come about: charges of one unit, and rules that tokens are for."""
+
+    __slots__ = ("ones", "plans", "tokens")
+
+    def __init__(self, ones: tuple[Charge, ...], tokens: tuple[Rule, ...]) -> None:
+        self.ones = ones
+        self.tokens = tokens
+        self.plans: dict[str | None, _Plan] = {}
+        """By endpoint, of calls that use tokens."""
 
 
 class _Compiled:
@@ -127,24 +149,31 @@ class Planner:
 
     def demand(self, call_id: str, quota: Quota, ask: Ask, now_s: float) -> Demand:
         """All that a call asks, at Unix time `now_s`."""
-        compiled = self._of(quota)
-        charges, token_rules = compiled.binding(ask.model) if compiled.patterns else compiled.base
-        endpoint: tuple[Charge, ...] = ()
-        if ask.endpoint is not None:
-            binding = self._endpoints.get(ask.endpoint) or self._of_endpoint(ask.endpoint)
-            if binding.tokens or binding.ones:
-                endpoint = _charges(binding, ask.tokens)
-        if ask.tokens is not None:
-            # Less than one unit would pass a limit that is used up.
-            tokens, cost = max(ask.tokens, 1), max(ask.cost_microusd, 1)
-            charges += tuple([Charge(rule, tokens) for rule in token_rules])
-            if compiled.bound is not None and compiled.bound.has_budgets:
-                charges += tuple([Charge(rule, cost) for rule in self._budgets(compiled, now_s)])
-        return Demand(call_id, quota.team_id, charges, endpoint)
+        compiled = self._compiled.get(quota.key_id)
+        if compiled is None or compiled.quota is not quota:
+            compiled = self._anew(quota)
+        binding = compiled.binding(ask.model) if compiled.patterns else compiled.base
+        if ask.tokens is None:
+            of_endpoint = () if ask.endpoint is None else self._of_endpoint(ask.endpoint).ones
+            return Demand(call_id, quota.team_id, binding.ones, of_endpoint)
+        plan = binding.plans.get(ask.endpoint)
+        if plan is None or (plan.budgets and not plan.from_s <= now_s < plan.until_s):
+            plan = binding.plans[ask.endpoint] = self._plan(compiled, binding, ask.endpoint, now_s)
+        charges, endpoint = plan.ones, plan.endpoint_ones
+        # Less than one unit would pass a limit that is used up.
+        if plan.tokens:
+            charges += tuple(map(Charge, plan.tokens, repeat(max(ask.tokens, 1))))
+        if plan.budgets:
+            charges += tuple(map(Charge, plan.budgets, repeat(max(ask.cost_microusd, 1))))
+        if plan.endpoint_tokens:
+            endpoint += tuple(map(Charge, plan.endpoint_tokens, repeat(max(ask.tokens, 1))))
+        return Demand(call_id, quota.team_id, charges, endpoint, plan.rules)
 
     def binds(self, quota: Quota, endpoint: str) -> Bound | None:
         """What may bind a call of this key's to that endpoint; None where no rule does, and there is nothing to ask."""
-        compiled = self._of(quota)
+        compiled = self._compiled.get(quota.key_id)
+        if compiled is None or compiled.quota is not quota:
+            compiled = self._anew(quota)
         if compiled.bound is _UNSEEN:
             rules = (*self.rules(quota, 0.0), *self.endpoint_rules(endpoint))
             has_budgets = any(rule.dimension == "budget" for rule in rules)
@@ -155,20 +184,23 @@ class Planner:
         """Every rule of a key, its team and the team's models, for showing them and for resetting them."""
         compiled = self._of(quota)
         binding = _joined(compiled.base, *(binding for _, binding in compiled.patterns))
-        rates = (*(charge.rule for charge in binding.ones), *binding.tokens)
-        return (*rates, *self._budgets(compiled, now_s))
+        return _rules(binding, self._budgets(compiled, now_s))
 
     def endpoint_rules(self, name: str) -> tuple[Rule, ...]:
         """Every rule of an upstream endpoint."""
-        binding = self._of_endpoint(name)
-        return (*(charge.rule for charge in binding.ones), *binding.tokens)
+        return _rules(self._of_endpoint(name))
 
     def _of(self, quota: Quota) -> _Compiled:
+        """Also written out where every call comes by."""
         compiled = self._compiled.get(quota.key_id)
         if compiled is None or compiled.quota is not quota:
-            if len(self._compiled) >= _MOST_KEYS:
-                self._compiled.clear()
-            compiled = self._compiled[quota.key_id] = self._compile(quota)
+            compiled = self._anew(quota)
+        return compiled
+
+    def _anew(self, quota: Quota) -> _Compiled:
+        if len(self._compiled) >= _MOST_KEYS:
+            self._compiled.clear()
+        compiled = self._compiled[quota.key_id] = self._compile(quota)
         return compiled
 
     def _compile(self, quota: Quota) -> _Compiled:
@@ -183,6 +215,21 @@ class Planner:
             for model, limits in quota.model_limits.items()
         )
         return _Compiled(quota, base, patterns)
+
+    def _plan(self, compiled: _Compiled, binding: _Binding, endpoint: str | None, now_s: float) -> _Plan:
+        budgets = self._budgets(compiled, now_s)
+        of_endpoint = _Binding((), ()) if endpoint is None else self._of_endpoint(endpoint)
+        rules = (*_rules(binding, budgets), *_rules(of_endpoint))
+        return _Plan(
+            binding.ones,
+            binding.tokens,
+            budgets,
+            of_endpoint.ones,
+            of_endpoint.tokens,
+            Rules(rules) if rules else None,
+            compiled.from_s,
+            compiled.until_s,
+        )
 
     def _of_endpoint(self, name: str) -> _Binding:
         binding = self._endpoints.get(name)
@@ -254,22 +301,23 @@ class Planner:
 
 
 def actual(demand: Demand, *, tokens: int | None, cost_microusd: int | None) -> dict[str, int]:
-    """What a call came to, by rule id, as `Limiter.settle` takes it. None: not known, so that the estimate stands."""
+    """What a call came to, by rule id, as `Limiter.settle` takes it. None: not known, so that the estimate stands.
+
+    `demand` is a planner's.
+    """
+    rules = demand.rules
     told: dict[str, int] = {}
-    for charge in (*demand.charges, *demand.endpoint) if demand.endpoint else demand.charges:
-        rule = charge.rule
-        if rule.dimension == "tokens":
-            if tokens is not None:
-                told[rule.id] = tokens
-        elif rule.dimension == "budget" and cost_microusd is not None:
-            told[rule.id] = cost_microusd
+    if rules is not None:
+        if tokens is not None:
+            told = dict.fromkeys(rules.token_ids, tokens)
+        if rules.budgets and cost_microusd is not None:
+            told |= {rule.id: cost_microusd for rule in rules.budgets}
     return told
 
 
-def _charges(binding: _Binding, tokens: int | None) -> tuple[Charge, ...]:
-    if tokens is None:
-        return binding.ones
-    return (*binding.ones, *(Charge(rule, max(tokens, 1)) for rule in binding.tokens))
+def _rules(binding: _Binding, budgets: tuple[Rule, ...] = ()) -> tuple[Rule, ...]:
+    """In the order of their charges."""
+    return (*[charge.rule for charge in binding.ones], *binding.tokens, *budgets)
 
 
 def _joined(*bindings: _Binding) -> _Binding:

@@ -4,6 +4,7 @@ Knows no clock and stores nothing. A rule's `id` names one counter: every node t
 same id, and all of a team's begin with the team's id, so that they can live on one node of a Redis Cluster.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -42,6 +43,29 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     amount: int
 
 
+class Rules:
+    """The rules that a call asks, in the order of its charges, and what is the same for all calls that ask these.
+
+    A limiter may remember by it; it is equal to itself alone.
+    """
+
+    __slots__ = ("all", "budgets", "token_ids", "told")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.all = tuple(rules)
+        self.token_ids = tuple([rule.id for rule in rules if rule.dimension == "tokens"])
+        self.budgets = tuple([rule for rule in rules if rule.dimension == "budget"])
+        rates: dict[Dimension, list[int]] = {"requests": [], "tokens": []}
+        for number, rule in enumerate(rules):
+            if rule.dimension in rates and not rule.shadow:
+                rates[rule.dimension].append(number)
+        self.told = tuple([(rate, found[0], found[1:]) for rate, found in rates.items() if found])
+        """Where those rates are that clients are told of: of each dimension the first, and the others."""
+
+    def __repr__(self) -> str:
+        return f"Rules({[rule.id for rule in self.all]})"
+
+
 class Demand(msgspec.Struct, frozen=True, gc=False):
     """All that one call asks, admitted as a whole or not at all. Asking again with the same id charges nothing more."""
 
@@ -51,6 +75,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Of key, team and model, in one step."""
     endpoint: tuple[Charge, ...] = ()
     """Of the upstream endpoint, in a second step, whose refusal gives the first one back."""
+    rules: Rules | None = None
+    """Those of all charges, the endpoint's last, where many calls ask the same."""
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):

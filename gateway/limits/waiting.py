@@ -70,7 +70,7 @@ class WaitingRoom:
     @property
     def waiting(self) -> int:
         """How many calls wait."""
-        return len(self._turns)
+        return self._turns.count
 
     @property
     def held_bytes(self) -> int:

@@ -51,6 +51,8 @@ _LEAST, _MOST = 1 / 32, 2.0
 _QUANTILE = 0.95
 _STEP, _FIRST_STEPS = 0.1, 8.0
 """By how much the quantile of the output moves at most, as a share of itself; the first eight calls ten times that."""
+_STEADY_FROM = _FIRST_STEPS / _STEP
+"""After so many calls the steps no longer become smaller."""
 
 
 class Model:
@@ -72,17 +74,27 @@ class Model:
         """What an answer reserves that is bound to `max_tokens`."""
         if self.calls < LEARNT_FROM_CALLS:
             return max_tokens
-        return min(max_tokens, max(int(TIMES_LEARNT * self.output_tokens) + 1, LEAST_LEARNT_OUTPUT_TOKENS))
+        likely = int(TIMES_LEARNT * self.output_tokens) + 1
+        if likely >= max_tokens:
+            return max_tokens
+        return min(max_tokens, LEAST_LEARNT_OUTPUT_TOKENS) if likely < LEAST_LEARNT_OUTPUT_TOKENS else likely
 
     def learn(self, prompt_bytes: int, usage: Usage, answers: int) -> None:
         """A call of `prompt_bytes` took what `usage` says, for so many answers."""
-        self.calls += 1
-        if prompt_bytes > 0 and usage.input_tokens > 0:
-            seen = min(max(usage.input_tokens / prompt_bytes, _LEAST), _MOST)
-            weight = _MEMORY * min(1.0, prompt_bytes / _TEACHES_FULLY_BYTES)
-            self.tokens_per_byte += weight * (seen - self.tokens_per_byte)
-        moved = _moved(self.output_tokens, usage.output_tokens / answers, self.calls)
-        self.output_tokens = min(max(moved, 1.0), MAX_LEARNT_OUTPUT_TOKENS)
+        self.calls = calls = self.calls + 1
+        input_tokens = usage.input_tokens
+        # What is seldom out of its bounds is compared before it is bounded: every call comes by here.
+        if prompt_bytes > 0 and input_tokens > 0:
+            seen, weight, known = input_tokens / prompt_bytes, _MEMORY, self.tokens_per_byte
+            if not _LEAST <= seen <= _MOST:
+                seen = min(max(seen, _LEAST), _MOST)
+            if prompt_bytes < _TEACHES_FULLY_BYTES:
+                weight *= prompt_bytes / _TEACHES_FULLY_BYTES
+            self.tokens_per_byte = known + weight * (seen - known)
+        moved = _moved(self.output_tokens, usage.output_tokens / answers, calls)
+        if not 1.0 <= moved <= MAX_LEARNT_OUTPUT_TOKENS:
+            moved = min(max(moved, 1.0), MAX_LEARNT_OUTPUT_TOKENS)
+        self.output_tokens = moved
 
     def learn_cost(self, cost_microusd: int, answers: int) -> None:
         """A call with so many answers has cost that."""
@@ -95,7 +107,7 @@ class Model:
 
 def _moved(level: float, seen: float, calls: int) -> float:
     """A quantile after one more of `calls`: up as often times as far as down where one in twenty is above it."""
-    step = min(1.0, max(_STEP, _FIRST_STEPS / calls))
+    step = _STEP if calls >= _STEADY_FROM else min(1.0, _FIRST_STEPS / calls)
     return level * (1 + step * _QUANTILE if seen > level else 1 - step * (1 - _QUANTILE))
 
 
@@ -124,9 +136,14 @@ class Estimator:
         each of its `answers`; 0 where the route has no output, None where nothing is stated.
         """
         known = self._models.get((team_id, model), _UNSEEN)
-        input_tokens = min(int(prompt_bytes * known.tokens_per_byte) + 1, MAX_INPUT_TOKENS)
-        each = int(known.output_tokens) + 1 if max_tokens is None else known.most_output_tokens(max_tokens)
-        return input_tokens, max(0, min(each * answers, MAX_OUTPUT_TOKENS))
+        input_tokens = int(prompt_bytes * known.tokens_per_byte) + 1
+        output_tokens = int(known.output_tokens) + 1 if max_tokens is None else known.most_output_tokens(max_tokens)
+        output_tokens *= answers
+        if input_tokens > MAX_INPUT_TOKENS:  # noqa: PLR1730 - min() takes as long as all else
+            input_tokens = MAX_INPUT_TOKENS
+        if not 0 <= output_tokens <= MAX_OUTPUT_TOKENS:
+            output_tokens = max(0, min(output_tokens, MAX_OUTPUT_TOKENS))
+        return input_tokens, output_tokens
 
     def cost_microusd(self, team_id: str, model: str, answers: int) -> int:
         """What so many answers should reserve by what such have cost; 0 where that is not known."""
@@ -144,9 +161,10 @@ class Estimator:
         """That model, from now on the one used last."""
         which = team_id, model
         known = self._models.pop(which, None)
-        if known is None:
-            known = Model()
-        self._models[which] = known
+        if known is not None:
+            self._models[which] = known
+            return known
+        known = self._models[which] = Model()
         if len(self._models) > self._max_models:
             del self._models[next(iter(self._models))]
         return known

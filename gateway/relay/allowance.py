@@ -111,12 +111,12 @@ class Allowance:
 
         `max_tokens`: of each of its `answers`; 0 where it has no output, None where it does not say.
         """
-        bound = None if principal.quota is None else self.planner.binds(principal.quota, ENDPOINT)
-        if bound is None:
+        quota = principal.quota
+        if quota is None or (bound := self.planner.binds(quota, ENDPOINT)) is None:
             return None
         size = prompt_bytes(body)
-        estimated = self.meter.estimator.estimate(principal.team_id, model, size, max_tokens, answers)
-        return Asked(model, size, answers, *estimated, bound.has_budgets)
+        tokens_in, tokens_out = self.meter.estimator.estimate(principal.team_id, model, size, max_tokens, answers)
+        return Asked(model, size, answers, tokens_in, tokens_out, bound.has_budgets)
 
     async def admit(self, call: LiveCall, asked: Asked) -> float:
         """Reserve what the call asks; the seconds that it waited for its turn.
@@ -131,22 +131,23 @@ class Allowance:
         if not demand.charges and not demand.endpoint:
             self._tell_given_back(asked)
             return 0.0
-        self._check_priced(call, asked, demand)
+        if self._refuses_unpriced:
+            self._check_priced(call, asked, demand)
         waited_s, max_wait_s = 0.0, self._patience_s(quota)
         if max_wait_s > 0 or self.room.waiting:
             asked.waits_for, asked.quota = demand, quota
             decision, waited_s = await self._in_turn(call, asked, demand, principal.key_id, max_wait_s)
             demand = asked.waits_for
+            call.queue_s += waited_s
         else:
             decision = self.limiter.admit_now(demand) or await self.limiter.admit(demand)
         self.tally.note(decision, waited_s)
-        call.queue_s += waited_s
         if not decision.admitted:
             self._refuse(decision, demand)
         asked.demand = demand
-        if waited_s and not asked.is_unread:
+        if waited_s and self._refuses_unpriced and not asked.is_unread:
             self._check_priced(call, asked, demand)
-        call.limit_headers = limit_headers(decision.standings)
+        call.limit_headers = limit_headers(decision.standings, demand.rules)
         return waited_s
 
     async def _in_turn(
@@ -191,14 +192,19 @@ class Allowance:
 
     def _demand(self, call: LiveCall, asked: Asked, principal: Principal, quota: Quota) -> Demand:
         """What it asks by these limits; its cost is estimated too."""
-        price = self._price(call, asked)
-        cost = 0 if price is None else estimated_microusd(price, asked.input_tokens, asked.output_tokens)
-        if price is not None and costs_as_before(call.route):
-            cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
-        asked.cost_microusd = cost
+        asked.cost_microusd = cost = self._cost(call, asked, principal) if asked.has_budgets else 0
         ask = Ask(asked.model, asked.input_tokens + asked.output_tokens, cost, ENDPOINT)
         call_id = call.id.decode() if asked.times == 1 else f"{call.id.decode()}-{asked.times}"
         return self.planner.demand(call_id, quota, ask, self._now())
+
+    def _cost(self, call: LiveCall, asked: Asked, principal: Principal) -> int:
+        price = self._price(call, asked)
+        if price is None:
+            return 0
+        cost = estimated_microusd(price, asked.input_tokens, asked.output_tokens)
+        if costs_as_before(call.route):
+            cost = max(cost, self.meter.estimator.cost_microusd(principal.team_id, asked.model, asked.answers))
+        return cost
 
     def _price(self, call: LiveCall, asked: Asked) -> Price | None:
         """Where its cost matters."""
@@ -206,9 +212,9 @@ class Allowance:
         return self.meter.prices.price_of(asked.model) if asked.has_budgets and is_paid else None
 
     def _check_priced(self, call: LiveCall, asked: Asked, demand: Demand) -> None:
-        """Raises `ModelUnpriced` where a budget binds a call without a price, and that is refused here."""
+        """Raises `ModelUnpriced` where a budget binds a call without a price. Asked where that is to be refused."""
         is_free = call.route is not None and call.route.is_free
-        if self._refuses_unpriced and not is_free and self._price(call, asked) is None:
+        if not is_free and self._price(call, asked) is None:
             _check_no_budget(demand, asked.model)
 
     def _patience_s(self, quota: Quota) -> float:
@@ -246,21 +252,22 @@ class Allowance:
     def settle(self, call: LiveCall, record: CallRecord) -> None:
         """Put what was true in place of what was reserved."""
         asked, call.asked = call.asked, None
-        if asked is None or asked.demand is None:
+        if asked is None or (demand := asked.demand) is None:
             return
         if (call.sent_at is None and not asked.is_taken) or record.upstream_error in NEVER_SENT:
-            self.limiter.cancel(asked.demand)
-            self.room.released(asked.demand)
+            self.limiter.cancel(demand)
+            self.room.released(demand)
             return
-        tokens, cost = _amounts(record, asked)
         if record.usage_source == "due":
             self._remember_due(call, asked)
-        if self._spend is not None and cost:  # before the limiter, which may ask for what was spent
-            for charge in asked.demand.charges:
-                if charge.rule.dimension == "budget":
-                    self._spend.note(charge.rule, cost)
-        self.limiter.settle(asked.demand, actual(asked.demand, tokens=tokens, cost_microusd=cost))
-        self.room.released(asked.demand)
+            tokens = cost = None  # it is told late
+        else:
+            tokens, cost = _amounts(record, asked)
+        if self._spend is not None and cost and demand.rules is not None:
+            for rule in demand.rules.budgets:  # before the limiter, which may ask for what was spent
+                self._spend.note(rule, cost)
+        self.limiter.settle(demand, actual(demand, tokens=tokens, cost_microusd=cost))
+        self.room.released(demand)
 
     def note_late(self, record: CallRecord) -> None:
         """Charge what a call has used that was settled before that was known. Call it once for each record.
@@ -295,8 +302,8 @@ class Allowance:
                 if charge.rule.dimension == "budget" and (spent := used.get(charge.rule.id)):
                     self._spend.note(charge.rule, spent)
         counted = reserved if due is not None or self._is_shared else {}
-        late = [_beyond(charges, counted, used) for charges in (mine, demand.endpoint)]
-        self.limiter.charge(Demand(record.id, quota.team_id, *late))
+        own, endpoint = [_beyond(charges, counted, used) for charges in (mine, demand.endpoint)]
+        self.limiter.charge(Demand(record.id, quota.team_id, own, endpoint))
 
     def _reserved(self, record: CallRecord, due: _Due | None) -> Mapping[str, int]:
         """What a call whose usage is `record` had reserved, by rule id. Of a budget that was reset since, nothing."""
@@ -344,10 +351,8 @@ def _beyond(charges: tuple[Charge, ...], counted: Mapping[str, int], used: Mappi
 def _amounts(record: CallRecord, asked: Asked) -> tuple[int | None, int | None]:
     """Tokens and micro-dollars to settle with; None where what was reserved stands.
 
-    Where nobody knows the cost, it is what was estimated. What a response in the background costs is told late.
+    Where nobody knows the cost, it is what was estimated.
     """
-    if record.usage_source == "due":
-        return None, None
     if record.usage_source == "none":
         return 0, 0
     cost = asked.cost_microusd if record.cost_microusd is None else record.cost_microusd

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.limits.limiter import Limiter
-from gateway.limits.rules import Charge, Decision, Demand, Dimension, Period, Rule, Whose
+from gateway.limits.rules import Charge, Decision, Demand, Dimension, Period, Rule, Rules, Whose
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -72,7 +72,9 @@ class Household:
     def call(
         self, charges: Mapping[Rule, int], endpoint: Mapping[Rule, int] | None = None, *, call_id: str | None = None
     ) -> Demand:
-        return Demand(call_id or f"call_{new_id()}", self.team, _charges(charges), _charges(endpoint or {}))
+        rules = Rules([*charges, *(endpoint or {})])
+        call_id = call_id or f"call_{new_id()}"
+        return Demand(call_id, self.team, _charges(charges), _charges(endpoint or {}), rules)
 
     async def admit(self, charges: Mapping[Rule, int], endpoint: Mapping[Rule, int] | None = None) -> Demand:
         """A call that has to be admitted."""

@@ -66,7 +66,9 @@ class LimiterMachine(RuleBasedStateMachine):
         }
         team = {rule: amount for rule, amount in charges.items() if rule.whose != "endpoint"}
         endpoint = {rule: amount for rule, amount in charges.items() if rule.whose == "endpoint"}
-        self.ask(Household(self.bench).call(team, endpoint))
+        demand = Household(self.bench).call(team, endpoint)
+        has_rules = data.draw(st.booleans(), label="it says which rules it has in common with others")
+        self.ask(demand if has_rules else msgspec.structs.replace(demand, rules=None))
 
     @precondition(lambda self: self.last is not None)
     @rule()

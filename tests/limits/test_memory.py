@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.memory import MemoryLimiter, steady_clock
-from gateway.limits.rules import Charge, Demand, Rule
+from gateway.limits.rules import Charge, Demand, Rule, Rules, Standing
 from tests.limits.contract import LimiterContract
-from tests.limits.household import HOUR, SECOND, Bench, Household
+from tests.limits.household import HOUR, MINUTE, SECOND, Bench, Household, with_limit
 from tests.limits.memory_bench import MemoryBench
 
 DAY = 24 * HOUR
@@ -118,6 +119,47 @@ async def test_refusals_leave_nothing_behind(bench: MemoryBench, house: Househol
     for _ in range(1_000):
         await house.refuse({rule: 1})
     assert repr(bench.limiter) == "MemoryLimiter(1 counters, 0 calls)"
+
+
+async def test_calls_that_ask_the_same_count_on_after_their_counters_were_forgotten(
+    bench: MemoryBench, house: Household
+) -> None:
+    rate, slots = house.rate(5), house.slots(5)
+    first = house.call({rate: 1, slots: 1})
+    for number in range(3):
+        await house.settle(await ask_once_more(bench, first, number))
+        await bench.advance(2 * HOUR)
+        await bench.limiter.sweep()
+    await ask_once_more(bench, first, 3)
+    assert await house.left(rate, slots) == [4, 4]
+
+
+async def test_calls_that_ask_the_same_keep_to_their_limits_when_others_know_other_ones(
+    bench: MemoryBench, house: Household
+) -> None:
+    rate, slots = house.rate(5), house.slots(5)
+    first = house.call({rate: 1, slots: 1})
+    await ask_once_more(bench, first, 0)
+    await house.admit({with_limit(rate, 50): 1, with_limit(slots, 50): 1})
+    await ask_once_more(bench, first, 1)
+    assert await bench.limiter.standings([rate, slots]) == [
+        Standing(rate, 2, 2 * MINUTE // 5 + MINUTE // 50),
+        Standing(slots, 2, 0),
+    ]
+    await house.admit({with_limit(rate, 50): 1, with_limit(slots, 50): 1})
+    await ask_once_more(bench, first, 2)
+    refused = bench.limiter.admit_now(msgspec.structs.replace(first, call_id="too many"))
+    assert refused is not None
+    assert refused.binding in {rate, slots}
+
+
+async def ask_once_more(bench: MemoryBench, demand: Demand, number: int) -> Demand:
+    """Another call that asks what `demand` does."""
+    demand = msgspec.structs.replace(demand, call_id=f"{demand.call_id}-{number}")
+    decision = bench.limiter.admit_now(demand)
+    assert decision is not None
+    assert decision.admitted
+    return demand
 
 
 # Upkeep
@@ -240,7 +282,8 @@ def test_admitting_and_settling_costs_microseconds() -> None:
     tokens, team_tokens = house.rate(10**12, "tokens"), house.rate(10**12, "tokens", whose="team")
     amounts = {key: 1, tokens: 900, team: 1, team_tokens: 900, house.slots(10**6): 1}
     charges = tuple(Charge(rule, amount) for rule, amount in amounts.items())
-    demands = [Demand(f"call_{number}", house.team, charges) for number in range(500)]
+    rules = Rules(list(amounts))
+    demands = [Demand(f"call_{number}", house.team, charges, (), rules) for number in range(500)]
     actual, limiter = {tokens.id: 500, team_tokens.id: 500}, MemoryLimiter()
     best_s = min(_round_s(limiter, demands, actual) for _ in range(20))
     assert best_s / len(demands) * 1e6 < MOST_US_A_CALL
