@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether a request may be written to it."""
         transport = self._transport
-        return not (self._is_closed or transport is None or transport.is_closing())
+        return transport is not None and not self._is_closed and not transport.is_closing()
 
     @property
     def is_lost(self) -> bool:
@@ -119,11 +119,14 @@ class Connection(asyncio.Protocol):
         self._parser.begin(head_only=head_only)
         if self._timer is None and self._tick_s:
             self._tick()
-        if self._spoke_first:
-            self.fail(ProtocolViolation("upstream spoke before it was asked"))
-        elif not self.is_usable():
-            self.fail(ConnectionBroken("upstream closed the connection before the request was sent"))
+        if not self.is_usable():
+            self.fail(self._why_unusable())
         return reply
+
+    def _why_unusable(self) -> TransportError:
+        if self._spoke_first:
+            return ProtocolViolation("upstream spoke before it was asked")
+        return ConnectionBroken("upstream closed the connection before the request was sent")
 
     def write(self, data: bytes | memoryview) -> None:
         """Hand bytes of the request to the socket; a connection that broke meanwhile takes them silently."""
@@ -138,6 +141,13 @@ class Connection(asyncio.Protocol):
             await self._writer
         if self._reply is not None and not self._reply.status:
             self._sent_at_s = math.inf
+
+    def write_whole(self, request: bytes) -> None:
+        """`write` and `on_sent` in one step."""
+        if self._transport is not None and self._reply is not None:
+            self._transport.write(request)
+        self._is_sent = True
+        self._sent_at_s = self.time()
 
     def on_sent(self) -> None:
         """The request's last byte was written."""
@@ -255,13 +265,14 @@ class Connection(asyncio.Protocol):
                 self._wake_writer()
 
     def _finish(self, reply: Reply) -> None:
+        parser = self._parser
         if not reply.status:
-            self._announce(reply)
+            reply.status, reply.headers = parser.status, parser.headers
         self._reply = None
         reply.detach(None)
         self._pieces.clear()
         self.unread_bytes = 0
-        if self._parser.reusable and self._is_sent and not self.is_blocked and self.is_usable():
+        if parser.reusable and self._is_sent and not self.is_blocked and self.is_usable():
             if self._is_paused:
                 self._resume()  # an idle connection that does not listen would not see its end
             self._pool.give_back(self, self.time())
