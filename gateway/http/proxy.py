@@ -291,7 +291,7 @@ class Proxy:
             return
         prefix = serialise_head(request)[: -len(request.headers[-1][1]) - 4]
         parts = {name: scope[name] for name in ("method", "raw_path", "query_string", "http_version")}
-        known = Repeated(0, parts, match, head, request.target, request.headers[:-1], prefix)
+        known = Repeated(parts, match, head, request.target, request.headers[:-1], prefix)
         self.repeated.remember(segment, known)
 
     async def _form(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
