@@ -130,9 +130,8 @@ class GatewayCycle(RequestResponseCycle):
 
     def whole_body(self) -> bytes | None:
         """The request's body, if it came whole and in one piece; `receive` does not give it again then."""
-        if self.more_body or len(self._pieces) != 1 or self.disconnected:
-            return None
-        return self._pieces.pop()
+        pieces = self._pieces
+        return None if self.more_body or len(pieces) != 1 or self.disconnected else pieces.pop()
 
     def hold(self, piece: bytes) -> None:
         """A piece of the request's body has come; once much is unread, the client is made to wait.
