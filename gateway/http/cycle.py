@@ -212,7 +212,8 @@ class GatewayCycle(RequestResponseCycle):
         self.response_started = True
         if self.more_body:
             self._stop_listening()
-        if self.is_ordinary and status not in _BODILESS and length == b"%d" % len(body) and len(body) < _JOINED_BYTES:
+        size = len(body)
+        if self.is_ordinary and status not in _BODILESS and length == b"%d" % size and size < _JOINED_BYTES:
             self._finish((b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", body)),))
             return True
         self._head = self._head_of(status, headers)

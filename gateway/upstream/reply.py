@@ -150,5 +150,8 @@ class Reply:
         self._connection = None
         self._pieces = self._pieces.copy()
         self._error = error
-        if self.waiter is not None:
-            self.wake()
+        waiter = self.waiter
+        if waiter is not None:
+            self.waiter = None
+            if not waiter.done():
+                waiter.set_result(None)

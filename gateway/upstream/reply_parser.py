@@ -128,15 +128,12 @@ class ReplyParser:
         self.headers = self._fields
         self._fields = []  # for trailers, and for the next reply
         if self._head_only:
-            self._end()
+            self.on_message_complete()
 
     def on_message_complete(self) -> None:
         if self.status and not self.ended:
-            self._end()
-
-    def _end(self) -> None:
-        self.ended = True
-        self.reusable = self._parser.should_keep_alive()
+            self.ended = True
+            self.reusable = self._parser.should_keep_alive()
 
     def _learn(self, name: bytes, value: bytes) -> bytes:
         """Lower the name's case, once a name; those that frame the body are looked at each time."""
