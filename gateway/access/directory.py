@@ -79,18 +79,27 @@ class KeyDirectory:
     def known(self, authorization: bytes | None) -> Principal | None:
         """The principal of an Authorization header's value; None if only `look_up` can tell.
 
-        Raises `MissingKey` or `InvalidKey`. Runs in every call: it neither waits nor asks anyone.
+        Raises `MissingKey` or `InvalidKey`. It neither waits nor asks anyone.
         """
         token = _bearer_token(authorization)
         token_digest = digest(token)
+        principal = self.remembered(token_digest)
+        if principal is None:
+            self._refuse_strangers(token, token_digest)
+        return principal
+
+    def remembered(self, token_digest: bytes) -> Principal | None:
+        """The principal of a digest, as from `digest_of`; None if `known` or `look_up` is to be asked.
+
+        Raises `InvalidKey`. Runs in every call.
+        """
         entry = self._entries.get(token_digest)
         if entry is None:
-            self._refuse_strangers(token, token_digest)
             return None
         principal = entry.principal
         if not compare_digest(entry.digest, token_digest):
             raise _invalid(_UNKNOWN)
-        if self._is_over(principal):
+        if principal.expires_at_s is not None and self._is_over(principal):
             what = "an old secret of the key" if principal.is_in_grace else "the key"
             raise _invalid(f"{what} {principal.team}/{principal.key} has expired")
         entry.used = True

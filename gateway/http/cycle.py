@@ -60,6 +60,25 @@ class GatewayCycle(RequestResponseCycle):
     _is_last: bool = False
     """The connection is to end. It does so behind a reply that says so, and no other: a request may be on its way."""
 
+    # What most calls never read is not set for each.
+    waiting_for_100_continue = False
+    more_body = True
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+    task: asyncio.Task[None] | None = None
+    """What answers the request, if it is one of the mirrored surface."""
+    _has_news: bool = False
+    """Since `receive` was asked last, more of the request came, or the reply or the connection has ended."""
+    _unread_bytes: int = 0
+    holds_end = False
+    """What ends the reply waits for `let_go`."""
+    _held: tuple[bytes, ...] | None = None
+    _is_whole: bool = False
+    """All of the reply is there; `response_complete` says that it was sent."""
+    segment: bytes | None = None
+    """The whole request, if it came in one piece that may hold nothing else."""
+
     def __init__(  # noqa: PLR0913 - uvicorn's parts, of which there are many
         self,
         scope: Any,
@@ -79,27 +98,12 @@ class GatewayCycle(RequestResponseCycle):
         self.on_response = on_response
         self.disconnected = False
         self.keep_alive = keep_alive
-        self.waiting_for_100_continue = expects_100
-        self.more_body = True
+        if expects_100:
+            self.waiting_for_100_continue = True
         self.response_started = False
-        self.response_complete = False
-        self.chunked_encoding = None
-        self.expected_content_length = 0
-        self.task: asyncio.Task[None] | None = None
-        """What answers the request, if it is one of the mirrored surface."""
-        self._has_news = False
-        """Since `receive` was asked last, more of the request came, or the reply or the connection has ended."""
         self._news: asyncio.Event | None = None
         """Made for whoever waits for some, which few do."""
         self._pieces: list[bytes] = []
-        self._unread_bytes = 0
-        self.holds_end = False
-        """What ends the reply waits for `let_go`."""
-        self._held: tuple[bytes, ...] | None = None
-        self._is_whole = False
-        """All of the reply is there; `response_complete` says that it was sent."""
-        self.segment: bytes | None = None
-        """The whole request, if it came in one piece that may hold nothing else."""
         self.is_ordinary = keep_alive and not expects_100 and scope["method"] != "HEAD"
         """Nothing about the request makes its reply's head another than what is asked for."""
 
@@ -126,9 +130,8 @@ class GatewayCycle(RequestResponseCycle):
 
     def whole_body(self) -> bytes | None:
         """The request's body, if it came whole and in one piece; `receive` does not give it again then."""
-        if self.more_body or len(self._pieces) != 1 or self.disconnected:
-            return None
-        return self._pieces.pop()
+        pieces = self._pieces
+        return None if self.more_body or len(pieces) != 1 or self.disconnected else pieces.pop()
 
     def hold(self, piece: bytes) -> None:
         """A piece of the request's body has come; once much is unread, the client is made to wait.
@@ -193,7 +196,9 @@ class GatewayCycle(RequestResponseCycle):
             else:
                 self._send_body(body, more=more)
         elif message["type"] == "http.response.start" and not self.response_started:
-            self._start()
+            self.response_started = True
+            if self.more_body:
+                self._stop_listening()
             self._head = self._head_of(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"ASGI message {message['type']!r} is out of order")
@@ -204,9 +209,12 @@ class GatewayCycle(RequestResponseCycle):
             return True
         if self.flow.write_paused or self.response_started:
             return False
-        self._start()
-        if self.is_ordinary and status not in _BODILESS and length == b"%d" % len(body) and len(body) < _JOINED_BYTES:
-            self._end((b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", body)),))
+        self.response_started = True
+        if self.more_body:
+            self._stop_listening()
+        size = len(body)
+        if self.is_ordinary and status not in _BODILESS and length == b"%d" % size and size < _JOINED_BYTES:
+            self._finish((b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", body)),))
             return True
         self._head = self._head_of(status, headers)
         self._send_body(body, more=False)
@@ -229,11 +237,10 @@ class GatewayCycle(RequestResponseCycle):
             return
         reset(self.transport)  # an orderly end of the connection would be the end of the body
 
-    def _start(self) -> None:
-        self.response_started = True
-        if self.more_body:
-            self._pieces.clear()
-            self.flow.resume_reading()
+    def _stop_listening(self) -> None:
+        """A reply has begun: what is still to come of the request matters no more."""
+        self._pieces.clear()
+        self.flow.resume_reading()
 
     def _head_of(self, status: int, headers: Headers) -> bytes:
         fields = dict(headers)
@@ -300,6 +307,9 @@ class GatewayCycle(RequestResponseCycle):
         """`parts` are the last bytes of the reply."""
         if self.expected_content_length:
             raise RuntimeError("the response is shorter than its Content-Length")
+        self._finish(parts)
+
+    def _finish(self, parts: tuple[bytes, ...]) -> None:
         self._is_whole = True
         self.segment = None
         self._has_news = True

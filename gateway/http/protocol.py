@@ -188,18 +188,19 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _take_repeated(self, data: bytes) -> bool:
         """Start the request that `data` is, if that is a repetition of one that was read before."""
-        last = self.cycle
-        if self._has_cycle() and not (last.response_complete and last.keep_alive):
+        last: GatewayCycle | None = self.cycle
+        endpoint = self._endpoint
+        if last is not None and not (last.response_complete and last.keep_alive):
             return False
         found = self._repeated.find(data)
-        if found is None or self.transport.is_closing():
+        if found is None or endpoint is None or self.transport.is_closing():
             return False
         self._in_request = self._in_head = False
         known, body = found
         scope = {**known.scope, "client": self.client, "connection": self, "repeated": known}
         cycle = self.cycle = self._running = self._new_cycle(scope, expects_100=False, keep_alive=True)
         cycle.fill(body)
-        self._start_asgi_task(cycle, self.app)
+        self._start_call(cycle, endpoint)
         return True
 
     def _parse(self, data: bytes) -> bytes:
@@ -287,12 +288,13 @@ class GatewayProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """As uvicorn's; a call of the mirrored surface goes straight to the endpoint, which sees to errors itself."""
         if self._endpoint is not None and is_mirrored(cycle.scope["raw_path"]):
-            # Taken out by the endpoint itself: a callback would be one more turn of the loop.
-            task = self.loop.create_task(self._endpoint(cycle.scope, cycle.receive, cycle.send))
-            cycle.task = task  # type: ignore[attr-defined]
-            self.tasks.add(task)
+            self._start_call(cast("GatewayCycle", cycle), self._endpoint)
         else:
             super()._start_asgi_task(cycle, app)
+
+    def _start_call(self, cycle: GatewayCycle, endpoint: Endpoint) -> None:
+        task = cycle.task = self.loop.create_task(endpoint(cycle.scope, cycle.receive, cycle.send))
+        self.tasks.add(task)  # taken out by the endpoint itself: a callback would be one more turn of the loop
 
     def _new_cycle(self, scope: Any, *, expects_100: bool, keep_alive: bool) -> GatewayCycle:
         cycle = scope["cycle"] = GatewayCycle(
@@ -332,7 +334,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _read_on(self) -> None:
         """Take more off the network, unless much waits: that is how a loss is noticed."""
-        if len(self.pipeline) < _MOST_PIPELINED:
+        if self.flow.read_paused and len(self.pipeline) < _MOST_PIPELINED:
             self.flow.resume_reading()
 
     def _is_head_too_large(self) -> bool:

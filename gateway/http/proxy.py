@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.access.directory import KeyDirectory
 from gateway.access.grants import allows_model, check_address, check_model, check_route
-from gateway.call import Body, Dialect, Makes, Principal, Reply, TraceContext
+from gateway.call import Body, Dialect, Makes, Principal, Reply, Route, TraceContext
 from gateway.errors import Draining, GatewayError, InternalError
 from gateway.http.changed_keys import ChangedKeys
 from gateway.http.client_address import address_of, compile_networks
@@ -36,7 +36,7 @@ from gateway.http.routes import MAKES_RESPONSES, Match, RouteTable
 from gateway.http.unknown import no_route
 from gateway.observe.traces.context import HEADERS as TRACE_HEADERS
 from gateway.relay.allowance import Allowance
-from gateway.relay.body import Peek, ask_for_usage, peek, replace_model, replace_text
+from gateway.relay.body import ask_for_usage, peek, replace_model, replace_text
 from gateway.relay.client import Send
 from gateway.relay.headers import RequestHeaders
 from gateway.relay.listing import Listing, read_query
@@ -111,9 +111,11 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call. Never raises but `CancelledError`, and settles exactly once."""
         connection: GatewayProtocol = scope["connection"]
-        call = LiveCall(self._ids.next(), scope["method"], scope["cycle"])
-        call.task = scope["cycle"].task
-        call.on_end, call.wire.holds_end = self.settlement.end, True
+        cycle: GatewayCycle = scope["cycle"]
+        cycle.holds_end = True
+        call = LiveCall(self._ids.next(), scope["method"], cycle)
+        call.task = cycle.task
+        call.on_end = self.settlement.end
         if self.begin_trace is not None:
             # A head that came before has no place in a trace.
             call.trace = self.begin_trace(scope["headers"] if scope["repeated"] is None else ())
@@ -144,30 +146,30 @@ class Proxy:
     async def _answer(self, call: LiveCall, scope: Scope, receive: Receive, send: Send) -> None:
         known: Repeated | None = scope["repeated"]
         match = self._match(call, scope) if known is None else known.match
-        call.route = match.route
+        route = call.route = match.route
         if self.draining:
             raise Draining("This gateway is shutting down; send the request again, another one will take it.")
         head = Head(scope["headers"], scope["http_version"]) if known is None else known.head
-        principal = self._directory.known(head.authorization) or await self._directory.look_up(head.authorization)
+        principal = self._directory.remembered(head.digest) or await self._directory.look_up(head.authorization)
         call.principal = principal
         call.tags = joined(principal.tags, head.tags) if principal.tags else head.tags
         if principal.grants:
             self._check_grants(principal, match, head, scope)
-        if match.route.owned:
-            call.owner = await self._objects.check_path(principal, match.route, match.ids)
-        if match.route.lists:
+        if route.owned:
+            call.owner = await self._objects.check_path(principal, route, match.ids)
+        if route.lists:
             await self._body(call, match, head, scope, receive)
             await self._list(call, head, scope, send)
             return
         if known is None:
             request = await self._request(call, match, head, scope, receive)
         else:
-            request = self._repetition(call, known, scope["cycle"])
+            request = self._repetition(call, principal, known, scope["cycle"])
         if call.in_doubt:
             await self._objects.check_ids(principal, call.in_doubt)
         if call.asked is not None:
             await self._admit(call, match, head, scope)
-        if match.route.runs_file:
+        if route.runs_file:
             await self._check_files(call, head, request)
             await self._look_again(call, match, head, scope)
         await self._relay.carry(call, request, send)
@@ -262,7 +264,7 @@ class Proxy:
             call.outlives_client = call.may_tell_late  # else what it tells at its end would be counted for nobody
         else:
             check_media_type(head)
-            body = self._apply_policy(call, match, peek(body), body)
+            body = self._apply_policy(call, given(call.principal), match.route, body)
         drop = _NOTHING if head.content_encoding is None else _DECODED
         length = len(body) if body or call.method == "POST" else None
         headers = self._upstream_headers(call, head, length, drop)
@@ -271,14 +273,16 @@ class Proxy:
             self._remember(match, head, scope, request)
         return request
 
-    def _repetition(self, call: LiveCall, known: Repeated, cycle: "GatewayCycle") -> UpstreamRequest:
+    def _repetition(
+        self, call: LiveCall, principal: Principal, known: Repeated, cycle: "GatewayCycle"
+    ) -> UpstreamRequest:
         """The request to upstream for a head that came before."""
         body = cycle.whole_body()
         if body is None:
             raise ClientLeft
         if len(body) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
-        body = self._apply_policy(call, known.match, peek(body), body)
+        body = self._apply_policy(call, principal, known.match.route, body)
         length = b"%d" % len(body)
         headers = [*known.headers, (b"content-length", length)]
         return UpstreamRequest(b"POST", known.target, headers, body, b"%b%b\r\n\r\n" % (known.prefix, length))
@@ -291,7 +295,7 @@ class Proxy:
             return
         prefix = serialise_head(request)[: -len(request.headers[-1][1]) - 4]
         parts = {name: scope[name] for name in ("method", "raw_path", "query_string", "http_version")}
-        known = Repeated(0, parts, match, head, request.target, request.headers[:-1], prefix)
+        known = Repeated(parts, match, head, request.target, request.headers[:-1], prefix)
         self.repeated.remember(segment, known)
 
     async def _form(self, call: LiveCall, match: Match, head: Head, scope: Scope, receive: Receive) -> UpstreamRequest:
@@ -314,36 +318,41 @@ class Proxy:
         principal = given(call.principal)
         return self._headers.build(head.headers, head.fields, principal, content_length=length, drop=drop)
 
-    def _apply_policy(self, call: LiveCall, match: Match, seen: Peek, body: bytes) -> bytes:
+    def _apply_policy(self, call: LiveCall, principal: Principal, route: Route, body: bytes) -> bytes:
         """The body that goes upstream; the call is told what it asks for."""
-        principal = given(call.principal)
-        call.is_background = seen.background and match.route.makes is Makes.RESPONSE
-        call.outlives_client = self._drains or call.is_background
+        seen = peek(body)
+        if seen.background or self._drains:
+            call.is_background = seen.background and route.makes is Makes.RESPONSE
+            call.outlives_client = self._drains or call.is_background
         model, target = seen.model, None
         if model is not None:
             target = self._aliases.get(model)
-            call.model = without_keys(target or model)[:LONGEST_NAME]
-            call.names = (model, target or model)
-        if principal.grants and (model is not None or match.route.runs_model):
-            check_model(principal.grants, call.names)
-        if principal.grants and not allows_model(principal.grants, ()):
-            self._check_tools(principal, body)
+            name = target or model
+            call.model = without_keys(name)[:LONGEST_NAME]
+            call.names = (model, name)
+        if principal.grants:
+            self._check_models(principal, route, call.names, body)
         if self._tags_from_body:
             call.tags = joined(call.tags, tags_of_body(body))
-        call.in_doubt = self._objects.in_doubt(principal, body, seen, items=match.route.group in WITH_ITEMS)
-        call.new_ids = self._objects.expected(principal, match.route, seen, call.owner)
+        call.in_doubt = self._objects.in_doubt(principal, body, seen, items=route.group in WITH_ITEMS)
+        call.new_ids = self._objects.expected(principal, route, seen, call.owner)
         if seen.prompt_cache_key and self._headers.namespaces_keys:
             body = replace_text(body, "prompt_cache_key", self._headers.cache_key(seen.prompt_cache_key, principal))
         if target is not None:
             body = replace_model(body, target)
         call.body = body
-        if match.route.runs_model:
-            call.asked = self._allowance.ask(principal, call.model or "", body, *stated_output(match.route, seen))
-        is_chat_stream = seen.stream and match.route.dialect is Dialect.CHAT
-        if is_chat_stream and self._include_usage and not seen.include_usage:
+        if route.runs_model:
+            call.asked = self._allowance.ask(principal, call.model or "", body, *stated_output(route, seen))
+        if seen.stream and route.dialect is Dialect.CHAT and self._include_usage and not seen.include_usage:
             call.removes_usage = True
             return ask_for_usage(body)
         return body
+
+    def _check_models(self, principal: Principal, route: Route, names: tuple[str, ...], body: bytes) -> None:
+        if names or route.runs_model:
+            check_model(principal.grants, names)
+        if not allows_model(principal.grants, ()):
+            self._check_tools(principal, body)
 
     def _check_tools(self, principal: Principal, body: bytes) -> None:
         """Whether the key may use the models that its tools use; upstream reads their names as they are."""

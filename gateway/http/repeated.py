@@ -11,17 +11,14 @@ if TYPE_CHECKING:
     from gateway.http.requests import Head
     from gateway.http.routes import Match
 
-_LENGTH = b"\r\ncontent-length: "
-_TAIL = b"ength: "
-"""What is searched for: faster than to look for both usual spellings of the name. `remember` checks all of it."""
-_MOST_DIGITS = 8
+_NAME, _TAIL = b"\r\ncontent-l", b"ength: "
+"""The tail is searched for: faster than to look for both usual spellings of the name. `remember` checks all of it."""
 _MAX_HEADS, _MAX_HEAD_BYTES = 256, 8 * 1024
 
 
 class Repeated(NamedTuple):
-    """What a head says. `at` is where its Content-Length begins, for two heads may differ in that alone."""
+    """What a head says."""
 
-    at: int
     scope: dict[str, Any]
     match: "Match"
     head: "Head"
@@ -39,36 +36,28 @@ class RepeatedHeads:
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Repeated] = {}
+        self._known: dict[tuple[bytes, bytes], Repeated] = {}
+        """By what stands before the digits of Content-Length, and behind them."""
 
     def find(self, data: bytes) -> tuple[Repeated, bytes] | None:
         """What is known of the head of `data`, and the body, if `data` is one whole request with a known head."""
-        end = data.find(b"\r\n\r\n")
-        at = data.find(_TAIL, 0, max(end, 0))
-        if at < 0:  # so too where the head has not come to its end
-            return None
-        after = data.find(b"\r\n", at)
-        known = self._known.get(data[:at] + data[after:end])
-        if known is None or known.at != at:
-            return None
-        body = data[end + 4 :]
-        return (known, body) if _states(data[at + len(_TAIL) : after], body) else None
+        head, _, body = data.partition(b"\r\n\r\n")
+        before, _, rest = head.partition(_TAIL)
+        length, _, after = rest.partition(b"\r\n")
+        known = self._known.get((before, after))
+        # No body is there where the head has not come to its end.
+        return None if known is None or not body or length != b"%d" % len(body) else (known, body)
 
     def remember(self, data: bytes, known: Repeated) -> None:
         """`known` is what was read out of `data`; forgotten at once if it is not one whole request."""
-        end = data.find(b"\r\n\r\n")
-        at = data.find(_TAIL, 0, max(end, 0))
-        name = at + len(_TAIL) - len(_LENGTH)
-        if name < 0 or end > _MAX_HEAD_BYTES or data[name : at + len(_TAIL)].lower() != _LENGTH:
+        head, _, body = data.partition(b"\r\n\r\n")
+        before, _, rest = head.partition(_TAIL)
+        length, _, after = rest.partition(b"\r\n")
+        if len(head) > _MAX_HEAD_BYTES or before[-len(_NAME) :].lower() != _NAME:
             return
-        after = data.find(b"\r\n", at)
-        has_other_ends = data.count(b"\n", 0, end) != data.count(b"\r\n", 0, end)
-        if has_other_ends or not _states(data[at + len(_TAIL) : after], data[end + 4 :]):
+        has_other_ends = head.count(b"\n") != head.count(b"\r\n")
+        if has_other_ends or not body or length != b"%d" % len(body):
             return
         if len(self._known) >= _MAX_HEADS:
             self._known.clear()
-        self._known[data[:at] + data[after:end]] = known._replace(at=at)
-
-
-def _states(length: bytes, body: bytes) -> bool:
-    return length.isdigit() and len(length) <= _MOST_DIGITS and int(length) == len(body) > 0
+        self._known[before, after] = known

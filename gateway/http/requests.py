@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from io import BytesIO
 from typing import Any
 
+from gateway.access.directory import digest_of
 from gateway.errors import BadRequest, RequestTooLarge, UnsupportedMediaType
 from gateway.relay.encoding import decode_body
 from gateway.relay.tags import HEADER as TAGS
@@ -28,7 +29,7 @@ class ClientLeft(Exception):
 class Head:
     """The few headers that decide what happens to a request."""
 
-    __slots__ = ("_tags", "authorization", "content_encoding", "content_length", "fields", "headers")
+    __slots__ = ("_digest", "_tags", "authorization", "content_encoding", "content_length", "fields", "headers")
 
     def __init__(self, headers: list[tuple[bytes, bytes]], http_version: str) -> None:
         self.headers = headers
@@ -41,7 +42,15 @@ class Head:
         self.content_encoding = fields.get(b"content-encoding")
         length = fields.get(b"content-length")
         self.content_length = None if length is None else int(length)
+        self._digest: bytes | None = None
         self._tags: Mapping[str, str] | None = None if TAGS in fields else NO_TAGS
+
+    @property
+    def digest(self) -> bytes:
+        """Of the secret in it, computed once, for a head may come again and again. Raises `MissingKey`."""
+        if self._digest is None:
+            self._digest = digest_of(self.authorization)
+        return self._digest
 
     @property
     def tags(self) -> Mapping[str, str]:

@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         "_active_at_s",
         "_is_closed",
         "_is_due",
+        "_is_new",
         "_is_paused",
         "_is_sent",
         "_parser",
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Future[None] | None = None
         self._started_at_s = self._sent_at_s = self._active_at_s = 0.0
-        self._is_sent = True
+        self._is_new = self._is_sent = True
         self._is_paused = self._is_closed = self._is_due = self._spoke_first = False
 
     def __repr__(self) -> str:
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether a request may be written to it."""
         transport = self._transport
-        return not (self._is_closed or transport is None or transport.is_closing())
+        return transport is not None and not self._is_closed and not transport.is_closing()
 
     @property
     def is_lost(self) -> bool:
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
     # A call's request.
 
     def begin(self, started_at_s: float, *, head_only: bool) -> Reply:
-        """Start a call. `started_at_s`: the loop's time at which its total limit began to run."""
+        """Start a call; this is new or was just taken. `started_at_s`: the loop's time when its total limit began."""
         reply = Reply(self, self._pieces)
         self._reply = reply
         self._is_sent = False
@@ -119,11 +120,16 @@ class Connection(asyncio.Protocol):
         self._parser.begin(head_only=head_only)
         if self._timer is None and self._tick_s:
             self._tick()
-        if self._spoke_first:
-            self.fail(ProtocolViolation("upstream spoke before it was asked"))
-        elif not self.is_usable():
-            self.fail(ConnectionBroken("upstream closed the connection before the request was sent"))
+        if self._is_new:  # the pool has just asked the others
+            self._is_new = False
+            if not self.is_usable():
+                self.fail(self._why_unusable())
         return reply
+
+    def _why_unusable(self) -> TransportError:
+        if self._spoke_first:
+            return ProtocolViolation("upstream spoke before it was asked")
+        return ConnectionBroken("upstream closed the connection before the request was sent")
 
     def write(self, data: bytes | memoryview) -> None:
         """Hand bytes of the request to the socket; a connection that broke meanwhile takes them silently."""
@@ -138,6 +144,13 @@ class Connection(asyncio.Protocol):
             await self._writer
         if self._reply is not None and not self._reply.status:
             self._sent_at_s = math.inf
+
+    def write_whole(self, request: bytes) -> None:
+        """`write` and `on_sent` in one step."""
+        if self._transport is not None and self._reply is not None:
+            self._transport.write(request)
+        self._is_sent = True
+        self._sent_at_s = self.time()
 
     def on_sent(self) -> None:
         """The request's last byte was written."""
@@ -255,13 +268,19 @@ class Connection(asyncio.Protocol):
                 self._wake_writer()
 
     def _finish(self, reply: Reply) -> None:
+        parser = self._parser
         if not reply.status:
-            self._announce(reply)
+            reply.status, reply.headers = parser.status, parser.headers
         self._reply = None
         reply.detach(None)
         self._pieces.clear()
         self.unread_bytes = 0
-        if self._parser.reusable and self._is_sent and not self.is_blocked and self.is_usable():
+        transport = self._transport
+        if (
+            parser.reusable
+            and self._is_sent
+            and not (self.is_blocked or self._is_closed or transport is None or transport.is_closing())
+        ):
             if self._is_paused:
                 self._resume()  # an idle connection that does not listen would not see its end
             self._pool.give_back(self, self.time())

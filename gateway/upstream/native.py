@@ -98,11 +98,10 @@ class NativeTransport:
         if not isinstance(body, bytes) or len(body) > ONE_WRITE_BYTES:
             return _send_slowly(connection, reply, request, head)
         try:
-            connection.write(head + body)
+            connection.write_whole(head + body)
         except BaseException:
             reply.close()
             raise
-        connection.on_sent()
         return reply.head()
 
     async def _open(self, started_at_s: float) -> Connection:

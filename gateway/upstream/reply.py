@@ -31,7 +31,7 @@ class Reply:
         self._pieces = pieces
         self._error: TransportError | None = None
         self._sink: Sink | None = None
-        self._sink_error: Exception | None = None
+        self._sink_error: Exception | None
         self._was_read = False
 
     def __repr__(self) -> str:
@@ -55,8 +55,10 @@ class Reply:
 
     def whole(self) -> bytes | None:
         """As `UpstreamReply.whole`."""
-        is_complete = self._connection is None and self._error is None and not self._was_read
-        return self._pieces[0] if is_complete and len(self._pieces) == 1 else None
+        pieces = self._pieces
+        if len(pieces) != 1 or self._was_read or self._connection is not None or self._error is not None:
+            return None
+        return pieces[0]
 
     async def pump(self, sink: Sink) -> None:
         """As `UpstreamReply.pump`; one future serves for all pieces until `sink` wants no more."""
@@ -148,4 +150,8 @@ class Reply:
         self._connection = None
         self._pieces = self._pieces.copy()
         self._error = error
-        self.wake()
+        waiter = self.waiter
+        if waiter is not None:
+            self.waiter = None
+            if not waiter.done():
+                waiter.set_result(None)

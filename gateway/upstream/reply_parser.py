@@ -55,6 +55,9 @@ class ReplyParser:
         self._parser = HttpResponseParser(self)
         self._head_only = False
         self._fields: RawHeaders = []
+        self.headers: RawHeaders = []
+        self._start = b""
+        self.reusable = False
         self.begin(head_only=False)
 
     def begin(self, *, head_only: bool) -> None:
@@ -64,12 +67,8 @@ class ReplyParser:
             self._parser = HttpResponseParser(self)
             self._fields = []
         self._head_only = head_only
-        self._head_bytes = self._quiet_bytes = self._interim_replies = 0
-        self._framed = self._chunked = False
-        self._start = b""
-        self.status = 0
-        self.headers: RawHeaders = []
-        self.ended = self.reusable = False
+        self.status = self._head_bytes = self._quiet_bytes = self._interim_replies = 0
+        self.ended = self._framed = self._chunked = False
 
     @property
     def is_untouched(self) -> bool:
@@ -79,7 +78,7 @@ class ReplyParser:
     def feed(self, data: bytes) -> None:
         """Take in what the socket gave. Raises ProtocolViolation, though not for what follows a complete reply."""
         if not self.status:
-            if self._head_bytes < len(_VERSION) and (self._head_bytes or not data.startswith(_VERSION)):
+            if self._head_bytes or not data.startswith(_VERSION):
                 self._check_start(data)
             self._head_bytes += len(data)
         try:
@@ -88,11 +87,12 @@ class ReplyParser:
             if not self.ended:
                 raise ProtocolViolation(_describe(error)) from None
             self.reusable = False
-        if self._head_only and self.ended:
-            self._refuse_body()
+        if self.ended:
+            if self._head_only:
+                self._refuse_body()
         elif self.pieces:
             self._quiet_bytes = 0
-        elif not self.ended:
+        else:
             self._count_quiet(len(data))
 
     def finish(self) -> None:
@@ -106,7 +106,7 @@ class ReplyParser:
             raise ConnectionBroken("upstream closed the connection without a reply")
         if not self.status or self._framed:
             raise ConnectionBroken("upstream closed the connection before its reply was complete")
-        self.ended = True
+        self.ended, self.reusable = True, False
 
     def on_message_begin(self) -> None:
         if self.ended:
@@ -128,22 +128,19 @@ class ReplyParser:
         self.headers = self._fields
         self._fields = []  # for trailers, and for the next reply
         if self._head_only:
-            self._end()
+            self.on_message_complete()
 
     def on_message_complete(self) -> None:
         if self.status and not self.ended:
-            self._end()
-
-    def _end(self) -> None:
-        self.ended = True
-        self.reusable = self._parser.should_keep_alive()
+            self.ended = True
+            self.reusable = self._parser.should_keep_alive()
 
     def _learn(self, name: bytes, value: bytes) -> bytes:
         """Lower the name's case, once a name; those that frame the body are looked at each time."""
         lower = name.lower()
         if lower in (b"content-length", b"transfer-encoding"):
             if not self.status:  # else it is a trailer
-                self._frame(lower, value.strip(b" \t").lower())
+                self._frame(lower, value)
         elif len(self._names) < _MAX_KNOWN_NAMES:
             self._names[name] = lower
         return lower
@@ -154,7 +151,7 @@ class ReplyParser:
             raise _Illegal("more than one of Content-Length and Transfer-Encoding")
         self._framed = True
         if name == b"transfer-encoding":
-            if value != b"chunked":
+            if value.strip(b" \t").lower() != b"chunked":
                 raise _Illegal("a transfer coding other than chunked")
             self._chunked = True
 
@@ -172,7 +169,10 @@ class ReplyParser:
 
     def _check_start(self, data: bytes) -> None:
         """The parser itself would take RTSP, HTTP/2.0 and empty lines too."""
-        self._start = (self._start + data)[: len(_VERSION)]
+        if self._head_bytes >= len(_VERSION):
+            return
+        start = self._start + data if self._head_bytes else data
+        self._start = start[: len(_VERSION)]
         if not _VERSION.startswith(self._start):
             raise ProtocolViolation("upstream's reply does not start as one of HTTP/1.1 does")
 

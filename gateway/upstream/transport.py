@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 Sink = Callable[[bytes], bool]
@@ -31,8 +33,7 @@ class Timeouts:
     total_s: float = 3600.0
 
 
-@dataclass(slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct):
     """One HTTP request, complete: the transport adds no header and changes none.
 
     `target` is the origin-form request target as it goes on the wire (raw path and query). `headers` are in

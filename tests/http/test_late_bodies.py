@@ -108,14 +108,14 @@ async def test_the_call_has_the_grants_and_limits_of_when_its_body_came(setting:
 def counted(gateway: RunningGateway) -> Callable[[], int]:
     """How often a key was looked at from now on."""
     directory, looks = gateway.app.proxy._directory, 0
-    known = directory.known
+    remembered = directory.remembered
 
-    def counting(authorization: bytes | None) -> Any:
+    def counting(token_digest: bytes) -> Any:
         nonlocal looks
         looks += 1
-        return known(authorization)
+        return remembered(token_digest)
 
-    directory.known = counting  # type: ignore[method-assign]
+    directory.remembered = counting  # type: ignore[method-assign]
     return lambda: looks
 
 

@@ -73,7 +73,7 @@ class Oracle:
 
 def known(headers: list[tuple[bytes, bytes]]) -> Repeated:
     head = Head([(b"host", b"x")], "1.1")
-    return Repeated(0, {}, Match(ROUTE, b"", {}), head, b"/", headers, b"")
+    return Repeated({}, Match(ROUTE, b"", {}), head, b"/", headers, b"")
 
 
 @st.composite
