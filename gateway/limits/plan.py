@@ -112,13 +112,15 @@ class _Binding:
 class _Compiled:
     """The rules of one key and its team."""
 
-    __slots__ = ("base", "bound", "budgets", "by_model", "from_s", "patterns", "quota", "until_s")
+    __slots__ = ("base", "bound", "budgets", "by_fitting", "by_model", "from_s", "patterns", "quota", "until_s")
 
     def __init__(self, quota: Quota, base: _Binding, patterns: tuple[tuple[str, _Binding], ...]) -> None:
         self.quota = quota
         self.base = base
         self.patterns = patterns
         self.by_model: dict[str, _Binding] = {}
+        self.by_fitting: dict[tuple[int, ...], _Binding] = {}
+        """By the places of the patterns that fit, since clients choose the names of models, and not what fits them."""
         self.bound: Bound | None = _UNSEEN
         self.budgets: tuple[Rule, ...] = ()
         self.from_s = self.until_s = 0.0
@@ -130,10 +132,17 @@ class _Compiled:
             return self.base
         found = self.by_model.get(model)
         if found is None:
-            fitting = [binding for pattern, binding in self.patterns if matches(pattern, model)]
-            found = _joined(self.base, *fitting) if fitting else self.base
+            fitting = tuple([place for place, (pattern, _) in enumerate(self.patterns) if matches(pattern, model)])
+            found = self.by_fitting.get(fitting) or self._join(fitting)
             if len(self.by_model) < _MOST_MODELS and len(model) <= _LONGEST_MODEL:
                 self.by_model[model] = found
+        return found
+
+    def _join(self, fitting: tuple[int, ...]) -> _Binding:
+        if len(self.by_fitting) >= _MOST_MODELS:
+            self.by_fitting.clear()
+        found = _joined(self.base, *(self.patterns[place][1] for place in fitting)) if fitting else self.base
+        self.by_fitting[fitting] = found
         return found
 
 

@@ -166,6 +166,15 @@ def test_clients_that_make_up_models_fill_no_memory() -> None:
     assert all(len(model) <= 256 for model in planner._compiled["key_1"].by_model)
 
 
+def test_models_that_the_same_patterns_fit_share_all_that_is_remembered_of_their_rules() -> None:
+    planner = Planner(Policy())
+    own = quota(models={"a*": Limits(parallel=1), "*b": Limits(parallel=2), "c": Limits(parallel=3)})
+    names = [f"{first}{number}{last}" for number in range(300) for first in "ax" for last in "by"]
+    rules = [planner.demand("call", own, Ask(name, 1), NOW_S).rules for name in names]
+    assert len(set(rules)) == 4  # by a*, by *b, by both, and by none, which has none
+    assert None in rules
+
+
 def test_a_hostile_pattern_costs_little() -> None:
     own = quota(models={"a*" * 128 + "b": Limits(parallel=1)})
     began_s = time.thread_time()
