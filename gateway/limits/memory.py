@@ -25,12 +25,12 @@ _SWEPT_AT_ONCE = 1_000
 _ASK_AGAIN_US = 5_000_000
 _TOLD_ANYHOW = ("parallel", "budget")
 """What has to hear of the end of a call that came to what it had reserved: it gives it back, or may have been reset."""
-_MOST_DESKS = 10_000
+_MOST_SETS = 10_000
 _mark = attrgetter("mark")
 
 
-class _Desk:
-    """Where calls are decided that the same rules bind: the counters of these, in their order, each following its rule.
+class _CounterSet:
+    """The counters of calls that the same rules bind, in the order of these, each following its rule.
 
     It is forgotten as soon as one of them follows another rule, or is forgotten itself.
     """
@@ -75,7 +75,7 @@ class MemoryLimiter:
         self._load_spent = load_spent
         self._renew_every_s = renew_every_s
         self._counters: dict[str, Counter] = {}
-        self._desks: dict[Rules | None, _Desk] = {}
+        self._sets: dict[Rules | None, _CounterSet] = {}
         """Of calls that say which rules they ask."""
         self._calls: dict[str, tuple[Demand, Decision, list[int]]] = {}
         """With the mark that each counter gave for its charge."""
@@ -96,8 +96,8 @@ class MemoryLimiter:
         now_us = self._clock()
         if self._unread and any(self._is_due(charge.rule, now_us) for charge in demand.charges):
             return None
-        desk = self._desks.get(demand.rules)
-        counters = self._counters_of(demand, now_us) if desk is None else desk.counters
+        known = self._sets.get(demand.rules)
+        counters = self._counters_of(demand, now_us) if known is None else known.counters
         if counters is None:
             return None
         charges = demand.charges + demand.endpoint
@@ -130,15 +130,15 @@ class MemoryLimiter:
         if held is None:
             return
         demand, _, marks = held
-        desk = self._desks.get(demand.rules)
-        if desk is None:
+        known = self._sets.get(demand.rules)
+        if known is None:
             self._end(demand, marks, actual)
             return
-        for slots in desk.slots:
+        for slots in known.slots:
             slots.undo(1, call_id)
         now_us = self._clock()
         charges = demand.charges + demand.endpoint
-        for number, rule_id, counter in desk.corrected:
+        for number, rule_id, counter in known.corrected:
             charge = charges[number]
             counter.settle(charge, actual.get(rule_id, charge.amount), marks[number], now_us)
 
@@ -190,7 +190,7 @@ class MemoryLimiter:
                 if counter is not None and counter.is_over(now_us):
                     del self._counters[rule_id]
                     self._unread.pop(rule_id, None)
-            self._desks.clear()
+            self._sets.clear()
             await asyncio.sleep(0)
 
     def start(self) -> None:
@@ -207,9 +207,7 @@ class MemoryLimiter:
                 await upkeep
 
     def _counters_of(self, demand: Demand, now_us: int) -> list[Counter] | None:
-        """In the order of the charges; the next call with the same rules finds them at a desk. None: a budget has to
-        be read.
-        """
+        """In the order of the charges, for the next call with the same rules too. None: a budget has to be read."""
         counters: list[Counter] = []
         for charge in demand.charges + demand.endpoint:
             counter = self._counter(charge.rule, now_us)
@@ -217,9 +215,9 @@ class MemoryLimiter:
                 return None
             counters.append(counter)
         if demand.rules is not None:
-            if len(self._desks) >= _MOST_DESKS:
-                self._desks.clear()
-            self._desks[demand.rules] = _Desk(counters)
+            if len(self._sets) >= _MOST_SETS:
+                self._sets.clear()
+            self._sets[demand.rules] = _CounterSet(counters)
         return counters
 
     def _refusal(self, demand: Demand, now_us: int) -> Decision | None:
@@ -260,7 +258,7 @@ class MemoryLimiter:
         if counter is not None:
             if counter.rule is not rule:
                 counter.follow(rule)
-                self._desks.clear()
+                self._sets.clear()
         elif rule.dimension != "budget" or self._load_spent is None:
             counter = self._counters[rule.id] = _new(rule, now_us)
         return counter
