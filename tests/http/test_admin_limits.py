@@ -33,7 +33,7 @@ PRICES = """
 unit: microusd_per_million_tokens
 models: {m: {looked_up: 2026-11-22, input: 1_000_000, output: 1_000_000}}
 """
-DEFAULTS = {"each_key": {"requests_per_minute": 60, "parallel": 4}, "each_team": {"tokens_per_day": 10_000}}
+DEFAULTS = {"each_key": {"requests_per_hour": 60, "parallel": 4}, "each_team": {"tokens_per_day": 10_000}}
 TEAM = {"name": "engines", "model_limits": {"a/b*": {"requests_per_hour": 5}}, "budgets": {"month_microusd": 500}}
 KEY = {"team": "engines", "name": "ada", "budgets": {"total_microusd": 1000}}
 
@@ -97,17 +97,17 @@ async def test_an_admin_sees_all_that_binds_a_key_and_what_is_left_of_it(tmp_pat
     assert (told["object"], told["mode"]) == ("limits", "memory")
     shown = {(it["whose"], it["dimension"], it["period"]): it for it in told["data"]}
     assert {name: it["remaining"] for name, it in shown.items()} == {
-        ("key", "requests", "minute"): 59,
+        ("key", "requests", "hour"): 59,
         ("key", "parallel", None): 4,
         ("key", "budget", "total"): 990,
         ("team", "tokens", "day"): 9_990,
         ("team", "budget", "month"): 490,
         ("model", "requests", "hour"): 5,
     }
-    requests = shown["key", "requests", "minute"]
-    assert requests["id"] == f"{there.team['id']}/{there.key['id']}/requests/minute"
+    requests = shown["key", "requests", "hour"]
+    assert requests["id"] == f"{there.team['id']}/{there.key['id']}/requests/hour"
     assert (requests["limit"], requests["burst"], requests["shadow"]) == (60, 60, False)
-    assert 0 < requests["resets_in_ms"] <= 1000
+    assert 0 < requests["resets_in_ms"] <= 60_000
     assert shown["model", "requests", "hour"]["model"] == "a/b*"
     assert shown["model", "requests", "hour"]["resets_in_ms"] == 0
     assert shown["team", "budget", "month"]["resets_in_ms"] > 0
@@ -159,10 +159,10 @@ def test_a_team_admin_frees_nobody_of_the_defaults_by_a_limit_that_takes_their_p
         lead.post("/keys", {"team": "engines", "name": "new", **free}),
         lead.send("POST", "/import", document, content_type="application/json"),
     ):
-        assert "requests_per_minute must be set, to 60 at most" in assert_refused(refused, 403, "forbidden")
+        assert "requests_per_hour must be set, to 60 at most" in assert_refused(refused, 403, "forbidden")
     waits = lead.patch(f"/keys/{boss['id']}", {"limits": {"max_wait_s": 600}})
     assert_refused(waits, 403, "forbidden", "limits.max_wait_s")
-    assert lead.patch(f"/keys/{boss['id']}", {"limits": {"requests_per_minute": 59}}).status_code == 200
+    assert lead.patch(f"/keys/{boss['id']}", {"limits": {"requests_per_hour": 59}}).status_code == 200
     assert lead.post("/keys", {"team": "engines", "name": "new"}).status_code == 403
     assert idle.admin.patch(f"/keys/{boss['id']}", free).status_code == 200
 
@@ -221,10 +221,10 @@ async def test_in_redis_all_gateways_see_the_same_and_a_flush_forgets_no_spendin
             assert (await there.call()).status == 200
             assert there.admin.get("/limits", key=there.key["id"]).json()["mode"] == "exact"
             before = there.left()
-            assert (before["key/requests/minute"], before["key/budget/total"]) == (59, 990)
+            assert (before["key/requests/hour"], before["key/budget/total"]) == (59, 990)
             server.command("FLUSHALL")
             after = there.left()
-            assert (after["key/requests/minute"], after["key/budget/total"]) == (60, 990)
+            assert (after["key/requests/hour"], after["key/budget/total"]) == (60, 990)
             there.admin.post("/limits/reset", {"key": there.key["id"]})
             assert there.left()["key/budget/total"] == 1000
 
