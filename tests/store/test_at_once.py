@@ -32,6 +32,12 @@ def value(connection: sqlite3.Connection) -> int:
     return found
 
 
+async def stand_still() -> None:
+    threading.Event().wait(1.2)  # the whole event loop does
+    for _ in range(3):
+        await asyncio.sleep(0)  # what is due by now comes first
+
+
 async def test_what_it_changes_is_there_once_it_is_answered(store: Store) -> None:
     before = await store.at_once(value)
     await store.at_once(lambda connection: connection.execute(GROW))
@@ -76,9 +82,7 @@ async def test_a_process_that_stood_still_for_longer_than_the_time_does_not_blam
 
     asked = asyncio.ensure_future(store.at_once(ask))
     await asyncio.to_thread(under_way.wait, 10)
-    threading.Event().wait(1.2)  # the whole event loop stands still
-    for _ in range(3):
-        await asyncio.sleep(0)  # what is due by now comes first
+    await stand_still()
     go.set()
     assert await asked == (1,)
     assert not store.is_away
@@ -88,9 +92,7 @@ async def test_nor_does_who_waits_for_another_to_be_done_blame_it(store: Store) 
     async with store.writing():
         asked = asyncio.ensure_future(store.at_once(value))
         await asyncio.sleep(0)
-        threading.Event().wait(1.2)
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await stand_still()
     assert await asked >= 0
     assert not store.is_away
 
@@ -100,9 +102,7 @@ async def test_nor_who_waits_for_a_connection(store: Store) -> None:
     async with narrow.reading():
         asked = asyncio.ensure_future(narrow.at_once(value))
         await asyncio.sleep(0)
-        threading.Event().wait(1.2)
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await stand_still()
     assert await asked >= 0
     assert not narrow.is_away
     await narrow.close()
