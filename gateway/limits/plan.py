@@ -158,9 +158,7 @@ class Planner:
 
     def demand(self, call_id: str, quota: Quota, ask: Ask, now_s: float) -> Demand:
         """All that a call asks, at Unix time `now_s`."""
-        compiled = self._compiled.get(quota.key_id)
-        if compiled is None or compiled.quota is not quota:
-            compiled = self._anew(quota)
+        compiled = self._of(quota)
         binding = compiled.binding(ask.model) if compiled.patterns else compiled.base
         if ask.tokens is None:
             of_endpoint = () if ask.endpoint is None else self._of_endpoint(ask.endpoint).ones
@@ -180,9 +178,7 @@ class Planner:
 
     def binds(self, quota: Quota, endpoint: str) -> Bound | None:
         """What may bind a call of this key's to that endpoint; None where no rule does, and there is nothing to ask."""
-        compiled = self._compiled.get(quota.key_id)
-        if compiled is None or compiled.quota is not quota:
-            compiled = self._anew(quota)
+        compiled = self._of(quota)
         if compiled.bound is _UNSEEN:
             rules = (*self.rules(quota, 0.0), *self.endpoint_rules(endpoint))
             has_budgets = any(rule.dimension == "budget" for rule in rules)
@@ -200,16 +196,11 @@ class Planner:
         return _rules(self._of_endpoint(name))
 
     def _of(self, quota: Quota) -> _Compiled:
-        """Also written out where every call comes by."""
         compiled = self._compiled.get(quota.key_id)
         if compiled is None or compiled.quota is not quota:
-            compiled = self._anew(quota)
-        return compiled
-
-    def _anew(self, quota: Quota) -> _Compiled:
-        if len(self._compiled) >= _MOST_KEYS:
-            self._compiled.clear()
-        compiled = self._compiled[quota.key_id] = self._compile(quota)
+            if len(self._compiled) >= _MOST_KEYS:
+                self._compiled.clear()
+            compiled = self._compiled[quota.key_id] = self._compile(quota)
         return compiled
 
     def _compile(self, quota: Quota) -> _Compiled:

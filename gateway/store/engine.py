@@ -30,7 +30,8 @@ _WRITES = "gateway_writes"
 class Store:
     """A database and up to `pool_size` connections to it. Nothing is opened before the first use.
 
-    `timeout_s` is the time to get a connection, and again for each statement. Use it on one event loop.
+    `timeout_s` is the time to get a connection, and again for each statement, without what this process stood still
+    (`own_time.py`). Use it on one event loop.
     """
 
     def __init__(self, url: URL, *, pool_size: int = 5, timeout_s: float = 5.0) -> None:

@@ -31,7 +31,7 @@ class Reply:
         self._pieces = pieces
         self._error: TransportError | None = None
         self._sink: Sink | None = None
-        self._sink_error: Exception | None
+        self._sink_error: Exception | None = None
         self._was_read = False
 
     def __repr__(self) -> str:
