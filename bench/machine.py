@@ -27,10 +27,18 @@ def rss_bytes(pids: list[int]) -> int:
     return sum(_rss_kib(pid) for pid in pids) * 1024
 
 
-def busy_ns() -> int:
-    """CPU time that the whole machine has used since it was started, all cores, in nanoseconds."""
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, _read(_PROC / "stat").split()[1:9])
-    return (user + nice + system + irq + softirq + steal) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+def cpu_ns_by_process() -> dict[int, int]:
+    """CPU time that each process has used which is alive, in nanoseconds; by process id.
+
+    The kernel's own processes too, but for those that carry the packets of whoever sends them (ksoftirqd).
+    """
+    pids = [int(folder.name) for folder in _PROC.iterdir() if folder.name.isdigit()]
+    return {pid: cpu_ns([pid]) for pid in pids if not _read(_PROC / str(pid) / "comm").startswith("ksoftirqd/")}
+
+
+def stolen_ns() -> int:
+    """Time that the host of a virtual machine gave to others while a core wanted to run, all cores, in nanoseconds."""
+    return int(_read(_PROC / "stat").split()[8]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
 
 
 def pin(pid: int, core: int) -> None:

@@ -17,6 +17,7 @@ class NothingCarriedError(Exception):
 class Window:
     """CPU times in nanoseconds over `seconds`; `count` is what was carried (calls, or events).
 
+    `others_ns`: of all other processes, and what the host of a virtual machine took.
     `alone`: of events, the share that reached the client in an HTTP chunk of its own.
     """
 
@@ -25,7 +26,7 @@ class Window:
     proxy_ns: int
     upstream_ns: int
     clients_ns: int
-    machine_ns: int
+    others_ns: int
     alone: float | None = None
 
     @property
@@ -40,9 +41,8 @@ class Window:
     @property
     def shares(self) -> dict[str, float]:
         """Cores used: by the proxy, by upstream and clients together, by everything else on the machine."""
-        ours = self.proxy_ns + self.upstream_ns + self.clients_ns
-        parts = {"proxy": self.proxy_ns, "driver": self.upstream_ns + self.clients_ns, "others": self.machine_ns - ours}
-        return {name: max(0.0, used / 1e9 / self.seconds) for name, used in parts.items()}
+        parts = {"proxy": self.proxy_ns, "driver": self.upstream_ns + self.clients_ns, "others": self.others_ns}
+        return {name: used / 1e9 / self.seconds for name, used in parts.items()}
 
 
 async def measure(seconds: float, count: Callable[[], int], proxy: list[int], upstream: list[int]) -> Window:
@@ -50,15 +50,21 @@ async def measure(seconds: float, count: Callable[[], int], proxy: list[int], up
 
     `proxy` and `upstream` are process ids; this process is the clients.
     """
+    others_before_ns, stolen_before_ns = machine.cpu_ns_by_process(), machine.stolen_ns()
     before = _read(count, proxy, upstream)
     await asyncio.sleep(seconds)
     after = _read(count, proxy, upstream)
     passed_ns, carried, *used = (late - early for late, early in zip(after, before, strict=True))
     if not carried:
         raise NothingCarriedError(f"nothing was carried within {seconds} s")
-    return Window(passed_ns / 1e9, carried, *used)
+    ours = {os.getpid(), *proxy, *upstream}
+    others_ns = machine.stolen_ns() - stolen_before_ns
+    for pid, used_ns in machine.cpu_ns_by_process().items():
+        others_ns += 0 if pid in ours else used_ns - others_before_ns.get(pid, 0)
+    proxy_ns, upstream_ns, clients_ns = used
+    return Window(passed_ns / 1e9, carried, proxy_ns, upstream_ns, clients_ns, others_ns)
 
 
 def _read(count: Callable[[], int], proxy: list[int], upstream: list[int]) -> tuple[int, ...]:
     cpu = [machine.cpu_ns(pids) for pids in (proxy, upstream, [os.getpid()])]
-    return (time.monotonic_ns(), count(), *cpu, machine.busy_ns())
+    return (time.monotonic_ns(), count(), *cpu)
