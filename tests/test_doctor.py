@@ -332,7 +332,7 @@ def test_prices_are_counted_and_what_is_wrong_with_them_is_bad_line_by_line(tmp_
 
 def test_where_limits_are_counted_is_told_and_what_becomes_of_them_without_redis() -> None:
     in_memory = [finding.text for finding in findings({}) if finding.text.startswith("limits are")]
-    assert in_memory == ["limits are counted in memory, by one process; redis.url shares them among several"]
+    assert in_memory == ["limits are counted in memory, by the settings seen here; redis.url shares them"]
     environ = {"GATEWAY_REDIS_URL": "redis://127.0.0.1:9/0", "GATEWAY_LIMITS_ON_REDIS_FAILURE": "closed"}
     (shared,) = [finding for finding in findings(environ) if finding.text.startswith("limits are")]
     assert shared.text.endswith("while it is away they are not kept, and no call is admitted (closed)")

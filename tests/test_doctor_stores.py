@@ -164,7 +164,7 @@ def test_whether_there_is_an_admin_key_is_said(store_url: URL, keys: list[Any], 
     ],
 )
 def test_an_admin_key_of_the_settings_is_one(environ: dict[str, str]) -> None:
-    assert about("admin key", findings(environ)) == Finding(Mark.GOOD, "the settings hold an admin key")
+    assert about("admin key", findings(environ)) == Finding(Mark.GOOD, "the settings seen here hold an admin key")
 
 
 def test_a_file_that_is_no_database_is_bad() -> None:

@@ -63,7 +63,8 @@ def check_model(grants: tuple[Grants, ...], names: tuple[str, ...]) -> None:
     else:
         message = (
             f"This API key may use {allowed}, and this request names no model that the gateway can read. Name one in "
-            "`model`. What may use any model, such as a batch, takes a key that may: ask whoever runs this gateway."
+            "`model`; in a form an alias does not count. What may use any model, such as a batch, takes a key that "
+            "may: ask whoever runs this gateway."
         )
     raise ModelNotAllowed(message, param="model")
 

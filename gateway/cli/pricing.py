@@ -42,7 +42,7 @@ def lacks_prices(desk: Desk, told: Record) -> bool:
 
 
 async def uncounted(api: Api, told: Record, whose: Mapping[str, str]) -> str | None:
-    """What to say of calls without a price since the first of the budgets in `told` began; None: there are none.
+    """What to say of calls whose cost nobody knows, since the first of the budgets in `told` began; None: of none.
 
     `whose`: the key or the team that is asked about; nobody: the key that asks.
     """
@@ -57,7 +57,10 @@ async def uncounted(api: Api, told: Record, whose: Mapping[str, str]) -> str | N
     models = [row["group"]["model"] or "(none)" for row in found["data"] if row["unpriced_calls"]]
     shown = ", ".join(models[:_SHOWN]) + (" and others" if len(models) > _SHOWN else "")
     count = f"{found['totals']['unpriced_calls']:,} of its calls {when}"
-    return f"{count} had no price, so that no budget holds what they cost: {shown}. See docs/prices.md."
+    return (
+        f"{count} used what has no price: {shown}. Of a model without any price budgets hold nothing, of others what "
+        "was reserved. See docs/prices.md."
+    )
 
 
 def cure_of(settings: Settings | None) -> str:

@@ -7,7 +7,7 @@ ValueError with a sentence that says what to write.
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from gateway.terms import MOST_WAIT_S, SHORT_NAMES
 _MICROUSD = 1_000_000
 _MOST_KEY_BYTES = 4096
 _MOST_DOLLARS = 9_000_000_000
+_DOLLARS = re.compile(r"\$?([0-9]+\.?[0-9]*|\.[0-9]+)")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HEADER_SAFE = re.compile(r"[!-~]+")
 """Visible ASCII (RFC 9110, section 5.5)."""
@@ -76,11 +77,10 @@ def budget(text: str) -> tuple[str, int | None]:
 
 
 def _microusd(amount: str) -> int:
-    try:
-        dollars = Decimal(amount.removeprefix("$"))
-    except InvalidOperation:
-        raise ValueError("must begin with a number of dollars, or none: 5/day") from None
-    if not dollars.is_finite() or not 0 < dollars < _MOST_DOLLARS or dollars * _MICROUSD % 1:
+    if not _DOLLARS.fullmatch(amount):
+        raise ValueError("must begin with a number of dollars, or none: 5/day")
+    dollars = Decimal(amount.removeprefix("$"))
+    if not 0 < dollars < _MOST_DOLLARS or dollars * _MICROUSD % 1:
         raise ValueError(f"must be more than 0 and less than {_MOST_DOLLARS:,} dollars, with at most six decimals")
     return int(dollars * _MICROUSD)
 

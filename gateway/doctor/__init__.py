@@ -110,7 +110,7 @@ def _prices(settings: Settings) -> Iterator[Finding]:
 
 def _limits(settings: Settings) -> Finding:
     if settings.redis.url is None:
-        return Finding(Mark.GOOD, "limits are counted in memory, by one process; redis.url shares them among several")
+        return Finding(Mark.GOOD, "limits are counted in memory, by the settings seen here; redis.url shares them")
     mode = settings.limits.on_redis_failure
     return Finding(Mark.GOOD, f"limits are shared in Redis; while it is away they are {MEANS[mode]} ({mode})")
 

@@ -134,7 +134,7 @@ def _declares_admin(settings: Settings) -> bool:
     return settings.admin.key is not None or any(key.role == "admin" for key in settings.keys)
 
 
-_DECLARED = Finding(Mark.GOOD, "the settings hold an admin key")
+_DECLARED = Finding(Mark.GOOD, "the settings seen here hold an admin key")
 _NONE_YET = Finding(Mark.GOOD, "there is no admin key yet: the first start makes one and prints it")
 _UNPRICED = Finding(
     Mark.WARNING, "budgets are set, but no call draws on them, since no model has a price", "see docs/prices.md"

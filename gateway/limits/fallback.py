@@ -93,6 +93,12 @@ class LocalShare:
         """Stop that."""
         await self._memory.close()
 
+    async def reset(self, rules: Iterable[Rule]) -> None:
+        """Begin anew with all of these rates, which outlive an absence; each absence divides anew what is left of
+        budgets.
+        """
+        await self._memory.reset([self._share(rule) for rule in rules if rule.dimension in ("requests", "tokens")])
+
     async def standings(self, rules: Iterable[Rule]) -> list[Standing]:
         """How this node's shares stand, under the rules that were asked for."""
         rules = list(rules)

@@ -139,6 +139,7 @@ class RedisLimiter:
         for lane, cells in self._by_lane(rules):
             states = await lane.look(cells)
             if states is None:
+                await self._find_out(lane)
                 return await self._standings_without(rules)
             for cell, state in zip(cells, states, strict=True):
                 found[cell.rule.id] = standing(cell, unspent(cell.kind, state), lane.server_us)
@@ -153,6 +154,7 @@ class RedisLimiter:
         for lane, cells in self._by_lane(rules):
             if await lane.reset(cells) is None:
                 raise unseen()
+        await self._share.reset(rules)
         self._denials.forget(map(self._cells.of, rules))
         for rule in rules:
             self._spending.forget(rule.id)
@@ -286,9 +288,7 @@ class RedisLimiter:
             raise unavailable()
         if self._on_failure == "open":
             return Decision(True, ())
-        spent = await self._spending.last_seen([charge.rule for charge in (*demand.charges, *demand.endpoint)])
-        if not self._share.is_entered:
-            self._share.enter([held.demand for held in self._held.values()], spent, self.nodes)
+        await self._enter_share([charge.rule for charge in (*demand.charges, *demand.endpoint)])
         decision = self._share.admit(demand)
         if decision.admitted:
             self._held[demand.call_id] = _Held(demand, parts, decision)
@@ -301,8 +301,13 @@ class RedisLimiter:
             raise unseen()
         if self._on_failure == "open":
             return [standing(self._cells.of(rule), 0, 0) for rule in rules]
-        await self._spending.last_seen(rules)
+        await self._enter_share(rules)
         return await self._share.standings(rules)
+
+    async def _enter_share(self, rules: Sequence[Rule]) -> None:
+        spent = await self._spending.last_seen(rules)
+        if not self._share.is_entered:
+            self._share.enter([held.demand for held in self._held.values()], spent, self.nodes)
 
     # What lanes tell.
 
@@ -361,12 +366,11 @@ class RedisLimiter:
             try:
                 await self._nodes.count(self._server, self.node)
             except Away:
-                await self._find_out()
+                await self._find_out(self._lane(""))
             await asyncio.sleep(self._timing.beat_s)
 
-    async def _find_out(self) -> None:
+    async def _find_out(self, lane: Lane) -> None:
         """Whether Redis is away, so that this is known, and told, before a call has to wait for it."""
-        lane = self._lane("")
         for _ in range(MOST_FAILURES):
             if self.is_away or await lane.look(()) is not None:
                 return

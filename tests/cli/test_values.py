@@ -29,6 +29,7 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone(timedelta(hours=1)))
         (values.budget, "5/day", ("day_microusd", 5_000_000)),
         (values.budget, "$0.50/month", ("month_microusd", 500_000)),
         (values.budget, "0.000001/total", ("total_microusd", 1)),
+        (values.budget, ".5/day", ("day_microusd", 500_000)),
         (values.budget, "none/week", ("week_microusd", None)),
         (values.tag, "a=b=c", ("a", "b=c")),
         (values.tag, "a=", ("a", "")),
@@ -70,6 +71,8 @@ def test_values_mean_what_they_say(reader: Callable[[str], object], text: str, v
                 "nan/day",
                 "1e99999999/day",
                 "1e5000/day",
+                "1e3/day",
+                "\u0665/day",
             )
         ),
         *((values.tag, text) for text in ("", "a", "=b")),

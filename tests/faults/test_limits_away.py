@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.limits.connection import opened
+from gateway.limits.nodes import Nodes
 from gateway.limits.redis import RedisLimiter
 from gateway.limits.redis_options import OnFailure, Timing
 from gateway.limits.rules import Charge, Decision, Demand, Rule
@@ -49,9 +50,12 @@ async def limiting(
     on_failure: OnFailure = "local",
     timing: Timing | None = None,
     load_spent: Callable[[Sequence[Rule]], "asyncio.Future[Mapping[str, int]]"] | None = None,
+    nodes: Nodes | None = None,
 ) -> AsyncIterator[RedisLimiter]:
     """A limiter that is connected."""
-    limiter = RedisLimiter(opened(url), on_failure=on_failure, timing=timing or Timing(), load_spent=load_spent)
+    limiter = RedisLimiter(
+        opened(url), on_failure=on_failure, timing=timing or Timing(), load_spent=load_spent, nodes=nodes
+    )
     try:
         limiter.start()
         await until(lambda: _connected(limiter))
@@ -402,6 +406,28 @@ async def test_what_came_and_went_while_redis_was_stopped_is_in_its_books_afterw
         await limiter.flush()
         assert await left(limiter, SLOTS, BUDGET) == [40, 1_000_000 - 9 * 7]
         assert server.command("HLEN", "gateway:limits:{team_1}") == 3  # the clock, the rate, the budget
+
+
+async def test_what_is_shown_is_the_share_though_nobody_has_called_since_redis_went_away(server: Server) -> None:
+    two = Nodes(at_least=2)
+    async with limiting(server.url, nodes=two) as limiter:
+        assert (await limiter.admit(call({REQUESTS: 10, BUDGET: 200_000}))).admitted
+        server.kill()
+        shown = await limiter.standings([REQUESTS, BUDGET, SLOTS])
+        assert limiter.mode == "local"
+        assert [standing.remaining for standing in shown] == [50, 400_000, 20]
+        told = (await limiter.admit(call({REQUESTS: 1, BUDGET: 1}))).standings
+        assert [standing.remaining for standing in told] == [49, 399_999]
+
+
+async def test_a_reset_reaches_the_share_of_the_next_absence_too(server: Server) -> None:
+    async with limiting(server.url) as limiter:
+        with server.frozen():
+            assert [(await limiter.admit(call({REQUESTS: 60}))).admitted for _ in range(2)] == [True, False]
+        assert await until(lambda: not limiter.is_away) <= BACK_S
+        await limiter.reset([REQUESTS])
+        with server.frozen():
+            assert (await limiter.admit(call({REQUESTS: 60}))).admitted
 
 
 async def test_slots_that_were_taken_before_count_while_redis_is_away(server: Server) -> None:
